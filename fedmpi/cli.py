@@ -1,0 +1,186 @@
+"""The `fedmpi` command."""
+
+import dataclasses
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.launcher import run_ranks
+
+SYSTEMS = ("codedml",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Run a system on N ranks of this machine or of a cluster; options of the system stand behind `--`.
+
+    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9
+    """
+
+    system: tyro.conf.Positional[Literal["codedml"]]
+    """The system to run."""
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
+    """Ranks: 1 master and N - 1 workers."""
+    hostfile: Path | None = None
+    """Hosts, one per line: `name slots=4`."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Start mpirun."""
+        return run_ranks(self.ranks, [sys.executable, "-m", f"fedmpi.{self.system}", *options], self.hostfile)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, what is missing, and how to get it."""
+
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Print one line per check."""
+        from fedmpi.doctor import examine
+
+        failures = 0
+        for check in examine(self.data_dir):
+            mark = "ok" if check.ok else "--" if check.optional else "!!"
+            print(f"{mark}  {check.name:<10} {check.text}", flush=True)
+            failures += not check.ok and not check.optional
+        return 2 if failures else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataList:
+    """List the data sets: what is here, and what can be fetched."""
+
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Print the catalogue."""
+        from fedmpi.data import catalogue
+
+        for entry in catalogue(self.data_dir):
+            print(f"{'ok' if entry.present else '--'}  {entry.name:<10} {entry.description} ({entry.where})")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFetch:
+    """Download a data set's official files, check them, and convert them."""
+
+    name: tyro.conf.Positional[str]
+    """A name that `fedmpi data list` shows."""
+    data_dir: Path | None = None
+    """Where to. Default: $FEDMPI_DATA, else the cache."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Fetch, and print what is there now."""
+        from fedmpi.data import fetch
+
+        for path in fetch(self.name, self.data_dir):
+            print(path)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """List the data sets, or fetch one."""
+
+    action: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[DataList, tyro.conf.subcommand("list")] | Annotated[DataFetch, tyro.conf.subcommand("fetch")]
+    ]
+
+    def __call__(self, options: list[str]) -> int:
+        """Do it."""
+        return self.action(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchKernels:
+    """Time the C kernels and the random stream against numpy, in one process and one thread."""
+
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        return _show(bench.kernels(), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchCodedml:
+    """Time 50 iterations on 6000 x 5000 synthetic data under mpirun, against the same in float64 numpy."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 51
+    """Ranks: 1 master and N - 1 workers."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        return _show(bench.codedml(self.ranks), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure speed, as ratios within one run."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
+        | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
+    ]
+
+    def __call__(self, options: list[str]) -> int:
+        """Do it."""
+        return self.what(options)
+
+
+def _show(figures: dict[str, Any], json: bool) -> int:
+    if json:
+        print(json_format.dumps(figures))
+        return 0
+    for name, values in figures.items():
+        values = values if isinstance(values, dict) else {"": values}
+        text = "  ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+        )
+        print(f"{name:<10} {text}")
+    return 0
+
+
+COMMANDS: dict[str, Any] = {
+    "run": Run,
+    "doctor": Doctor,
+    "data": Data,
+    "bench": Bench,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit code is that of the command (0 done, 2 usage, …)."""
+    argv = sys.argv[1:] if argv is None else argv
+    own, options = argv, []
+    if "--" in argv:
+        own, options = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="fedmpi", args=own, description="Privacy-preserving machine learning over MPI."
+    )
+    try:
+        if options and not isinstance(command, Run):
+            raise UsageError(f"only run takes options behind --, got {' '.join(options)}")
+        return int(command(options))
+    except FedmpiError as error:
+        print(f"fedmpi: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

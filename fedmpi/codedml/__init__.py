@@ -1,0 +1,22 @@
+"""CodedPrivateML: logistic and linear regression on Lagrange-coded data [So et al. 2021]."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmpi.codedml.cluster import workers
+    from fedmpi.codedml.estimator import CodedLogisticRegression
+
+__all__ = ["CodedLogisticRegression", "workers"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: the estimator loads scikit-learn, which a worker rank must not pay for.
+    if name == "CodedLogisticRegression":
+        from fedmpi.codedml.estimator import CodedLogisticRegression
+
+        return CodedLogisticRegression
+    if name == "workers":
+        from fedmpi.codedml.cluster import workers
+
+        return workers
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,55 @@
+"""The workers of an MPI job, for programs that call the estimator themselves."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fedmpi.codedml.protocol import dismiss, serve
+from fedmpi.net import Channel
+
+_channel: Channel | None = None
+
+
+def current() -> Channel | None:
+    """The channel to the workers of the surrounding ``with workers():``, if there is one."""
+    return _channel
+
+
+@contextmanager
+def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
+    """Train on the ranks of this MPI job instead of threads.
+
+    Rank 0 runs the block. All other ranks serve as workers while it lasts, and then leave the program: what
+    stands below the block runs on rank 0 only.
+
+    Parameters
+    ----------
+    timeout_seconds : float
+        No rank waits longer for another.
+
+    Examples
+    --------
+    ``mpirun -n 11 python train.py``, with train.py::
+
+        from fedmpi.codedml import workers
+
+        with workers():
+            from fedmpi.codedml import CodedLogisticRegression
+
+            model = CodedLogisticRegression().fit(X, y)
+    """
+    global _channel
+    from fedmpi.net.mpi import job
+
+    with job(timeout_seconds=timeout_seconds, traceback=True) as channel:
+        if channel.rank == 0:
+            _channel = channel
+            try:
+                yield
+            finally:
+                _channel = None
+            dismiss(channel)
+        else:
+            serve(channel)
+    if channel.rank != 0:
+        sys.exit(0)

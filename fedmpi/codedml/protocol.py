@@ -1,0 +1,233 @@
+"""Algorithm 1 of CodedPrivateML [So et al. 2021], one function per role.
+
+Letters: X̄ (m, d) quantized data, W̄ (d, r, C) quantized weights, K blocks, T masks, N workers, R recovery
+threshold, r degree of the polynomial, C outputs (1, or one per class). A suffix `_tilde` means coded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.core import FieldArray, LagrangeCode, PrimeField
+from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.report import Report, report
+
+if TYPE_CHECKING:  # a worker never loads what only the master needs
+    from fedmpi.codedml.params import Params
+    from fedmpi.core.quantize import Reals
+
+MASTER = 0
+
+CHUNK_BYTES = 16 << 20
+"""Coded data that the master holds for all workers together, at a time."""
+
+
+class Setup(Message, tag=1):
+    """Master → worker i, once: the field, the shape of X̃_i, and s(z) = Σ c̄_n z^n; all of it public."""
+
+    prime: int
+    rows: int
+    columns: int
+    outputs: int
+    coefficients: UInt32
+
+
+class CodedData(Message, tag=2):
+    """Master → worker i, once, in pieces: rows of X̃_i, shape (rows, d)."""
+
+    X_tilde: UInt32
+
+
+class CodedWeights(Message, tag=3):
+    """Master → worker i, each iteration: W̃_i, shape (d, r, C)."""
+
+    iteration: int
+    W_tilde: UInt32
+
+
+class CodedGradient(Message, tag=4):
+    """Worker i → master, each iteration: f(X̃_i, W̃_i), shape (d, C)."""
+
+    iteration: int
+    gradient: UInt32
+
+
+class Stop(Message, tag=5):
+    """Master → worker: training is over."""
+
+
+class Leave(Message, tag=6):
+    """Master → worker: no more training; go home."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What the master ends with."""
+
+    W: NDArray[np.float64]
+    """Weights, shape (d, C)."""
+    headroom_bits: float
+    reports: dict[int, Report]
+
+
+def master(
+    ch: Channel,
+    params: "Params",
+    X_bar: "Reals",
+    Y: NDArray[np.float64],
+    learning_rate: float,
+    noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
+    uniform: Callable[[tuple[int, ...]], FieldArray],
+    observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
+) -> Training:
+    """Algorithm 1, lines 1–8 and 12–18.
+
+    Parameters
+    ----------
+    X_bar : array, shape (m, d)
+        Signed integers (line 1 is done by `Transform.quantized`).
+    Y : array of float64, shape (m, C)
+        Targets: 0 or 1, or reals for a linear model.
+    learning_rate : float
+        η.
+    noise : callable
+        (iteration, shape) → the public and repeatable noise of stochastic quantization.
+    uniform : callable
+        shape → secret uniform elements of F_p.
+    observe : callable
+        Called with (iteration, W) while the workers compute on W.
+    """
+    from fedmpi.codedml.headroom import Headroom
+    from fedmpi.codedml.objective import target_correlation
+    from fedmpi.core.quantize import dequantize, quantize_stochastic
+
+    field, code = params.field, params.code(ch.size - 1)
+    workers = range(1, ch.size)
+    (m, d), outputs = X_bar.shape, Y.shape[1]
+    coefficients = field.array(np.array(params.coefficients, object))
+    blocks = row_blocks(m, code.parallelization)
+    with ch.phase("encode"):  # lines 2–3
+        rows = blocks[0].stop
+        for worker in workers:
+            ch.send(worker, Setup(field.p, rows, d, outputs, coefficients))
+        distribute(ch, code, X_bar, blocks, uniform)
+        headroom = Headroom(X_bar, blocks, params.coefficients, field.p)
+        XtY = target_correlation(X_bar, Y) * 2.0**-params.data_bits
+    W = np.zeros((d, outputs))  # line 4
+    for it in range(params.iterations):
+        with ch.phase("encode"):  # lines 6–7
+            W_bar = quantize_stochastic(W, params.weight_bits, noise(it, (params.degree, d, outputs)))
+            headroom.check(W_bar, it)
+            shares = code.encode_repeated(field.from_signed(W_bar.transpose(1, 0, 2)), uniform)
+            shares.flags.writeable = False  # lets the channel send them without a copy
+        with ch.phase("communicate"):  # line 8
+            for worker in workers:
+                ch.send(worker, CodedWeights(it, shares[worker - 1]))
+        with ch.phase("evaluate"):
+            observe(it, W)
+        with ch.phase("wait"):  # line 12: from the fastest workers
+            answers = ch.gather_first(
+                code.recovery_threshold,
+                workers,
+                CodedGradient,
+                shapes={"gradient": (d, outputs)},
+                iteration=it,
+            )
+        with ch.phase("decode"):  # lines 13–16
+            decoded = code.decode({rank - 1: elements(field, a.gradient, rank) for rank, a in answers.items()})
+            total = field.to_signed(decoded).sum(axis=0)  # the sum over the blocks may not fit in F_p
+            gradient = dequantize(total, params.gradient_bits) - XtY
+            W -= learning_rate / (1 + params.decay * it) / m * gradient
+            if not np.isfinite(W).all():
+                raise UsageError(f"the weights must stay finite, got infinity in iteration {it}: lower --learning-rate")
+    with ch.phase("evaluate"):
+        observe(params.iterations, W)
+    with ch.phase("close"):
+        for worker in workers:
+            ch.send(worker, Stop())
+        reports = ch.gather(workers, Report)
+    return Training(W, headroom.bits, reports)
+
+
+def row_blocks(rows: int, parallelization: int) -> list[slice]:
+    """K blocks of ⌈m/K⌉ rows; what is missing in the last ones counts as rows of zeros, which change no gradient."""
+    size = -(-rows // parallelization)
+    return [slice(k * size, (k + 1) * size) for k in range(parallelization)]
+
+
+def distribute(
+    ch: Channel,
+    code: LagrangeCode,
+    X_bar: "Reals",
+    blocks: list[slice],
+    uniform: Callable[[tuple[int, ...]], FieldArray],
+) -> None:
+    """Lines 2–3: encode X̄ and send it, a few rows of every block at a time.
+
+    The next rows are encoded while the last ones are on their way, and no more than two pieces are: the
+    master's memory does not grow with N.
+    """
+    size, columns = blocks[0].stop, X_bar.shape[1]
+    step = max(1, CHUNK_BYTES // (4 * columns * code.workers))
+    for start in range(0, size, step):
+        rows = min(step, size - start)
+        pieces = np.zeros((len(blocks), rows, columns), np.uint32)
+        for piece, block in zip(pieces, blocks, strict=True):
+            raw = X_bar[block][start : start + rows]
+            piece[: len(raw)] = code.field.from_signed(raw)
+        shares = code.encode(pieces, uniform)
+        shares.flags.writeable = False  # lets the channel send them without a copy
+        ch.flush(CHUNK_BYTES)
+        for worker in range(1, code.workers + 1):
+            ch.send(worker, CodedData(shares[worker - 1]))
+
+
+def worker(ch: Channel, setup: Setup) -> None:
+    """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest weights."""
+    field = PrimeField(setup.prime)
+    coefficients = elements(field, setup.coefficients, MASTER)
+    X = receive_data(ch, field, setup)
+    wanted = {"W_tilde": (setup.columns, len(coefficients) - 1, setup.outputs)}
+    while (weights := ch.recv_latest(MASTER, CodedWeights, until=Stop, shapes=wanted)) is not None:
+        with ch.phase("compute"):
+            gradient = field.gradient(X, elements(field, weights.W_tilde, MASTER), coefficients)
+        ch.send(MASTER, CodedGradient(weights.iteration, gradient))
+    ch.send(MASTER, report(ch))
+
+
+def receive_data(ch: Channel, field: PrimeField, setup: Setup) -> FieldArray:
+    """X̃_i, put together from its pieces, shape (rows, d)."""
+    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(setup.coefficients) > 1):
+        raise ProtocolError(f"Setup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
+    X = np.empty((setup.rows, setup.columns), np.uint32)
+    filled = 0
+    while filled < setup.rows:
+        piece = elements(field, ch.recv(MASTER, CodedData, shapes={"X_tilde": (None, setup.columns)}).X_tilde, MASTER)
+        if not 0 < len(piece) <= setup.rows - filled:
+            raise ProtocolError(f"CodedData must hold 1 to {setup.rows - filled} rows, got {len(piece)}")
+        X[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    return X
+
+
+def serve(ch: Channel) -> None:
+    """A worker's whole life: one training after another, until the master sends it home."""
+    while (setup := ch.recv_latest(MASTER, Setup, until=Leave)) is not None:
+        worker(ch, setup)
+
+
+def dismiss(ch: Channel) -> None:
+    """Master: send all workers home."""
+    for rank in range(1, ch.size):
+        ch.send(rank, Leave())
+
+
+def elements(field: PrimeField, values: FieldArray, rank: int) -> FieldArray:
+    """Received field elements, refused unless they are in [0, p): the kernels rely on it."""
+    if not field.contains(values):
+        raise ProtocolError(f"field elements from rank {rank} must be below {field.p}, got {values.max()}")
+    return values

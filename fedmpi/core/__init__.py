@@ -1,0 +1,7 @@
+"""Pure mathematics: arrays in, arrays out. No messages, files, clocks, or randomness of its own."""
+
+from fedmpi.core.field import DEFAULT_PRIME, FieldArray, PrimeField
+from fedmpi.core.lagrange import LagrangeCode
+from fedmpi.core.shamir import Shamir
+
+__all__ = ["DEFAULT_PRIME", "FieldArray", "LagrangeCode", "PrimeField", "Shamir"]

@@ -1,0 +1,19 @@
+/* What Python sees of _kernels.c. cffi reads this file too: plain declarations only, no preprocessor. */
+
+typedef struct {
+    uint32_t p;           /* the prime */
+    uint32_t bits;        /* b: p = 2^b - c */
+    uint32_t c;
+    uint32_t max_terms;   /* products that may be added to a value below p; 0: fold each product first */
+    uint32_t small_terms; /* products whose sum two folds bring below 2p */
+} fedmpi_prime;
+
+/* out (outputs, d) = s(X W)^T X in one pass over x (rows, d), where w is (outputs, degree, d) and
+ * s = c_0 + c_1 z_1 + c_2 z_1 z_2 + ... Scratch: g (outputs * d) zeroed, padded (8 * d), z (degree * 8). */
+void fedmpi_gradient(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs, size_t degree,
+                     const uint32_t *coefficients, uint64_t *g, uint32_t *padded, uint32_t *z, uint32_t *out,
+                     const fedmpi_prime *f);
+
+/* out[n][:] = sum_k a[n, k] b[k][:] for n < rows; every b[k] and out[n] has `columns` elements. */
+void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
+                   uint32_t *const *out, const fedmpi_prime *f);

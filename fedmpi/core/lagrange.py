@@ -1,0 +1,145 @@
+"""Lagrange coded computing [Yu et al. 2019; So et al. 2021, section III-B and III-D]."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from fedmpi.core.field import FieldArray, PrimeField
+from fedmpi.errors import UsageError
+
+Uniform = Callable[[tuple[int, ...]], FieldArray]
+"""A source of independent uniform elements of F_p: shape → FieldArray."""
+
+
+def lagrange_basis(field: PrimeField, nodes: Sequence[int], points: Sequence[int]) -> FieldArray:
+    """Values of the Lagrange basis polynomials of `nodes` at `points`.
+
+    Returns
+    -------
+    FieldArray, shape (len(points), len(nodes))
+        Row i recombines the values of a polynomial at the nodes into its value at points[i]:
+        Π_{k≠j} (x_i - t_k) / (t_j - t_k) [So et al. 2021, eqs. (9), (21)].
+    """
+    p = field.p
+    if len(set(nodes)) != len(nodes):
+        raise ValueError("interpolation nodes must be distinct")
+    scales = [field.inverse(_product((node - other for other in nodes if other != node), p)) for node in nodes]
+    basis = np.empty((len(points), len(nodes)), np.uint32)
+    for i, point in enumerate(points):
+        differences = [point - node for node in nodes]
+        before = list(accumulate(differences, lambda a, b: a * b % p, initial=1))
+        after = list(accumulate(reversed(differences), lambda a, b: a * b % p, initial=1))[::-1]
+        basis[i] = [scale * before[j] * after[j + 1] % p for j, scale in enumerate(scales)]
+    return basis
+
+
+def _product(values: Iterable[int], p: int) -> int:
+    result = 1
+    for value in values:
+        result = result * value % p
+    return result
+
+
+class LagrangeCode:
+    """K blocks and T uniform masks, coded for N workers that evaluate a polynomial of a given degree.
+
+    The polynomial u with u(β_j) = block j (j < K) and u(β_j) = mask (K ≤ j < K+T) is evaluated at α_i for
+    worker i. Any T workers see uniform values; any `recovery_threshold` answers give back f at every block.
+
+    Parameters
+    ----------
+    field : PrimeField
+    parallelization : int
+        K, the number of blocks: each worker stores and computes 1/K of the data.
+    privacy : int
+        T, the number of colluding workers that learn nothing.
+    workers : int
+        N.
+    degree : int
+        Degree of the polynomial that the workers evaluate (2r + 1 for CodedPrivateML).
+
+    Raises
+    ------
+    UsageError
+        If K or T is below 1, or N below the recovery threshold, or p too small for the points.
+
+    Notes
+    -----
+    Privacy rests on {α_i} being disjoint from all β_j (a worker at α_i = β_j, j < K, would receive a raw
+    block), and on fresh uniform masks for every encoding. The code owns its points, so that no caller can
+    break the first condition: β_j = j, α_i = K + T + i.
+    """
+
+    def __init__(self, field: PrimeField, parallelization: int, privacy: int, workers: int, degree: int):
+        for name, value in (("parallelization K", parallelization), ("privacy T", privacy)):
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        if degree < 1:
+            raise UsageError(f"the degree of the computation must be at least 1, got {degree}")
+        self.field = field
+        self.parallelization = parallelization
+        self.privacy = privacy
+        self.workers = workers
+        self.degree = degree
+        if workers < self.recovery_threshold:
+            raise UsageError(
+                f"the number of workers N must be at least the recovery threshold "
+                f"{degree}·(K+T-1)+1 = {degree}·({parallelization}+{privacy}-1)+1 = {self.recovery_threshold}, "
+                f"got N={workers}"
+            )
+        blocks = parallelization + privacy
+        if blocks + workers > field.p:
+            raise UsageError(f"K+T+N must be at most p={field.p}, got {blocks + workers}")
+        self.betas = tuple(range(blocks))
+        self.alphas = tuple(range(blocks, blocks + workers))
+        self.encoding_matrix = lagrange_basis(field, self.betas, self.alphas)
+
+    @property
+    def recovery_threshold(self) -> int:
+        """Answers needed to decode: degree·(K+T-1)+1 [So et al. 2021, Theorem 1]."""
+        return self.degree * (self.parallelization + self.privacy - 1) + 1
+
+    def encode(self, blocks: Sequence[FieldArray] | FieldArray, uniform: Uniform) -> FieldArray:
+        """Shares of K different blocks [So et al. 2021, eq. (10)].
+
+        Parameters
+        ----------
+        blocks : K arrays of one shape s
+        uniform : callable
+            Gives the T masks; every call must return fresh uniform elements.
+
+        Returns
+        -------
+        FieldArray, shape (N, *s)
+        """
+        if len(blocks) != self.parallelization:
+            raise ValueError(f"encode: the number of blocks must be K={self.parallelization}, got {len(blocks)}")
+        masks = uniform((self.privacy, *blocks[0].shape))
+        return self.field.matmul(self.encoding_matrix, [*blocks, *masks])
+
+    def encode_repeated(self, block: FieldArray, uniform: Uniform) -> FieldArray:
+        """Shares of one block repeated K times [So et al. 2021, eq. (12)], from T + 1 products instead of K + T."""
+        masks = uniform((self.privacy, *block.shape))
+        top, bottom = np.split(self.encoding_matrix, [self.parallelization], axis=1)
+        repeated = self.field.array(top.sum(axis=1, keepdims=True, dtype=np.uint64))
+        return self.field.matmul(np.hstack([repeated, bottom]), [block, *masks])
+
+    def decode(self, answers: dict[int, FieldArray]) -> FieldArray:
+        """F at every block from the answers of any `recovery_threshold` workers [So et al. 2021, eq. (21)].
+
+        Parameters
+        ----------
+        answers : dict
+            Worker (0 ≤ i < N) → f at α_i, arrays of one shape s. Answers beyond the threshold are not used.
+
+        Returns
+        -------
+        FieldArray, shape (K, *s)
+        """
+        if len(answers) < self.recovery_threshold:
+            raise ValueError(f"decode: needs {self.recovery_threshold} answers, got {len(answers)}")
+        workers = sorted(answers)[: self.recovery_threshold]
+        points = self.betas[: self.parallelization]
+        recombination = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)
+        return self.field.matmul(recombination, [answers[i] for i in workers])

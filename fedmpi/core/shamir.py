@@ -1,0 +1,61 @@
+"""Shamir's secret sharing [Shamir 1979], batched over arrays."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fedmpi.core.field import FieldArray, PrimeField
+from fedmpi.core.lagrange import lagrange_basis
+from fedmpi.errors import UsageError
+
+
+class Shamir:
+    """Shares of degree T for n parties at the points 1 … n; the secret is the value at 0.
+
+    Parameters
+    ----------
+    field : PrimeField
+    parties : int
+        n.
+    threshold : int
+        T, the number of colluding parties that learn nothing.
+
+    Raises
+    ------
+    UsageError
+        Unless 0 ≤ T < n < p.
+    """
+
+    def __init__(self, field: PrimeField, parties: int, threshold: int):
+        if not 0 <= threshold < parties < field.p:
+            raise UsageError(f"sharing must have 0 ≤ T < n < p, got T={threshold}, n={parties}, p={field.p}")
+        self.field = field
+        self.parties = parties
+        self.threshold = threshold
+        self.points = tuple(range(1, parties + 1))
+        self._vandermonde = np.array(
+            [[pow(point, power, field.p) for power in range(threshold + 1)] for point in self.points],
+            np.uint32,
+        )
+
+    def share(self, secret: FieldArray, uniform: Callable[[tuple[int, ...]], FieldArray]) -> FieldArray:
+        """Shares of an array of secrets, shape s → (n, *s) [So et al. 2021, appendix D].
+
+        `uniform` gives the T coefficients of each polynomial; every call must return fresh uniform elements.
+        """
+        coefficients = uniform((self.threshold, *secret.shape))
+        return self.field.matmul(self._vandermonde, [secret, *coefficients])
+
+    def recombination_vector(self, parties: list[int], degree: int) -> FieldArray:
+        """Coefficients that turn the shares of degree + 1 parties (0 ≤ i < n) into the secret, shape (1, degree+1)."""
+        if len(parties) < degree + 1:
+            raise ValueError(f"reconstruction at degree {degree} needs {degree + 1} shares, got {len(parties)}")
+        return lagrange_basis(self.field, [self.points[i] for i in parties[: degree + 1]], [0])
+
+    def reconstruct(self, shares: dict[int, FieldArray], degree: int | None = None) -> FieldArray:
+        """The secrets from the shares of any degree + 1 parties; the degree is T by default (2T after a product)."""
+        degree = self.threshold if degree is None else degree
+        parties = sorted(shares)
+        vector = self.recombination_vector(parties, degree)
+        secrets: FieldArray = self.field.matmul(vector, [shares[i] for i in parties[: degree + 1]])[0]
+        return secrets

@@ -1,0 +1,1 @@
+"""The one home of secrets: randomness, and later keys, seals and masks."""

@@ -1,0 +1,63 @@
+"""Every error that fedmpi raises on purpose.
+
+::
+
+    FedmpiError                 exit code 4
+    ├── UsageError              exit code 2   an option, a file or a data set breaks a rule
+    │   └── HeadroomError                     a decoded value does not fit in (-p/2, p/2)
+    ├── TooFewWorkers           exit code 3   fewer answers than the recovery threshold can ever come
+    └── ProtocolError           exit code 4   a peer sent something that is not what was asked for
+        └── PeerFailed                        a peer failed, left, or said nothing until the deadline
+
+A message says what is wrong, the rule, and the value got, on one line:
+``"<what> must <rule>, got <value>"``.
+"""
+
+
+class FedmpiError(Exception):
+    """Base of all errors of this package; `exit_code` is what the process ends with."""
+
+    exit_code = 4
+
+
+class UsageError(FedmpiError, ValueError):
+    """An option, a file or a data set breaks a rule; nothing was computed or written."""
+
+    exit_code = 2
+
+
+class HeadroomError(UsageError):
+    """A decoded value would not fit in (-p/2, p/2), so the result would be wrong."""
+
+
+class TooFewWorkers(FedmpiError):
+    """Fewer workers are left than the recovery threshold needs."""
+
+    exit_code = 3
+
+
+class ProtocolError(FedmpiError):
+    """A peer sent something that is not what was asked for."""
+
+
+class PeerFailed(ProtocolError):
+    """A peer failed, left, or said nothing until the deadline.
+
+    Parameters
+    ----------
+    rank : int
+        The rank of the peer.
+    role : str
+        What the peer does, for the message ("worker", "master").
+    reason : str
+        What it said or did.
+    code : int, optional
+        The exit code the peer asks everybody to end with.
+    """
+
+    def __init__(self, rank: int, role: str, reason: str, code: int = 4):
+        super().__init__(f"{role} (rank {rank}) {reason}")
+        self.rank = rank
+        self.role = role
+        self.reason = reason
+        self.exit_code = code

@@ -1,0 +1,158 @@
+"""Speed, always as a ratio to a plain computation measured in the same run: machines are shared and noisy."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from fedmpi.core import PrimeField
+from fedmpi.core.sigmoid import sigmoid
+from fedmpi.crypto.random import FieldRandom
+from fedmpi.errors import FedmpiError
+from fedmpi.launcher import environment, mpirun_command
+
+ROUNDS = 7
+ITERATIONS = 50
+ROWS, COLUMNS = 6000, 5000
+
+
+def fastest(*functions: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """The shortest time of each function in seconds, over rounds in which they take turns."""
+    seconds = [float("inf")] * len(functions)
+    for _ in range(rounds):
+        for i, function in enumerate(functions):
+            start = time.perf_counter()
+            function()
+            seconds[i] = min(seconds[i], time.perf_counter() - start)
+    return seconds
+
+
+def kernels() -> dict[str, Any]:
+    """Gradient and encoding kernels against numpy, and the rate of the random stream; one thread."""
+    field = PrimeField()
+    uniform = FieldRandom(field.p)
+    X, w = uniform((3000, 5000)), uniform((5000, 1, 1))
+    coefficients = uniform((2,))
+    X_real, w_real = np.random.default_rng(0).random((3000, 5000)), np.random.default_rng(1).random(5000)
+    matrix, blocks = uniform((50, 17)), uniform((17, 375, 5000))
+    matrix_int, blocks_int = matrix.astype(np.int64), blocks.reshape(17, -1).astype(np.int64)
+    with threadpool_limits(1):
+        gradient, floating = fastest(
+            lambda: field.gradient(X, w, coefficients), lambda: X_real.T @ (X_real @ w_real), rounds=30
+        )
+        encode, integers = fastest(
+            lambda: field.matmul(matrix, blocks), lambda: matrix_int @ blocks_int % field.p, rounds=3
+        )
+        (drawn,) = fastest(lambda: uniform((10_000_000,)))
+    return {
+        "compiled": field.compiled,
+        "gradient": {"speedup": floating / gradient, "seconds": gradient, "float64_seconds": floating},
+        "encode": {"speedup": integers / encode, "seconds": encode, "int64_seconds": integers},
+        "random": {"elements_per_second": 10_000_000 / drawn},
+    }
+
+
+def codedml(ranks: int = 51) -> dict[str, Any]:
+    """50 iterations on 6000 x 5000 synthetic data under mpirun, case 2, against float64 numpy on one core."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        options = ["--dataset", f"synthetic:m={ROWS},d={COLUMNS},density=0.13", "--case", "2"]
+        options += ["--iterations", str(ITERATIONS), "--no-compare", "--quiet", "--out", str(out)]
+        command, _ = mpirun_command(ranks, [sys.executable, "-m", "fedmpi.codedml", *options])
+        before = float64_seconds()
+        start = time.perf_counter()
+        with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as process:
+            memory = PeakMemory(process.pid)
+            code = process.wait()
+            memory.stop()
+        wall = time.perf_counter() - start
+        if code != 0:
+            raise FedmpiError(f"the benchmark's run must end with 0, got {code}")
+        after = float64_seconds()
+        result = json.loads((out / "result.json").read_text())
+    baseline, seconds = (before + after) / 2, result["seconds"]
+    return {
+        "ratio": seconds["total"] / baseline,
+        "float64_seconds": baseline,
+        "startup_seconds": seconds["startup"],
+        "wall_seconds": wall,
+        "peak_pss_gb": memory.peak_bytes / 1e9,
+        "test_accuracy": result["metrics"]["test_accuracy"],
+        "seconds": seconds,
+        "params": {key: result["params"][key] for key in ("N", "K", "T", "R")},
+    }
+
+
+def float64_seconds() -> float:
+    """The same number of gradient steps in float64 numpy on one core."""
+    X = np.random.default_rng(0).random((ROWS, COLUMNS))
+    y = (X[:, 0] > 0.5).astype(np.float64)
+
+    def train() -> None:
+        w = np.zeros(COLUMNS)
+        for _ in range(ITERATIONS):
+            w -= 1e-4 * (X.T @ (sigmoid(X @ w) - y))
+
+    with threadpool_limits(1):
+        return fastest(train, rounds=2)[0]
+
+
+class PeakMemory:
+    """Samples the proportional set size (PSS: shared pages counted once) of a process and all its children.
+
+    Parameters
+    ----------
+    pid : int
+    """
+
+    def __init__(self, pid: int):
+        self.pid, self.peak_bytes = pid, 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the sampling."""
+        self._end.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._end.wait(0.5):
+            self.peak_bytes = max(self.peak_bytes, sum(map(_pss_bytes, _family(self.pid))))
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants. mpirun's ranks are its children."""
+    parents: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry))
+    family, new = [], [pid]
+    while new:
+        member = new.pop()
+        family.append(member)
+        new += parents.get(member, [])
+    return family
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,118 @@
+"""Ranks as threads of one process: for tests, debugging and small demos."""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import ProtocolError
+from fedmpi.net.channel import Channel
+
+
+@dataclass(eq=False)
+class _LocalFrame:
+    source: int
+    header: memoryview
+    payload: list[NDArray[Any]]
+
+    def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
+        if [a.nbytes for a in arrays] != [p.nbytes for p in self.payload]:
+            sizes = [p.nbytes for p in self.payload]
+            raise ProtocolError(
+                f"the payload from rank {self.source} must be {[a.nbytes for a in arrays]} bytes, got {sizes}"
+            )
+        for array, payload in zip(arrays, self.payload, strict=True):
+            np.copyto(array.reshape(-1).view(np.uint8), payload.reshape(-1).view(np.uint8))
+
+    def done(self) -> bool:
+        return True
+
+
+class _Mailbox:
+    """What has arrived for one rank, by tag, in order."""
+
+    def __init__(self) -> None:
+        self.arrived = threading.Condition()
+        self.frames: defaultdict[int, deque[_LocalFrame]] = defaultdict(deque)
+
+
+class LocalTransport:
+    """Frames between threads. See `fedmpi.net.channel.Transport`."""
+
+    library = "threads"
+
+    def __init__(self, rank: int, mailboxes: Sequence[_Mailbox]):
+        self.rank, self.size = rank, len(mailboxes)
+        self._mailboxes = mailboxes
+        self._own = mailboxes[rank]
+
+    def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
+        """Put a frame into the other thread's mailbox."""
+        mailbox = self._mailboxes[dest]
+        with mailbox.arrived:
+            mailbox.frames[tag].append(_LocalFrame(self.rank, memoryview(header), arrays))
+            mailbox.arrived.notify_all()
+
+    def poll(self, tag: int, sources: Collection[int]) -> _LocalFrame | None:
+        """The oldest frame with this tag from one of the sources."""
+        with self._own.arrived:
+            frames = self._own.frames[tag]
+            for frame in frames:
+                if frame.source in sources:
+                    frames.remove(frame)
+                    return frame
+        return None
+
+    def outstanding_bytes(self) -> int:
+        """Always 0: a mailbox takes over at once."""
+        return 0
+
+    def discard(self) -> bool:
+        """Nothing to do: mailboxes vanish with the threads."""
+        return False
+
+    def pause(self, waited_seconds: float) -> None:
+        """Sleep until something arrives, 50 ms at most."""
+        with self._own.arrived:
+            self._own.arrived.wait(0.05 if waited_seconds > 0.001 else 0.0005)
+
+
+def run_local(roles: Sequence[Callable[[Channel], Any]], **options: Any) -> list[Any]:
+    """Run one role per rank, each in a thread, and return what they return.
+
+    Parameters
+    ----------
+    roles : sequence of callables
+        Called with their `Channel`; the position is the rank.
+    **options
+        For every `Channel`.
+
+    Raises
+    ------
+    Exception
+        That of the rank that failed first; the others end with `PeerFailed`.
+    """
+    mailboxes = [_Mailbox() for _ in roles]
+    results: list[Any] = [None] * len(roles)
+    failures: list[BaseException] = []
+
+    def run(rank: int, role: Callable[[Channel], Any]) -> None:
+        channel = Channel(LocalTransport(rank, mailboxes), **options)
+        try:
+            results[rank] = role(channel)
+        except BaseException as error:
+            failures.append(error)
+            channel.fail(error)
+
+    threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(roles)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return results

@@ -1,0 +1,208 @@
+"""Messages and their codec: a frame can become only the dataclass that was asked for. Never pickle.
+
+A frame is a header (the scalars, and the shapes of the arrays) and the arrays' raw bytes. Everything a peer
+wrote is checked before memory is allocated for it.
+"""
+
+import dataclasses
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import ProtocolError
+
+UInt8 = Annotated[NDArray[np.uint8], np.dtype("u1")]
+UInt32 = Annotated[NDArray[np.uint32], np.dtype("<u4")]
+UInt64 = Annotated[NDArray[np.uint64], np.dtype("<u8")]
+Float64 = Annotated[NDArray[np.float64], np.dtype("<f8")]
+
+Shape = tuple[int | None, ...]
+"""A shape that is asked for; None stands for any size."""
+
+HEADER_LIMIT = 1 << 16
+"""Bytes of scalars and shapes in one message, at most."""
+
+MAX_DIMENSIONS = 8
+
+_MAGIC = b"fM\x01"
+_PREFIX = struct.Struct("<3sBI")  # magic and version, tag, schema
+_SCALARS = {bool: struct.Struct("<?"), int: struct.Struct("<q"), float: struct.Struct("<d")}
+_LENGTH = struct.Struct("<I")
+_DIMENSIONS = struct.Struct("<B")
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+class Message:
+    """Base of all messages: ``class CodedWeights(Message, tag=2)`` makes a frozen dataclass.
+
+    Fields are bool, int (64 bits), float, str, bytes, or one of the array types of this module.
+    The tag, in [1, 127], is unique among the messages that two ranks exchange.
+    """
+
+    tag: ClassVar[int]
+    _schema: ClassVar[int]
+    _types: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls, *, tag: int):
+        super().__init_subclass__()
+        if not 1 <= tag <= 127:
+            raise TypeError(f"the tag of {cls.__name__} must be in [1, 127], got {tag}")
+        cls.tag = tag
+        made: Any = dataclass(frozen=True, eq=False)(cls)
+        hints = get_type_hints(cls, include_extras=True)
+        cls._types = {field.name: _wire_type(cls, field.name, hints[field.name]) for field in dataclasses.fields(made)}
+        text = f"{cls.__name__}({', '.join(f'{name}: {kind!r}' for name, kind in cls._types.items())})"
+        cls._schema = zlib.crc32(text.encode())
+
+
+def _wire_type(cls: type, name: str, hint: Any) -> Any:
+    if hint in (*_SCALARS, str, bytes):
+        return hint
+    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], np.dtype):
+        return get_args(hint)[1]
+    raise TypeError(f"{cls.__name__}.{name} must be bool, int, float, str, bytes or an array type, got {hint}")
+
+
+@dataclass
+class Header:
+    """What the first part of a frame says: scalars, and the shapes of the arrays to come."""
+
+    cls: type[Message]
+    scalars: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    size: int
+    """Bytes of the encoded header itself."""
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(array_bytes(self.cls._types[name], shape) for name, shape in self.shapes.items())
+
+    def allocate(self) -> dict[str, NDArray[Any]]:
+        """Memory for the arrays; call `check` first."""
+        return {name: np.empty(shape, self.cls._types[name]) for name, shape in self.shapes.items()}
+
+    def check(self, source: int, shapes: Mapping[str, Shape], limit: int) -> None:
+        """Refuse arrays of other shapes than were asked for, or above `limit` bytes.
+
+        Raises
+        ------
+        ProtocolError
+        """
+        for name, shape in self.shapes.items():
+            wanted = shapes.get(name)
+            if wanted is not None and not _fits(shape, wanted):
+                raise ProtocolError(
+                    f"{self.cls.__name__}.{name} from rank {source} must have shape {_text(wanted)}, got {_text(shape)}"
+                )
+        if self.payload_bytes > limit:
+            raise ProtocolError(
+                f"{self.cls.__name__} from rank {source} must hold at most {limit} bytes, got {self.payload_bytes}"
+            )
+
+    def message(self, arrays: Mapping[str, NDArray[Any]]) -> Message:
+        """The message, with read-only arrays."""
+        for array in arrays.values():
+            array.flags.writeable = False
+        return self.cls(**self.scalars, **arrays)
+
+
+def array_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Size of an array; Python integers, so that a hostile shape can't overflow."""
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    return size
+
+
+def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(w is None or w == n for n, w in zip(shape, wanted, strict=True))
+
+
+def _text(shape: Shape) -> str:
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+
+
+def encode(message: Message) -> tuple[bytes, list[NDArray[Any]]]:
+    """Header bytes and the arrays, C-contiguous, in the order of the fields.
+
+    Raises
+    ------
+    TypeError
+        If a value is not of its declared type: a bug of the sender's, found before anything is sent.
+    """
+    cls = type(message)
+    parts, arrays = [_PREFIX.pack(_MAGIC, cls.tag, cls._schema)], []
+    for name, kind in cls._types.items():
+        value = getattr(message, name)
+        if isinstance(kind, np.dtype):
+            if not isinstance(value, np.ndarray) or value.dtype != kind or value.ndim > MAX_DIMENSIONS:
+                got = getattr(value, "dtype", type(value).__name__)
+                raise TypeError(f"{cls.__name__}.{name} must be an array of {kind}, got {got}")
+            parts.append(_DIMENSIONS.pack(value.ndim) + struct.pack(f"<{value.ndim}Q", *value.shape))
+            arrays.append(np.ascontiguousarray(value).reshape(value.shape))
+        elif kind in _SCALARS:
+            parts.append(_SCALARS[kind].pack(value))
+        else:
+            data = value.encode() if kind is str else value
+            parts.append(_LENGTH.pack(len(data)) + data)
+    header = b"".join(parts)
+    if len(header) > HEADER_LIMIT:
+        raise TypeError(f"the scalars of {cls.__name__} must fit in {HEADER_LIMIT} bytes, got {len(header)}")
+    return header, arrays
+
+
+def decode(cls: type[Message], data: bytes | memoryview, source: int) -> Header:
+    """Read a header that should be the one of `cls`; bytes behind it are not looked at.
+
+    Raises
+    ------
+    ProtocolError
+        Naming the rank, what was expected and what came.
+    """
+    reader = _Reader(data, cls, source)
+    magic, tag, schema = reader.unpack(_PREFIX)
+    if (magic, tag, schema) != (_MAGIC, cls.tag, cls._schema):
+        raise reader.error(f"tag {cls.tag} and schema {cls._schema:#010x}", f"tag {tag} and schema {schema:#010x}")
+    scalars: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, kind in cls._types.items():
+        if isinstance(kind, np.dtype):
+            (ndim,) = reader.unpack(_DIMENSIONS)
+            if ndim > MAX_DIMENSIONS:
+                raise reader.error(f"at most {MAX_DIMENSIONS} dimensions in {name}", str(ndim))
+            shapes[name] = reader.unpack(struct.Struct(f"<{ndim}Q"))
+        elif kind in _SCALARS:
+            (scalars[name],) = reader.unpack(_SCALARS[kind])
+        else:
+            raw = reader.take(reader.unpack(_LENGTH)[0])
+            try:
+                scalars[name] = raw.decode() if kind is str else raw
+            except UnicodeDecodeError:
+                raise reader.error(f"text in {name}", "bytes that are not UTF-8") from None
+    return Header(cls, scalars, shapes, reader.position)
+
+
+class _Reader:
+    """Takes bytes from the front of a header, and never more than there are."""
+
+    def __init__(self, data: bytes | memoryview, cls: type[Message], source: int):
+        self.data, self.cls, self.source, self.position = memoryview(data), cls, source, 0
+
+    def error(self, expected: str, got: str) -> ProtocolError:
+        return ProtocolError(f"{self.cls.__name__} from rank {self.source} must have {expected}, got {got}")
+
+    def take(self, count: int) -> bytes:
+        end = self.position + count
+        if end > min(len(self.data), HEADER_LIMIT):
+            raise self.error(f"{end} bytes", f"{len(self.data)}")
+        start, self.position = self.position, end
+        return bytes(self.data[start:end])
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        return layout.unpack(self.take(layout.size))

@@ -1,0 +1,143 @@
+"""Options that every system has, and one parser for all command lines. Only rank 0 imports this."""
+
+import dataclasses
+import difflib
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from fedmpi.errors import UsageError
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is trained on, and where the results go."""
+
+    dataset: str | None = None
+    """digits, mnist, cifar10, gisette, wine, synthetic:m=6000,d=5000,density=0.13, or a file: .npz, .csv, .svm.
+    Default: digits, classes 4 9."""
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
+    classes: tuple[str, ...] = ()
+    """Train on these classes only, the negative one first. Default: all."""
+    max_rows: int | None = None
+    """Use the first so many training rows."""
+    test_fraction: float = 0.2
+    """Share of rows to test on, where a data set has no test part."""
+    label_column: str | None = None
+    """Column of a .csv file that holds the labels. Default: the last."""
+    out: Path | None = None
+    """Folder of this run. Default: runs/<system>-<method>-<time>."""
+    seed: int = 0
+    """Public randomness: splits, synthetic data, rounding noise. Never the masks."""
+    timeout: float = 600.0
+    """No rank waits longer than so many seconds for another."""
+    evaluate_every: int = 1
+    """Iterations between two evaluations of loss and accuracy."""
+    compare: bool = True
+    """Train in the clear too, and print both."""
+    record_views: bool = False
+    """Write every message that a rank received to views/rank-<r>.npz."""
+    dry_run: bool = False
+    """Print the roles and the bytes, and do nothing."""
+    quiet: bool = False
+    """Print the summary only."""
+    json: bool = False
+    """Print result.json only."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
+    """Options from a file, such as the config.toml of another run; those given here win."""
+
+    def __post_init__(self) -> None:
+        if self.evaluate_every < 1:
+            raise UsageError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")
+        if not 0 < self.timeout < float("inf"):
+            raise UsageError(f"--timeout must be positive, got {self.timeout}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must not be negative, got {self.seed}")
+
+
+def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P, RunOptions]:
+    """Read a system's parameters and the run's options from a command line.
+
+    Parameters
+    ----------
+    cls : dataclass
+        The system's parameters.
+    argv : list of str
+    prog, description : str
+        For --help.
+
+    Raises
+    ------
+    UsageError
+        If a value breaks a rule, or a configuration file has an unknown key.
+    SystemExit
+        After --help, or where a flag does not exist (tyro prints the message).
+    """
+    path = _config_path(argv)
+    arguments = _arguments(cls, Path(path)) if path else []
+
+    @dataclass(frozen=True)
+    class Command:
+        params: tyro.conf.OmitArgPrefixes[cls]  # type: ignore[valid-type]
+        """What the system is run with."""
+        run: tyro.conf.OmitArgPrefixes[RunOptions]
+        """What is trained on, and where the results go."""
+
+    command = tyro.cli(
+        Command,
+        prog=prog,
+        description=description,
+        args=arguments + argv,  # of an option given twice the last one wins
+        default=Command(cls(), RunOptions()),
+    )
+    return command.params, command.run
+
+
+def _config_path(argv: list[str]) -> str | None:
+    for position, argument in enumerate(argv):
+        if argument == "--config" and position + 1 < len(argv):
+            return argv[position + 1]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+    return None
+
+
+def _arguments(cls: type[P], path: Path) -> list[str]:
+    """The command line that says what a configuration file says."""
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--config must be a readable file, got {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config must be TOML, got {path}: {error}") from None
+    known = {field.name for kind in (cls, RunOptions) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    arguments = []
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"the keys of {path} must be options, got {key}{hint}")
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value != []:
+            arguments += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return arguments
+
+
+def to_toml(*options: Any) -> str:
+    """All options, fully resolved, as a file that --config reads."""
+    import tomli_w
+
+    values = {}
+    for option in options:
+        for name, value in dataclasses.asdict(option).items():
+            if value is not None and name not in ("config", "dry_run"):
+                values[name] = str(value) if isinstance(value, Path) else value
+    return tomli_w.dumps(values)

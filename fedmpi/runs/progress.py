@@ -1,0 +1,52 @@
+"""Progress of a run: one live line on a terminal, a few plain lines otherwise."""
+
+import os
+import time
+
+from fedmpi.launcher import TERMINAL_VARIABLE
+from fedmpi.runs.folder import RunFolder
+
+
+class Progress:
+    """Shows and records the steps of a run.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Each step becomes a line of its metrics.jsonl.
+    steps : int
+        How many there will be.
+    quiet : bool
+        Record only.
+    """
+
+    def __init__(self, folder: RunFolder, steps: int, *, quiet: bool):
+        self.folder, self.steps, self.quiet = folder, steps, quiet
+        self.live = os.environ.get(TERMINAL_VARIABLE) == "1"
+        self.every = max(1, steps // 10)
+        self.start = time.perf_counter()
+
+    def say(self, text: str) -> None:
+        """Print and log lines for people."""
+        if not self.quiet:
+            print(text, flush=True)
+        for line in text.splitlines():
+            self.folder.log(line)
+
+    def step(self, iteration: int, metrics: dict[str, float], *, sent_bytes: int, answers: int, late: int) -> None:
+        """Record the state at the start of an iteration."""
+        seconds = time.perf_counter() - self.start
+        record = {"iteration": iteration, **metrics, "seconds": seconds}
+        self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": answers, "late": late})
+        if self.quiet:
+            return
+        values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+        line = (
+            f"{iteration:>5}/{self.steps}  {values}  {seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
+            f"{answers} answers, {late} late"
+        )
+        last = iteration == self.steps
+        if self.live:
+            print(f"\r\x1b[2K{line}", end="\n" if last else "", flush=True)
+        elif last or iteration % self.every == 0:
+            print(line, flush=True)
