@@ -72,7 +72,7 @@ class DataList:
 class DataFetch:
     """Download a data set's official files, check them, and convert them."""
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """A name that `fedmpi data list` shows."""
     data_dir: Path | None = None
     """Where to. Default: $FEDMPI_DATA, else the cache."""
@@ -130,17 +130,109 @@ class BenchCodedml:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchMpc:
+    """Time the degree reduction of BGW or BH08, every party a rank; beside MPyC, where it is installed."""
+
+    protocol: Literal["bgw", "bh08"] = "bgw"
+    """The protocol."""
+    parties: int = 7
+    """n; the threshold is T = ⌊(n-1)/2⌋."""
+    products: int = 262_144
+    """Products in one batch."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.parties < 3 or self.products < 1:
+            raise UsageError(f"--parties must be at least 3 and --products 1, got {self.parties} and {self.products}")
+        return _show(bench.mpc(self.protocol, self.parties, self.products), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
+        | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
     ]
 
     def __call__(self, options: list[str]) -> int:
         """Do it."""
         return self.what(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Project:
+    """Say how long each protocol takes on N machines, from kernel rates measured here and counted bytes.
+
+    See docs/cost-model.md for the formulas and what they leave out.
+    """
+
+    machines: tuple[int, ...] = (10, 20, 50, 100, 1000)
+    """Numbers of workers; the master has one machine more."""
+    rows: int = 9019
+    """m, training rows."""
+    columns: int = 3073
+    """d, features and the column of ones."""
+    degree: Annotated[int, tyro.conf.arg(aliases=["-r"])] = 1
+    """r, of the polynomial."""
+    iterations: int = 50
+    """J."""
+    bandwidth_gbit: float = 1.0
+    """Of each machine's link, each way at the same time, Gbit/s."""
+    latency_ms: float = 0.5
+    """One way, ms."""
+    speed: float = 1.0
+    """Of one core there, relative to a core here."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure the rates and print a table."""
+        from fedmpi.experiments import projection
+        from fedmpi.experiments.rates import calibrate
+
+        machines = projection.Machines(self.bandwidth_gbit * 1e9 / 8, self.latency_ms / 1e3, self.speed)
+        task = projection.Task(self.rows, self.columns, self.degree, self.iterations)
+        rates = calibrate()
+        projections = projection.project_all(self.machines, task, machines, rates)
+        if self.json:
+            print(json_format.dumps(projection.as_json(projections, rates)))
+        else:
+            print("\n".join(projection.table(projections)))
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduce:
+    """Run a paper's experiments on this machine, and write figures, tables and report.md; finished runs are kept."""
+
+    system: tyro.conf.Positional[Literal["codedml"]]
+    """The paper's system."""
+    quick: bool = False
+    """Five minutes on two cores: fewer workers, rows and iterations."""
+    full: bool = False
+    """All of it."""
+    out: Path | None = None
+    """Folder of the results. Default: runs/reproduce-<system>-quick or -full."""
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Run, and print where the report is."""
+        from fedmpi.experiments import codedml
+
+        if self.quick == self.full:
+            raise UsageError("one of --quick and --full must be given, got " + ("both" if self.full else "none"))
+        scale = codedml.FULL if self.full else codedml.QUICK
+        out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"
+        print(f"written to {codedml.reproduce(scale, out, self.data_dir)}")
+        return 0
 
 
 def _show(figures: dict[str, Any], json: bool) -> int:
@@ -161,6 +253,8 @@ COMMANDS: dict[str, Any] = {
     "doctor": Doctor,
     "data": Data,
     "bench": Bench,
+    "project": Project,
+    "reproduce": Reproduce,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedmpi.errors import UsageError
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
-"""Set to 1 for the ranks where our own output is a terminal: mpirun gives them a pseudo-terminal, so they can't tell."""
+"""Set to 1 for the ranks where our output is a terminal; they can't tell: mpirun gives them a pseudo-terminal."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -26,7 +26,7 @@ def find_mpirun() -> str:
         If there is none; the message says how to get it.
     """
     beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpirun")
     if found is None:
         raise UsageError('mpirun must be installed, got none: pip install "fedmpi[mpi]", or load your cluster\'s MPI')
     return found
@@ -34,7 +34,7 @@ def find_mpirun() -> str:
 
 def is_open_mpi(mpirun: str) -> bool:
     """Whether this mpirun is Open MPI's, whose flags differ from MPICH's."""
-    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False)
+    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False, timeout=60)
     return "Open MPI" in version.stdout
 
 
@@ -67,8 +67,10 @@ def mpirun_command(ranks: int, program: Sequence[str], hostfile: Path | None = N
         warnings.append("running as root: an ordinary user is safer")
     if hostfile is not None:
         command += ["--hostfile", str(hostfile)]
-    elif ranks > (os.cpu_count() or 1):
+    else:
+        # Always: Open MPI counts cores, Python counts hardware threads.
         command += ["--oversubscribe", "--bind-to", "none"]
+    if hostfile is None and ranks > (os.cpu_count() or 1):
         warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
     command += ["--mca", "mpi_yield_when_idle", "1"]
     for name in [*ONE_THREAD, TERMINAL_VARIABLE]:

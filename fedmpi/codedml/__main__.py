@@ -2,20 +2,24 @@
 
 import sys
 
-from fedmpi.codedml.protocol import dismiss, serve
+from fedmpi.codedml.service import dismiss, serve, views_folder
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 
 
 def role(ch: Channel) -> None:
     """Map this rank to its role."""
-    if ch.rank != 0:
-        serve(ch)
-        return
-    from fedmpi.codedml.command import run
+    views = views_folder(sys.argv[1:])
+    ch.record_views = views is not None
+    if ch.rank == 0:
+        from fedmpi.codedml.command import run
 
-    run(ch, sys.argv[1:])
-    dismiss(ch)
+        run(ch, sys.argv[1:])
+        dismiss(ch)
+    else:
+        serve(ch)
+    if views is not None:
+        ch.save_views(views)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedmpi.codedml.protocol import dismiss, serve
+from fedmpi.codedml.service import dismiss, serve
+from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 
 _channel: Channel | None = None
+_used = False
 
 
 def current() -> Channel | None:
@@ -27,6 +29,11 @@ def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
     timeout_seconds : float
         No rank waits longer for another.
 
+    Raises
+    ------
+    UsageError
+        In a second block: the workers have left with the first.
+
     Examples
     --------
     ``mpirun -n 11 python train.py``, with train.py::
@@ -38,7 +45,10 @@ def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
 
             model = CodedLogisticRegression().fit(X, y)
     """
-    global _channel
+    global _channel, _used
+    if _used:
+        raise UsageError("a program must have one `with workers():` block, got a second")
+    _used = True
     from fedmpi.net.mpi import job
 
     with job(timeout_seconds=timeout_seconds, traceback=True) as channel:

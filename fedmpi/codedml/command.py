@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from fedmpi.codedml import objective
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.service import views_folder
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
-from fedmpi.core import LagrangeCode
 from fedmpi.data import Dataset, load
+from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
@@ -26,25 +27,25 @@ def run(ch: Channel, argv: list[str]) -> None:
     startup_seconds = process_age_seconds()
     params, options = parse(Params, argv, "fedmpi run codedml --", DESCRIPTION)
     ch.timeout_seconds = options.timeout
-    workers = ch.size - 1
-    code = params.code(workers) if params.method == "coded" else None
+    if options.record_views and views_folder(argv) is None:
+        raise UsageError("--record-views must stand on the command line, together with --out")
+    numbers = layout(params, ch.size - 1)
     data = load_data(params, options)
     if options.dry_run:
-        print("\n".join([heading(code, data), *plan(params, code, data)]))
+        print("\n".join([heading(params, numbers, data), *plan(params, numbers, data)]))
         return
     problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
-    folder = RunFolder(options.out, f"codedml-{params.method}")
+    folder = RunFolder(options.out, f"codedml-{params.method}", to_toml(params, options))
     progress = Progress(folder, params.iterations, quiet=options.quiet or options.json)
-    progress.say(heading(code, data))
+    progress.say(heading(params, numbers, data))
     if params.insecure_repeatable_masks:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
     session = Session(ch, params, options, data, problem, progress)
-    outcome = session.train(code)
-    summary = session.summarize(code, outcome, startup_seconds)
+    outcome = session.train()
+    summary = session.summarize(numbers, outcome, startup_seconds)
     coefficients, intercepts = problem.transform.original_units(outcome.W)
     classes = np.array(data.classes, dtype=str)
     folder.write_arrays("model.npz", coefficients=coefficients, intercepts=intercepts, classes=classes)
-    folder.write_text("config.toml", to_toml(params, options))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
 
@@ -79,9 +80,9 @@ class Session:
         """Transformed test rows; not quantized, as a user's rows would not be."""
         return self.problem.transform.apply(self.data.X_test)
 
-    def train(self, code: LagrangeCode | None) -> Outcome:
+    def train(self) -> Outcome:
         """Train on the workers, or with --method plain on the master."""
-        if code is None:
+        if self.params.method == "plain":
             return train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)
         return train(self.ch, self.params, self.problem, self.options.seed, self.watch)
 
@@ -113,7 +114,7 @@ class Session:
             "test_accuracy": objective.accuracy(z_test, self.data.y_test),
         }
 
-    def summarize(self, code: LagrangeCode | None, outcome: Outcome, startup_seconds: float) -> dict[str, Any]:
+    def summarize(self, numbers: dict[str, int], outcome: Outcome, startup_seconds: float) -> dict[str, Any]:
         """The contents of result.json; with --compare, after a training in the clear."""
         params, problem = self.params, self.problem
         roles = {"master": 1, "worker": self.ch.size - 1}
@@ -121,7 +122,7 @@ class Session:
         summary |= costs(self.ch, "worker", list(outcome.reports.values()), ("communicate", "wait"))
         summary["seconds"] |= {"startup": startup_seconds, "total": outcome.total_seconds}
         summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
-        summary["params"] = resolved(params, problem, code)
+        summary["params"] = resolved(params, problem) | numbers
         summary["dataset"] = {
             "name": self.data.name,
             "m": len(self.data.X_train),
@@ -131,21 +132,22 @@ class Session:
         summary["metrics"] = dict(self.evaluate(outcome.W))
         if outcome.headroom_bits is not None:
             summary["metrics"]["headroom_bits"] = outcome.headroom_bits
-        if code is not None and self.options.compare:
+        if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train)
             summary["metrics"]["plain"] = self.evaluate(plain.W)
             summary["seconds"]["plain"] = plain.total_seconds
         return summary
 
 
-def resolved(params: Params, problem: Problem, code: LagrangeCode | None) -> dict[str, Any]:
+def resolved(params: Params, problem: Problem) -> dict[str, Any]:
     """The parameters that a run came down to."""
-    values: dict[str, Any] = {
+    return {
         "model": params.model,
         "degree": params.degree,
         "data_bits": params.data_bits,
         "weight_bits": params.weight_bits,
         "coefficient_bits": params.coefficient_bits,
+        "coefficients": params.coefficients,
         "prime": params.prime,
         "iterations": params.iterations,
         "learning_rate": problem.learning_rate,
@@ -154,42 +156,47 @@ def resolved(params: Params, problem: Problem, code: LagrangeCode | None) -> dic
         "center": params.center,
         "bias": params.bias,
     }
-    if code is not None:
-        values["coefficients"] = params.coefficients
-        values |= {
-            "K": code.parallelization,
-            "T": code.privacy,
-            "N": code.workers,
-            "R": code.recovery_threshold,
-        }
-    return values
 
 
-def heading(code: LagrangeCode | None, data: Dataset) -> str:
+def layout(params: Params, workers: int) -> dict[str, int]:
+    """How the workers are used: N, T, and K and R of the code, or G groups."""
+    if params.method == "plain":
+        return {}
+    if params.method == "coded":
+        code = params.code(workers)
+        return {"N": workers, "T": code.privacy, "K": code.parallelization, "R": code.recovery_threshold}
+    T, groups = params.groups(workers)
+    return {"N": workers, "T": T, "G": len(groups)}
+
+
+def heading(params: Params, numbers: dict[str, int], data: Dataset) -> str:
     """What is about to run, for people."""
     what = (
         f"{data.name}: {len(data.X_train)} training and {len(data.X_test)} test rows, "
         f"{data.X_train.shape[1]} features, {' '.join(['classes', *data.classes]) if data.classes else 'regression'}"
     )
-    if code is None:
+    if params.method == "plain":
         return f"plain training on the master: not private\n{what}"
-    return (
-        f"CodedPrivateML with N={code.workers} workers: K={code.parallelization} blocks, private against any "
-        f"T={code.privacy} of them, decoded from the fastest R={code.recovery_threshold}\n{what}"
-    )
+    private = f"private against any T={numbers['T']} of them"
+    if params.method == "coded":
+        return (
+            f"CodedPrivateML with N={numbers['N']} workers: K={numbers['K']} blocks, {private}, "
+            f"decoded from the fastest R={numbers['R']}\n{what}"
+        )
+    return f"{params.method.upper()} with N={numbers['N']} workers in G={numbers['G']} groups, {private}\n{what}"
 
 
-def plan(params: Params, code: LagrangeCode | None, data: Dataset) -> list[str]:
-    """The roles and the bytes of arrays that a run would send, for --dry-run."""
-    if code is None:
+def plan(params: Params, numbers: dict[str, int], data: Dataset) -> list[str]:
+    """The roles and the bytes of arrays that a run would exchange with the master, for --dry-run."""
+    if params.method == "plain":
         return []
     outputs = 1 if len(data.classes) <= 2 else len(data.classes)
     columns = data.X_train.shape[1] + params.bias
-    rows = -(-len(data.X_train) // code.parallelization)
+    rows = -(-len(data.X_train) // numbers.get("K", numbers.get("G", 1)))
     down, up = 4 * columns * params.degree * outputs, 4 * columns * outputs
     return [
-        f"rank 0: master, sees everything; ranks 1 to {code.workers}: workers, see uniform field elements",
-        f"once: {4 * rows * columns:,} bytes of coded data to each worker",
+        f"rank 0: master, sees everything; ranks 1 to {numbers['N']}: workers, see uniform field elements",
+        f"once: {4 * rows * columns:,} bytes of data to each worker",
         f"each of {params.iterations} iterations: {down:,} bytes to and {up:,} bytes from each worker",
     ]
 

@@ -5,12 +5,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fedmpi.codedml.cluster import current
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.protocol import dismiss, serve
+from fedmpi.codedml.service import dismiss, serve
 from fedmpi.codedml.training import Outcome, Problem, train
 from fedmpi.core import DEFAULT_PRIME
 from fedmpi.core.sigmoid import sigmoid
@@ -31,7 +32,7 @@ class CodedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[m
     parallelization, privacy, case, degree, fit_range, data_bits, weight_bits, coefficient_bits, prime, \
     iterations, learning_rate, decay, scale, center, bias
         As in `fedmpi.codedml.params.Params`.
-    random_state : int
+    random_state : int, RandomState or None
         Seed of the public rounding noise. Masks are secret and never depend on it.
 
     Attributes
@@ -64,7 +65,7 @@ class CodedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[m
         scale: str = "max",
         center: bool = False,
         bias: bool = True,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ):
         self.n_workers = n_workers
         self.parallelization = parallelization
@@ -92,7 +93,7 @@ class CodedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if len(self.classes_) < 2:
             raise UsageError(f"y must hold two classes or more, got 1 class: {self.classes_[0]}")
         settings = self.get_params()
-        n_workers, seed = settings.pop("n_workers"), settings.pop("random_state")
+        n_workers, seed = settings.pop("n_workers"), _seed(settings.pop("random_state"))
         params = Params(**settings)
         problem = Problem.prepare(params, features, labels, len(self.classes_))
         channel = current()
@@ -127,6 +128,14 @@ class CodedLogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[m
         totals = s.sum(axis=1, keepdims=True)
         uniform = np.full_like(s, 1 / s.shape[1])
         return np.asarray(np.divide(s, totals, out=uniform, where=totals > 0))
+
+
+def _seed(random_state: Any) -> int:
+    if random_state is None or isinstance(random_state, np.random.RandomState):
+        return int(check_random_state(random_state).randint(2**31))
+    if not isinstance(random_state, int | np.integer) or random_state < 0:
+        raise UsageError(f"random_state must be None, a RandomState or an integer from 0, got {random_state!r}")
+    return int(random_state)
 
 
 def _train_on_threads(params: Params, problem: Problem, seed: int, n_workers: int) -> Outcome:

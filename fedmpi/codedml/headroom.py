@@ -10,8 +10,8 @@ from fedmpi.codedml.transform import row_chunks
 from fedmpi.core.quantize import Reals
 from fedmpi.errors import HeadroomError
 
-_ROUNDING = 1.001
-"""Norms are summed in float32: their relative error is far below this."""
+_ROUNDING = 1 + 2.0**-20
+"""More than the relative error of a norm that is summed in float64."""
 
 
 class Headroom:
@@ -43,8 +43,8 @@ class Headroom:
             squares = np.zeros(X_bar.shape[1])
             for part in row_chunks(*rows.shape):
                 x = rows[part]
-                self.row_norms[block][part] = np.sqrt(np.einsum("ij,ij->i", x, x)) * _ROUNDING
-                squares += np.einsum("ij,ij->j", x, x)
+                self.row_norms[block][part] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) * _ROUNDING
+                squares += np.einsum("ij,ij->j", x, x, dtype=np.float64)
             self.column_norms[k] = math.sqrt(squares.max(initial=0.0)) * _ROUNDING
         self.largest = 0.0
         """The largest bound, or exact value where the bound failed, so far."""
@@ -94,6 +94,11 @@ class Headroom:
             raise HeadroomError(
                 f"decoded values must be below p/2 = {self.limit:.0f}, got {value:.0f} in iteration {iteration} "
                 f"({math.log2(value / self.limit) if value < float('inf') else value:.1f} bits too many): "
-                f"lower --data-bits, --weight-bits or --coefficient-bits, raise -K, or take "
-                f"--prime 67108859 or 2147483647"
+                f"lower --data-bits, --weight-bits or --coefficient-bits, raise {larger_primes(2 * self.limit)}"
             )
+
+
+def larger_primes(p: float) -> str:
+    """What to change besides the bits."""
+    primes = [str(q) for q in (67108859, 2147483647) if q > p]
+    return f"-K, or take --prime {' or '.join(primes)}" if primes else "-K"

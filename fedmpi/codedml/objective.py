@@ -17,8 +17,10 @@ def largest_eigenvalue(X: Reals) -> float:
     The direction is found in the precision of X, the Rayleigh quotient is then taken in float64: its error is
     quadratic in the direction's, so the number of BLAS threads does not show in the leading digits.
     """
-    # The column sums are close to the leading direction of data that is not centred.
-    v = X.sum(axis=0) + X.dtype.type(1e-3)
+    # The column sums are close to the leading direction of data that is not centred, and random numbers are not
+    # orthogonal to any.
+    sums, random = X.sum(axis=0), np.random.default_rng(0).standard_normal(X.shape[1], X.dtype)
+    v = sums / max(np.linalg.norm(sums), 1e-30) + random / np.linalg.norm(random)
     for _ in range(_POWER_ITERATIONS):
         v = X.T @ (X @ v)
         norm = np.linalg.norm(v)

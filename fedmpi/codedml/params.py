@@ -22,8 +22,9 @@ class Params:
         If a value breaks its rule.
     """
 
-    method: Literal["coded", "plain"] = "coded"
-    """coded: Lagrange-coded training on the workers. plain: conventional training on the master, not private."""
+    method: Literal["coded", "bgw", "bh08", "plain"] = "coded"
+    """coded: Lagrange-coded training on the workers. bgw, bh08: the baselines, multi-party computation between the
+    workers. plain: conventional training on the master, not private."""
     model: Literal["logistic", "linear"] = "logistic"
     """linear: least squares (Remark 1), with one real target."""
     parallelization: Annotated[int | None, tyro.conf.arg(aliases=["-K"])] = None
@@ -33,6 +34,8 @@ class Params:
     case: Literal[1, 2] | None = None
     """How N workers are used if K and T are not given. 1: T = 1, all else for speed. 2 (default): half for
     privacy, T = max(1, ⌊(N-3)/(2(2r+1))⌋). In both K + T = ⌊(N-1)/(2r+1)⌋ + 1."""
+    subgroups: Annotated[int, tyro.conf.arg(aliases=["-G"])] = 3
+    """G: bgw and bh08 split the workers into so many groups, each with 1/G of the rows."""
     degree: Annotated[int, tyro.conf.arg(aliases=["-r"])] = 1
     """r: degree of the polynomial in place of the sigmoid."""
     fit_range: tuple[float, float] = (-5.0, 5.0)
@@ -63,6 +66,7 @@ class Params:
     def __post_init__(self) -> None:
         minima = {
             "degree": 1,
+            "subgroups": 1,
             "data_bits": 0,
             "weight_bits": 0,
             "coefficient_bits": 0,
@@ -75,6 +79,8 @@ class Params:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
         if self.case is not None and not self.parallelization is self.privacy is None:
             raise UsageError("--case must not be given together with -K or -T")
+        if self.method in ("bgw", "bh08") and not self.parallelization is self.case is None:
+            raise UsageError(f"-K and --case must not be given with --method {self.method}, which takes -T and -G")
         if self.model == "linear" and self.degree != 1:
             raise UsageError(f"--degree must be 1 for a linear model, got {self.degree}")
         if self.scale != "max":
@@ -129,6 +135,28 @@ class Params:
         if K is None:
             K = max(1, total - T)
         return LagrangeCode(self.field, K, T, workers, f)
+
+    def groups(self, workers: int) -> tuple[int, list[range]]:
+        """The threshold T and the ranks of each group for --method bgw and bh08.
+
+        All groups have 2T + 1 workers but the last, which has the rest; T = ⌊(N-G)/(2G)⌋ by default.
+
+        Raises
+        ------
+        UsageError
+            If N workers are too few; the message shows the arithmetic.
+        """
+        G = self.subgroups
+        T = max(1, (workers - G) // (2 * G)) if self.privacy is None else self.privacy
+        if T < 1:
+            raise UsageError(f"privacy T must be at least 1, got {T}")
+        size = 2 * T + 1
+        if workers < G * size:
+            raise UsageError(
+                f"the number of workers N must be at least G·(2T+1) = {G}·(2·{T}+1) = {G * size}, got N={workers}"
+            )
+        starts = [1 + g * size for g in range(G)]
+        return T, [range(a, b) for a, b in zip(starts, [*starts[1:], workers + 1], strict=True)]
 
     def step(self, largest_eigenvalue: float, rows: int) -> float:
         """η, rounded to 6 digits so that the last bits of a BLAS do not change the weights.

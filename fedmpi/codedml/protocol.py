@@ -29,6 +29,8 @@ CHUNK_BYTES = 16 << 20
 class Setup(Message, tag=1):
     """Master → worker i, once: the field, the shape of X̃_i, and s(z) = Σ c̄_n z^n; all of it public."""
 
+    training: int
+    timeout_seconds: float
     prime: int
     rows: int
     columns: int
@@ -45,6 +47,7 @@ class CodedData(Message, tag=2):
 class CodedWeights(Message, tag=3):
     """Master → worker i, each iteration: W̃_i, shape (d, r, C)."""
 
+    training: int
     iteration: int
     W_tilde: UInt32
 
@@ -52,16 +55,13 @@ class CodedWeights(Message, tag=3):
 class CodedGradient(Message, tag=4):
     """Worker i → master, each iteration: f(X̃_i, W̃_i), shape (d, C)."""
 
+    training: int
     iteration: int
     gradient: UInt32
 
 
 class Stop(Message, tag=5):
     """Master → worker: training is over."""
-
-
-class Leave(Message, tag=6):
-    """Master → worker: no more training; go home."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,32 +101,28 @@ def master(
     observe : callable
         Called with (iteration, W) while the workers compute on W.
     """
-    from fedmpi.codedml.headroom import Headroom
-    from fedmpi.codedml.objective import target_correlation
-    from fedmpi.core.quantize import dequantize, quantize_stochastic
+    from fedmpi.codedml.descent import descend
 
     field, code = params.field, params.code(ch.size - 1)
     workers = range(1, ch.size)
     (m, d), outputs = X_bar.shape, Y.shape[1]
-    coefficients = field.array(np.array(params.coefficients, object))
     blocks = row_blocks(m, code.parallelization)
+    # On a channel that trains several times, answers may come after their training: they must not count in the next.
+    training = ch.meter.messages_sent["Setup"]
     with ch.phase("encode"):  # lines 2–3
-        rows = blocks[0].stop
+        coefficients = field.array(np.array(params.coefficients, object))
+        shape = (blocks[0].stop, d, outputs)
         for worker in workers:
-            ch.send(worker, Setup(field.p, rows, d, outputs, coefficients))
+            ch.send(worker, Setup(training, ch.timeout_seconds, field.p, *shape, coefficients))
         distribute(ch, code, X_bar, blocks, uniform)
-        headroom = Headroom(X_bar, blocks, params.coefficients, field.p)
-        XtY = target_correlation(X_bar, Y) * 2.0**-params.data_bits
-    W = np.zeros((d, outputs))  # line 4
-    for it in range(params.iterations):
-        with ch.phase("encode"):  # lines 6–7
-            W_bar = quantize_stochastic(W, params.weight_bits, noise(it, (params.degree, d, outputs)))
-            headroom.check(W_bar, it)
-            shares = code.encode_repeated(field.from_signed(W_bar.transpose(1, 0, 2)), uniform)
+
+    def block_gradients(it: int, W_bar: FieldArray, W: NDArray[np.float64]) -> FieldArray:
+        with ch.phase("encode"):  # line 7
+            shares = code.encode_repeated(W_bar, uniform)
             shares.flags.writeable = False  # lets the channel send them without a copy
         with ch.phase("communicate"):  # line 8
             for worker in workers:
-                ch.send(worker, CodedWeights(it, shares[worker - 1]))
+                ch.send(worker, CodedWeights(training, it, shares[worker - 1]))
         with ch.phase("evaluate"):
             observe(it, W)
         with ch.phase("wait"):  # line 12: from the fastest workers
@@ -135,22 +131,29 @@ def master(
                 workers,
                 CodedGradient,
                 shapes={"gradient": (d, outputs)},
+                training=training,
                 iteration=it,
             )
-        with ch.phase("decode"):  # lines 13–16
-            decoded = code.decode({rank - 1: elements(field, a.gradient, rank) for rank, a in answers.items()})
-            total = field.to_signed(decoded).sum(axis=0)  # the sum over the blocks may not fit in F_p
-            gradient = dequantize(total, params.gradient_bits) - XtY
-            W -= learning_rate / (1 + params.decay * it) / m * gradient
-            if not np.isfinite(W).all():
-                raise UsageError(f"the weights must stay finite, got infinity in iteration {it}: lower --learning-rate")
+        with ch.phase("decode"):  # line 13
+            return code.decode({rank - 1: elements(field, a.gradient, rank) for rank, a in answers.items()})
+
+    try:
+        W, headroom_bits = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients)
+    except UsageError:  # the workers stay ready for another training
+        stop(ch)
+        raise
     with ch.phase("evaluate"):
         observe(params.iterations, W)
+    return Training(W, headroom_bits, stop(ch))
+
+
+def stop(ch: Channel) -> dict[int, Report]:
+    """Line 18: end the training, and return what the workers report."""
+    workers = range(1, ch.size)
     with ch.phase("close"):
         for worker in workers:
             ch.send(worker, Stop())
-        reports = ch.gather(workers, Report)
-    return Training(W, headroom.bits, reports)
+        return ch.gather(workers, Report)
 
 
 def row_blocks(rows: int, parallelization: int) -> list[slice]:
@@ -189,41 +192,41 @@ def distribute(
 def worker(ch: Channel, setup: Setup) -> None:
     """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest weights."""
     field = PrimeField(setup.prime)
+    set_patience(ch, setup.timeout_seconds)
     coefficients = elements(field, setup.coefficients, MASTER)
-    X = receive_data(ch, field, setup)
+    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(coefficients) > 1):
+        raise ProtocolError(f"Setup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
+    X = receive_data(ch, field, setup.rows, setup.columns)
     wanted = {"W_tilde": (setup.columns, len(coefficients) - 1, setup.outputs)}
-    while (weights := ch.recv_latest(MASTER, CodedWeights, until=Stop, shapes=wanted)) is not None:
+    while True:
+        weights = ch.recv_latest(MASTER, CodedWeights, until=Stop, shapes=wanted, training=setup.training)
+        if weights is None:
+            break
         with ch.phase("compute"):
             gradient = field.gradient(X, elements(field, weights.W_tilde, MASTER), coefficients)
-        ch.send(MASTER, CodedGradient(weights.iteration, gradient))
+        ch.send(MASTER, CodedGradient(setup.training, weights.iteration, gradient))
     ch.send(MASTER, report(ch))
 
 
-def receive_data(ch: Channel, field: PrimeField, setup: Setup) -> FieldArray:
+def set_patience(ch: Channel, master_seconds: float) -> None:
+    """Let a worker wait twice as long as the master, so that the master names whom everybody is waiting for."""
+    if not master_seconds > 0:
+        raise ProtocolError(f"the master's timeout must be positive, got {master_seconds}")
+    ch.timeout_seconds = 2 * master_seconds
+
+
+def receive_data(ch: Channel, field: PrimeField, rows: int, columns: int) -> FieldArray:
     """X̃_i, put together from its pieces, shape (rows, d)."""
-    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(setup.coefficients) > 1):
-        raise ProtocolError(f"Setup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
-    X = np.empty((setup.rows, setup.columns), np.uint32)
+    X = np.empty((rows, columns), np.uint32)
     filled = 0
-    while filled < setup.rows:
-        piece = elements(field, ch.recv(MASTER, CodedData, shapes={"X_tilde": (None, setup.columns)}).X_tilde, MASTER)
-        if not 0 < len(piece) <= setup.rows - filled:
-            raise ProtocolError(f"CodedData must hold 1 to {setup.rows - filled} rows, got {len(piece)}")
+    while filled < rows:
+        message = ch.recv(MASTER, CodedData, shapes={"X_tilde": (None, columns)})
+        piece = elements(field, message.X_tilde, MASTER)
+        if not 0 < len(piece) <= rows - filled:
+            raise ProtocolError(f"CodedData must hold 1 to {rows - filled} rows, got {len(piece)}")
         X[filled : filled + len(piece)] = piece
         filled += len(piece)
     return X
-
-
-def serve(ch: Channel) -> None:
-    """A worker's whole life: one training after another, until the master sends it home."""
-    while (setup := ch.recv_latest(MASTER, Setup, until=Leave)) is not None:
-        worker(ch, setup)
-
-
-def dismiss(ch: Channel) -> None:
-    """Master: send all workers home."""
-    for rank in range(1, ch.size):
-        ch.send(rank, Leave())
 
 
 def elements(field: PrimeField, values: FieldArray, rank: int) -> FieldArray:

@@ -107,49 +107,93 @@ INLINE void polynomial(const uint32_t *z, size_t degree, const uint32_t *coeffic
     }
 }
 
-INLINE void gradient_rows(const uint32_t *x, size_t d, const uint32_t *w, size_t outputs, size_t degree,
-                          const uint32_t *coefficients, uint64_t *g, uint32_t *z, int wide,
-                          const fedmpi_prime *f) {
-    uint32_t s[ROWS];
-    for (size_t o = 0; o < outputs; o++) {
-        for (size_t i = 0; i < degree; i++) dot_rows(x, d, w + (o * degree + i) * d, z + i * ROWS, wide, f);
-        polynomial(z, degree, coefficients, s, f);
-        add_rows(x, d, s, g + o * d, wide, f);
+/* What is summed over the rows: S X with S given, or with S = s(X W) computed on the way. */
+typedef struct {
+    const uint32_t *x, *w, *coefficients, *s; /* s is NULL, or w and coefficients are */
+    size_t rows, d, outputs, degree;
+    uint64_t *g;
+    uint32_t *padded, *z;
+} row_sum;
+
+INLINE void sum_rows(const row_sum *q, const uint32_t *x, size_t first, size_t count, int wide, const fedmpi_prime *f) {
+    uint32_t s[ROWS] = {0};
+    for (size_t o = 0; o < q->outputs; o++) {
+        if (q->s) {
+            memcpy(s, q->s + o * q->rows + first, count * sizeof *s);
+        } else {
+            for (size_t i = 0; i < q->degree; i++)
+                dot_rows(x, q->d, q->w + (o * q->degree + i) * q->d, q->z + i * ROWS, wide, f);
+            polynomial(q->z, q->degree, q->coefficients, s, f);
+        }
+        add_rows(x, q->d, s, q->g + o * q->d, wide, f);
     }
 }
 
-INLINE void gradient(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs, size_t degree,
-                     const uint32_t *coefficients, uint64_t *g, uint32_t *padded, uint32_t *z, int wide,
-                     const fedmpi_prime *f) {
-    const size_t full = rows - rows % ROWS, capacity = terms(wide, f) / ROWS * ROWS;
+INLINE void sum_all_rows(const row_sum *q, uint32_t *out, int wide, const fedmpi_prime *f) {
+    const size_t full = q->rows - q->rows % ROWS, capacity = terms(wide, f) / ROWS * ROWS, n = q->outputs * q->d;
     size_t room = capacity;
     for (size_t i = 0; i < full; i += ROWS, room -= ROWS) {
         if (room < ROWS) {
-            reduce_all(g, outputs * d, f);
+            reduce_all(q->g, n, f);
             room = capacity;
         }
-        gradient_rows(x + i * d, d, w, outputs, degree, coefficients, g, z, wide, f);
+        sum_rows(q, q->x + i * q->d, i, ROWS, wide, f);
     }
-    reduce_all(g, outputs * d, f);
-    if (full < rows) { /* rows of zeros change no sum over rows */
-        memset(padded, 0, ROWS * d * sizeof *padded);
-        memcpy(padded, x + full * d, (rows - full) * d * sizeof *padded);
-        gradient_rows(padded, d, w, outputs, degree, coefficients, g, z, wide, f);
-        reduce_all(g, outputs * d, f);
+    reduce_all(q->g, n, f);
+    if (full < q->rows) { /* rows of zeros change no sum over rows */
+        memset(q->padded, 0, ROWS * q->d * sizeof *q->padded);
+        memcpy(q->padded, q->x + full * q->d, (q->rows - full) * q->d * sizeof *q->padded);
+        sum_rows(q, q->padded, full, q->rows - full, wide, f);
+        reduce_all(q->g, n, f);
     }
+    for (size_t j = 0; j < n; j++) out[j] = (uint32_t)q->g[j];
 }
 
 CLONES void fedmpi_gradient(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs,
                             size_t degree, const uint32_t *coefficients, uint64_t *g, uint32_t *padded, uint32_t *z,
                             uint32_t *out, const fedmpi_prime *f) {
+    const row_sum q = {x, w, coefficients, NULL, rows, d, outputs, degree, g, padded, z};
     if (f->max_terms)
-        gradient(x, rows, d, w, outputs, degree, coefficients, g, padded, z, 0, f);
+        sum_all_rows(&q, out, 0, f);
     else
-        gradient(x, rows, d, w, outputs, degree, coefficients, g, padded, z, 1, f);
-    for (size_t j = 0; j < outputs * d; j++) out[j] = (uint32_t)g[j];
+        sum_all_rows(&q, out, 1, f);
 }
 
-/* acc (PAIR rows) += A B over one tile of columns: each load of B serves PAIR rows of A. */
+CLONES void fedmpi_transposed_product(const uint32_t *x, size_t rows, size_t d, const uint32_t *s, size_t outputs,
+                                      uint64_t *g, uint32_t *padded, uint32_t *out, const fedmpi_prime *f) {
+    const row_sum q = {x, NULL, NULL, s, rows, d, outputs, 0, g, padded, NULL};
+    if (f->max_terms)
+        sum_all_rows(&q, out, 0, f);
+    else
+        sum_all_rows(&q, out, 1, f);
+}
+
+INLINE void product_rows(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs, uint32_t *padded,
+                         uint32_t *z, int wide, const fedmpi_prime *f) {
+    for (size_t i = 0; i < rows; i += ROWS) {
+        const size_t count = rows - i < ROWS ? rows - i : ROWS;
+        const uint32_t *block = x + i * d;
+        if (count < ROWS) {
+            memset(padded, 0, ROWS * d * sizeof *padded);
+            block = memcpy(padded, block, count * d * sizeof *padded);
+        }
+        for (size_t o = 0; o < outputs; o++) {
+            uint32_t values[ROWS];
+            dot_rows(block, d, w + o * d, values, wide, f);
+            memcpy(z + o * rows + i, values, count * sizeof *z);
+        }
+    }
+}
+
+CLONES void fedmpi_product(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs,
+                           uint32_t *padded, uint32_t *z, const fedmpi_prime *f) {
+    if (f->max_terms)
+        product_rows(x, rows, d, w, outputs, padded, z, 0, f);
+    else
+        product_rows(x, rows, d, w, outputs, padded, z, 1, f);
+}
+
+/* acc (two rows) += A B over one tile of columns: each load of B serves both rows of A. */
 #define TERM(n, k, b) product(b[j], a##n[k], wide, f)
 #define EIGHT(n) \
     (TERM(n, k, b0) + TERM(n, k + 1, b1) + TERM(n, k + 2, b2) + TERM(n, k + 3, b3) + TERM(n, k + 4, b4) + \

@@ -14,6 +14,14 @@ void fedmpi_gradient(const uint32_t *x, size_t rows, size_t d, const uint32_t *w
                      const uint32_t *coefficients, uint64_t *g, uint32_t *padded, uint32_t *z, uint32_t *out,
                      const fedmpi_prime *f);
 
+/* z (outputs, rows) = W X^T, where w is (outputs, d). Scratch: padded (8 * d). */
+void fedmpi_product(const uint32_t *x, size_t rows, size_t d, const uint32_t *w, size_t outputs, uint32_t *padded,
+                    uint32_t *z, const fedmpi_prime *f);
+
+/* out (outputs, d) = S X, where s is (outputs, rows). Scratch: g (outputs * d) zeroed, padded (8 * d). */
+void fedmpi_transposed_product(const uint32_t *x, size_t rows, size_t d, const uint32_t *s, size_t outputs,
+                               uint64_t *g, uint32_t *padded, uint32_t *out, const fedmpi_prime *f);
+
 /* out[n][:] = sum_k a[n, k] b[k][:] for n < rows; every b[k] and out[n] has `columns` elements. */
 void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
                    uint32_t *const *out, const fedmpi_prime *f);

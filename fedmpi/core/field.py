@@ -86,8 +86,10 @@ class PrimeField:
     def array(self, values: ArrayLike) -> FieldArray:
         """Integers of any size and sign, reduced to [0, p)."""
         values = np.asarray(values)
-        if values.dtype.kind == "f":
+        if values.dtype.kind == "f" and values.size:
             raise TypeError("field elements must be integers, got floating point")
+        if values.dtype.kind != "O":  # the small dtypes can't hold p
+            values = values.astype(np.uint64 if values.dtype == np.uint64 else np.int64)
         reduced: FieldArray = np.mod(values, self.p).astype(np.uint32)
         return reduced
 
@@ -136,10 +138,15 @@ class PrimeField:
         out = np.empty((matrix.shape[0], *shape), np.uint32)
         if self._prime is None:
             return self._matmul_numpy(matrix, rows, out)
-        matrix = np.ascontiguousarray(matrix, np.uint32)
-        rows = [np.ascontiguousarray(row) for row in rows]
+        matrix = _ready(matrix)
+        rows = [_ready(row) for row in rows]
         _compiled.lib.fedmpi_matmul(
-            _pointer(matrix), *matrix.shape, _pointers(rows), rows[0].size, _pointers(out), self._prime
+            _pointer(matrix),
+            *matrix.shape,
+            _pointers(rows),
+            rows[0].size,
+            _pointers(out.reshape(len(out), rows[0].size)),
+            self._prime,
         )
         return out
 
@@ -152,6 +159,53 @@ class PrimeField:
                 total += np.uint64(coefficients[k]) * row.astype(np.uint64)
             out[n] = total % np.uint64(self.p)
         return out
+
+    def product(self, X: FieldArray, W: FieldArray) -> FieldArray:
+        """Z = X W, shape (m, k), for X of shape (m, d) and a few columns W of shape (d, k)."""
+        (m, d), (rows, outputs) = X.shape, W.shape
+        if rows != d:
+            raise ValueError(f"product: shapes {X.shape} and {W.shape} do not fit")
+        weights = _ready(W.T)
+        if self._prime is None:
+            x = X.astype(np.uint64)
+            return np.stack([self._dot(x, w.astype(np.uint64)) for w in weights], axis=1).astype(np.uint32)
+        X = _ready(X)
+        padded, out = np.empty(8 * d, np.uint32), np.empty((outputs, m), np.uint32)
+        _compiled.lib.fedmpi_product(
+            _pointer(X), m, d, _pointer(weights), outputs, _pointer(padded), _pointer(out), self._prime
+        )
+        return np.ascontiguousarray(out.T)
+
+    def transposed_product(self, X: FieldArray, S: FieldArray) -> FieldArray:
+        """XᵀS, shape (d, k), for X of shape (m, d) and a few columns S of shape (m, k)."""
+        (m, d), (rows, outputs) = X.shape, S.shape
+        if rows != m:
+            raise ValueError(f"transposed_product: shapes {X.shape} and {S.shape} do not fit")
+        if self._prime is None:
+            return self.product(X.T, S)
+        X, factors, out = _ready(X), _ready(S.T), np.empty((outputs, d), np.uint32)
+        g, padded = np.zeros(outputs * d, np.uint64), np.empty(8 * d, np.uint32)
+        _compiled.lib.fedmpi_transposed_product(
+            _pointer(X), m, d, _pointer(factors), outputs, _pointer(g, "uint64_t"), _pointer(padded), _pointer(out),
+            self._prime,
+        )  # fmt: skip
+        return np.ascontiguousarray(out.T)
+
+    def multiply(self, a: FieldArray, b: FieldArray) -> FieldArray:
+        """Element by element, with broadcasting."""
+        product = a.astype(np.uint64) * b
+        product %= np.uint64(self.p)
+        return product.astype(np.uint32)
+
+    def add(self, a: FieldArray, b: FieldArray) -> FieldArray:
+        """Element by element, with broadcasting."""
+        total = np.asarray(a + b)  # below 2^32
+        np.subtract(total, self.p, out=total, where=total >= self.p)
+        return total
+
+    def subtract(self, a: FieldArray, b: FieldArray) -> FieldArray:
+        """Element by element, with broadcasting."""
+        return self.add(a, np.uint32(self.p) - b)
 
     def gradient(self, X: FieldArray, W: FieldArray, coefficients: FieldArray) -> FieldArray:
         """Xᵀ s(X W), s = Σ_i c_i Π_{j≤i} X w_j, for several outputs in one pass over X.
@@ -172,10 +226,10 @@ class PrimeField:
         (m, d), (rows, degree, outputs) = X.shape, W.shape
         if rows != d or coefficients.shape != (degree + 1,):
             raise ValueError(f"gradient: shapes {X.shape}, {W.shape} and {coefficients.shape} do not fit")
-        weights = np.ascontiguousarray(W.transpose(2, 1, 0))
+        weights, coefficients = _ready(W.transpose(2, 1, 0)), _ready(coefficients)
         if self._prime is None:
             return self._gradient_numpy(X, weights, coefficients)
-        X = np.ascontiguousarray(X)
+        X = _ready(X)
         out = np.empty((outputs, d), np.uint32)
         g, padded, z = (
             np.zeros(outputs * d, np.uint64),
@@ -183,7 +237,7 @@ class PrimeField:
             np.empty(degree * 8, np.uint32),
         )
         _compiled.lib.fedmpi_gradient(
-            _pointer(X), m, d, _pointer(weights), outputs, degree, _pointer(np.ascontiguousarray(coefficients)),
+            _pointer(X), m, d, _pointer(weights), outputs, degree, _pointer(coefficients),
             _pointer(g, "uint64_t"), _pointer(padded), _pointer(z), _pointer(out), self._prime,
         )  # fmt: skip
         return np.ascontiguousarray(out.T)
@@ -209,6 +263,14 @@ class PrimeField:
             part = slice(start, start + self._max_terms)
             total = (total + x[:, part] @ w[part]) % np.uint64(self.p)
         return total
+
+
+def _ready(array: FieldArray) -> FieldArray:
+    """The array as the kernels read it. Keep a reference to it for as long as they do."""
+    array = np.asarray(array)
+    if array.dtype != np.uint32:
+        raise TypeError(f"field elements must be uint32, got {array.dtype}")
+    return np.ascontiguousarray(array)
 
 
 def _pointer(array: NDArray[Any], ctype: str = "uint32_t") -> Any:

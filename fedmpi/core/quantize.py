@@ -11,8 +11,8 @@ Reals = NDArray[np.floating[Any]]
 def quantize(x: Reals, bits: int) -> Reals:
     """Deterministic rounding ⌊2^bits·x + 1/2⌋ [So et al. 2021, eqs. (3), (4)].
 
-    Returns integers in the floating dtype of `x`; they are exact as long as they stay below 2^24 for float32
-    or 2^53 for float64.
+    Returns integers in the floating dtype of `x`; they are exact as long as they stay below 2^23 for float32
+    or 2^52 for float64.
     """
     result = x * x.dtype.type(2.0**bits)
     result += x.dtype.type(0.5)

@@ -1,6 +1,6 @@
 """Least-squares polynomials for the sigmoid [So et al. 2021, section III-C]."""
 
-from fractions import Fraction
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,13 @@ def sigmoid_polynomial(degree: int, low: float = -5.0, high: float = 5.0, points
     """
     if degree < 1:
         raise UsageError(f"the degree of the polynomial must be at least 1, got {degree}")
-    if not low < high:
-        raise UsageError(f"the fit range must rise, got {low} {high}")
+    if not -np.inf < low < high < np.inf:
+        raise UsageError(f"the fit range must rise and be finite, got {low} {high}")
     z = np.linspace(low, high, points)
     fit = np.polynomial.Polynomial.fit(z, sigmoid(z), degree)
     coefficients = fit.convert().coef
-    return np.where(np.abs(coefficients) < 1e-12, 0.0, coefficients)
+    largest_terms = np.abs(coefficients) * max(abs(low), abs(high)) ** np.arange(degree + 1)
+    return np.where(largest_terms < 1e-12, 0.0, coefficients)  # what vanishes but for rounding
 
 
 def quantize_polynomial(coefficients: NDArray[np.float64], coefficient_bits: int, argument_bits: int) -> list[int]:
@@ -56,12 +57,12 @@ def quantize_polynomial(coefficients: NDArray[np.float64], coefficient_bits: int
     """
     degree = len(coefficients) - 1
     scales = [coefficient_bits + (degree - i) * argument_bits for i in range(degree + 1)]
-    # Fractions: a product with 2^60 and more must round once, not twice.
-    integers = [round(Fraction(float(c)) * 2**s) for c, s in zip(coefficients, scales, strict=True)]
+    integers = [round(math.ldexp(float(c), s)) for c, s in zip(coefficients, scales, strict=True)]
     for i in range(degree, 0, -1):
         if coefficients[i] != 0:
             if integers[i] == 0:
-                needed = coefficient_bits - int(np.floor(np.log2(abs(2 * coefficients[i])))) - scales[i]
+                mantissa, exponent = math.frexp(abs(coefficients[i]))
+                needed = coefficient_bits - scales[i] - exponent + (mantissa == 0.5)  # 1/2 itself rounds to 0
                 raise UsageError(
                     f"--coefficient-bits must be at least {needed} for the coefficient of degree {i} "
                     f"({coefficients[i]:.3g}) not to vanish, got {coefficient_bits}"

@@ -1,7 +1,8 @@
 """Speed, always as a ratio to a plain computation measured in the same run: machines are shared and noisy."""
 
+import importlib.util
 import json
-import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from fedmpi.launcher import environment, mpirun_command
 ROUNDS = 7
 ITERATIONS = 50
 ROWS, COLUMNS = 6000, 5000
+MPYC_PRODUCTS = 16_384
 
 
 def fastest(*functions: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
@@ -92,6 +94,29 @@ def codedml(ranks: int = 51) -> dict[str, Any]:
     }
 
 
+def mpc(protocol: str, parties: int, products: int) -> dict[str, Any]:
+    """Products per second of a degree reduction; beside those of MPyC, where it is installed."""
+    program = [sys.executable, "-m", "fedmpi.experiments.bench_mpc", protocol, str(products)]
+    figures: dict[str, Any] = _last_json(mpirun_command(parties, program)[0])
+    if importlib.util.find_spec("mpyc") is not None:
+        # MPyC is slow enough to be timed on fewer products; without --no-prss its set-up grows with C(n, T).
+        options = [f"-M{parties}", "--no-log", *(["--no-prss"] if parties > 7 else [])]
+        few = str(min(products, MPYC_PRODUCTS))
+        rate = _last_json([sys.executable, "-m", "fedmpi.experiments.bench_mpyc", few, *options])["products_per_second"]
+        figures |= {"mpyc_products_per_second": rate, "speedup": figures["products_per_second"] / rate}
+    return figures
+
+
+def _last_json(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not lines:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
+        raise FedmpiError(f"{shlex.join(command)} must end with 0, got {done.returncode}: {reason}")
+    figures: dict[str, Any] = json.loads(lines[-1])
+    return figures
+
+
 def float64_seconds() -> float:
     """The same number of gradient steps in float64 numpy on one core."""
     X = np.random.default_rng(0).random((ROWS, COLUMNS))
@@ -133,13 +158,12 @@ class PeakMemory:
 def _family(pid: int) -> list[int]:
     """A process and its descendants. mpirun's ranks are its children."""
     parents: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents.setdefault(int(fields[1]), []).append(int(entry))
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(entry.name))
     family, new = [], [pid]
     while new:
         member = new.pop()

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 NO_SHAPES: Mapping[str, Shape] = {}
+NO_MATCH: Mapping[str, bool | int | str] = {}
 
 
 class Notice(Message, tag=127):
@@ -64,8 +65,8 @@ class Transport(Protocol):
         """Bytes that were posted and that no receiver or network has taken over yet."""
         ...
 
-    def discard(self) -> bool:
-        """Take one frame of any kind from the network and drop it; False if there was none."""
+    def discard(self) -> int | None:
+        """Drop what arrived next: the number of messages dropped (0 for a part of one), None if there is nothing."""
         ...
 
     def pause(self, waited_seconds: float) -> None:
@@ -89,6 +90,16 @@ class Meter:
     def cpu_seconds(self) -> float:
         """CPU time of this role's thread so far."""
         return time.thread_time() - self.cpu_start
+
+
+@dataclass(eq=False)
+class _UnderWay:
+    """A message that is being received, and the call of gather_first that began it."""
+
+    frame: Frame
+    header: Header
+    arrays: dict[str, NDArray[Any]]
+    gather: int
 
 
 class Channel:
@@ -124,8 +135,10 @@ class Channel:
         self.record_views = record_views
         self.meter = Meter()
         self._views: list[tuple[int, Message]] = []
-        self._under_way: list[tuple[Frame, Header, dict[str, NDArray[Any]]]] = []
-        self._failure: PeerFailed | None = None
+        self._under_way: list[_UnderWay] = []
+        self._gathers = 0
+        self.failure: PeerFailed | None = None
+        """What another rank said when it failed, if one did."""
         self._phases: list[str] = []
         self._phase_start = 0.0
 
@@ -162,21 +175,52 @@ class Channel:
             If a peer failed, or nothing came until the deadline.
         """
         frame = self._wait(lambda: self.transport.poll(cls.tag, (source,)), cls.__name__, source)
-        return self._receive(frame, cls, shapes)
+        return self._receive_any(frame, cls, shapes)
+
+    def recv_any(
+        self,
+        source: int,
+        classes: Sequence[type[Message]],
+        *,
+        shapes: Mapping[str, Shape] = NO_SHAPES,
+        patient: bool = False,
+    ) -> Message:
+        """The next message of one of these types from `source`; of several that are there, the type named first.
+
+        With `patient` there is no deadline: for an idle rank, which ends when the source does.
+        """
+
+        def first() -> tuple[Frame, type[Message]] | None:
+            for cls in classes:
+                if (frame := self.transport.poll(cls.tag, (source,))) is not None:
+                    return frame, cls
+            return None
+
+        since = time.monotonic if patient else None
+        frame, cls = self._wait(first, " or ".join(cls.__name__ for cls in classes), source, since)
+        return self._receive_any(frame, cls, shapes)
 
     def recv_latest(
-        self, source: int, cls: type[M], *, until: type[Message], shapes: Mapping[str, Shape] = NO_SHAPES
+        self,
+        source: int,
+        cls: type[M],
+        *,
+        until: type[Message],
+        shapes: Mapping[str, Shape] = NO_SHAPES,
+        **match: bool | int | str,
     ) -> M | None:
-        """The newest message of this type, older ones dropped; None once an `until` message has come."""
+        """The newest message whose fields equal `match`, others dropped; None once an `until` message has come."""
 
         def newest() -> tuple[M | None] | None:
             if (end := self.transport.poll(until.tag, (source,))) is not None:
-                self._receive(end, until, NO_SHAPES)
+                self._receive_any(end, until, NO_SHAPES)
                 return (None,)
             latest = None
             while (frame := self.transport.poll(cls.tag, (source,))) is not None:
-                self.meter.late += latest is not None
-                latest = self._receive(frame, cls, shapes)
+                message = self._receive(frame, cls, shapes, match)
+                if message is None or latest is not None:
+                    self.meter.late += 1
+                latest = message or latest
             return None if latest is None else (latest,)
 
         return self._wait(newest, cls.__name__, source)[0]
@@ -202,35 +246,42 @@ class Channel:
         """
         answers: dict[int, M] = {}
         last_arrival = time.monotonic()
+        self._gathers += 1
+
+        def begin() -> None:
+            # A peer that ran ahead may have sent what a later call will ask for: one from each source at a time.
+            waiting = set(sources) - answers.keys() - {entry.frame.source for entry in self._under_way}
+            while waiting and (frame := self.transport.poll(cls.tag, waiting)) is not None:
+                waiting.discard(frame.source)
+                self._under_way.append(_UnderWay(frame, *self._start(frame, cls, shapes, match), self._gathers))
 
         def complete() -> dict[int, M] | None:
             nonlocal last_arrival
-            # A peer that ran ahead may have sent what a later call will ask for: one from each source at a time.
-            waiting = set(sources) - answers.keys() - {frame.source for frame, _, _ in self._under_way}
-            while waiting and (frame := self.transport.poll(cls.tag, waiting)) is not None:
-                waiting.discard(frame.source)
-                self._under_way.append((frame, *self._start(frame, cls, shapes)))
-            for entry in [entry for entry in self._under_way if entry[0].done()]:
-                self._under_way.remove(entry)
-                frame, header, arrays = entry
-                message = self._finish(frame, header, arrays)
-                if not isinstance(message, cls):
-                    self.meter.late += 1
-                    continue
-                wanted = all(getattr(message, name) == value for name, value in match.items())
-                if wanted and len(answers) < count:
-                    answers[frame.source] = message
-                else:
-                    self.meter.late += 1
+            begin()
+            while done := [entry for entry in self._under_way if entry.frame.done()]:
                 last_arrival = time.monotonic()
+                for entry in done:
+                    self._under_way.remove(entry)
+                    message = self._finish(entry.frame, entry.header, entry.arrays)
+                    wanted = entry.gather == self._gathers and entry.header.matches(match)
+                    if wanted and isinstance(message, cls) and len(answers) < count:
+                        answers[entry.frame.source] = message
+                    else:
+                        self.meter.late += 1
+                begin()  # a good answer may stand behind a stale one
             return answers if len(answers) >= count else None
 
-        missing = lambda: next((s for s in sources if s not in answers), None)  # noqa: E731
+        def missing() -> int | None:
+            return next((source for source in sources if source not in answers), None)
+
         return self._wait(complete, cls.__name__, missing, lambda: last_arrival)
 
-    def _start(self, frame: Frame, cls: type[Message], shapes: Mapping[str, Shape]) -> tuple[Header, dict[str, Any]]:
+    def _start(
+        self, frame: Frame, cls: type[Message], shapes: Mapping[str, Shape], match: Mapping[str, bool | int | str]
+    ) -> tuple[Header, dict[str, Any]]:
         header = decode(cls, frame.header, frame.source)
-        header.check(frame.source, shapes, self.limit_bytes)
+        # What does not match will be dropped: it may be of another training, where other shapes were right.
+        header.check(frame.source, shapes if header.matches(match) else NO_SHAPES, self.limit_bytes)
         arrays = header.allocate()
         frame.receive(header.size, list(arrays.values()))
         return header, arrays
@@ -244,10 +295,23 @@ class Channel:
             self._views.append((frame.source, message))
         return message
 
-    def _receive(self, frame: Frame, cls: type[M], shapes: Mapping[str, Shape]) -> M:
-        header, arrays = self._start(frame, cls, shapes)
+    def _receive(
+        self,
+        frame: Frame,
+        cls: type[M],
+        shapes: Mapping[str, Shape],
+        match: Mapping[str, bool | int | str] = NO_MATCH,
+    ) -> M | None:
+        """The message, or None if it does not match."""
+        header, arrays = self._start(frame, cls, shapes, match)
         self._wait(lambda: frame.done() or None, f"the rest of {cls.__name__}", frame.source)
-        return self._finish(frame, header, arrays)  # type: ignore[return-value]
+        message = self._finish(frame, header, arrays)
+        return message if header.matches(match) else None  # type: ignore[return-value]
+
+    def _receive_any(self, frame: Frame, cls: type[M], shapes: Mapping[str, Shape]) -> M:
+        message = self._receive(frame, cls, shapes)
+        assert message is not None
+        return message
 
     # -- waiting and failing ----------------------------------------------------------------------------------
 
@@ -262,23 +326,29 @@ class Channel:
         start = time.monotonic()
         while (result := ready()) is None:
             if heed_notices:
-                if self._failure is not None:  # and what arrived before the notice has been looked at
-                    raise self._failure
-                self._failure = self._poll_notice()
+                if self.failure is not None:  # and what arrived before the notice has been looked at
+                    raise self.failure
+                self.failure = self.poll_notice()
             now = time.monotonic()
             if now - (since() if since else start) > self.timeout_seconds:
                 rank = peer() if callable(peer) else peer
-                rank = self.rank if rank is None else rank
+                if rank is None:
+                    message = f"waited {self.timeout_seconds:g} s for {what}"
+                    raise PeerFailed(self.rank, self.role_of(self.rank), message)
                 raise PeerFailed(rank, self.role_of(rank), f"sent no {what} for {self.timeout_seconds:g} s")
             self.transport.pause(now - start)
         return result
 
-    def _poll_notice(self) -> PeerFailed | None:
+    def poll_notice(self) -> PeerFailed | None:
+        """What the next rank said that failed, if one has."""
         frame = self.transport.poll(Notice.tag, range(self.size))
         if frame is None:
             return None
         notice = decode(Notice, frame.header, frame.source).scalars
-        return PeerFailed(frame.source, self.role_of(frame.source), f"failed: {notice['reason']}", notice["code"])
+        code = notice["code"]
+        if not 0 < code < 256 and not code == frame.source == 0:  # only rank 0 can end the job without an error
+            code = 4
+        return PeerFailed(frame.source, self.role_of(frame.source), f"failed: {notice['reason']}", code)
 
     def fail(self, error: BaseException, code: int = 4) -> None:
         """Tell everybody that this rank can't go on, and the exit code to end with."""
@@ -293,9 +363,9 @@ class Channel:
             def ready() -> R | None:
                 result = done()
                 if result is None:
-                    self._under_way = [entry for entry in self._under_way if not entry[0].done()]
-                    while self.transport.discard():
-                        self.meter.late += 1
+                    self._under_way = [entry for entry in self._under_way if not entry.frame.done()]
+                    while (dropped := self.transport.discard()) is not None:
+                        self.meter.late += dropped
                 return result
 
             return ready
@@ -340,22 +410,24 @@ class Channel:
 
     def save_views(self, folder: Path) -> None:
         """Write all messages received to rank-<r>.npz, keys <sequence>-<source>-<Message>-<field>."""
-        values = {
-            f"{sequence:06d}-{source}-{type(message).__name__}-{name}": np.asarray(getattr(message, name))
-            for sequence, (source, message) in enumerate(self._views)
-            for name in type(message)._types
-        }
+        values = {}
+        for sequence, (source, message) in enumerate(self._views):
+            for name in type(message)._types:
+                value = getattr(message, name)
+                # numpy's own bytes drop trailing zeros
+                array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
+                values[f"{sequence:06d}-{source}-{type(message).__name__}-{name}"] = array
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(folder / f"rank-{self.rank}.npz", **values)  # type: ignore[arg-type]
 
 
 def describe(error: BaseException) -> str:
-    """One line about an error; for one that nobody foresaw, its type and place too."""
+    """One printable line about an error; for one that nobody foresaw, its type and place too."""
+    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
     if isinstance(error, FedmpiError):
-        return str(error)
+        return text
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     place = f" ({traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno})" if traceback else ""
-    text = " ".join(str(error).split())
     return f"{type(error).__name__}{': ' if text else ''}{text}{place}"

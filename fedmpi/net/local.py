@@ -20,6 +20,10 @@ class _LocalFrame:
     payload: list[NDArray[Any]]
 
     def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
+        if len(self.header) != header_size:
+            raise ProtocolError(
+                f"the header from rank {self.source} must be {header_size} bytes, got {len(self.header)}"
+            )
         if [a.nbytes for a in arrays] != [p.nbytes for p in self.payload]:
             sizes = [p.nbytes for p in self.payload]
             raise ProtocolError(
@@ -71,9 +75,9 @@ class LocalTransport:
         """Always 0: a mailbox takes over at once."""
         return 0
 
-    def discard(self) -> bool:
+    def discard(self) -> int | None:
         """Nothing to do: mailboxes vanish with the threads."""
-        return False
+        return None
 
     def pause(self, waited_seconds: float) -> None:
         """Sleep until something arrives, 50 ms at most."""

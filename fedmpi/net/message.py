@@ -7,7 +7,7 @@ wrote is checked before memory is allocated for it.
 import dataclasses
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -32,6 +32,7 @@ MAX_DIMENSIONS = 8
 _MAGIC = b"fM\x01"
 _PREFIX = struct.Struct("<3sBI")  # magic and version, tag, schema
 _SCALARS = {bool: struct.Struct("<?"), int: struct.Struct("<q"), float: struct.Struct("<d")}
+_DTYPES = {np.dtype(code) for code in ("u1", "<u4", "<u8", "<f8")}
 _LENGTH = struct.Struct("<I")
 _DIMENSIONS = struct.Struct("<B")
 
@@ -63,8 +64,8 @@ class Message:
 def _wire_type(cls: type, name: str, hint: Any) -> Any:
     if hint in (*_SCALARS, str, bytes):
         return hint
-    if get_origin(hint) is Annotated and isinstance(get_args(hint)[1], np.dtype):
-        return get_args(hint)[1]
+    if get_origin(hint) is Annotated and isinstance(dtype := get_args(hint)[1], np.dtype) and dtype in _DTYPES:
+        return dtype
     raise TypeError(f"{cls.__name__}.{name} must be bool, int, float, str, bytes or an array type, got {hint}")
 
 
@@ -87,6 +88,10 @@ class Header:
         """Memory for the arrays; call `check` first."""
         return {name: np.empty(shape, self.cls._types[name]) for name, shape in self.shapes.items()}
 
+    def matches(self, wanted: Mapping[str, bool | int | str]) -> bool:
+        """Whether the scalars have these values."""
+        return all(self.scalars[name] == value for name, value in wanted.items())
+
     def check(self, source: int, shapes: Mapping[str, Shape], limit: int) -> None:
         """Refuse arrays of other shapes than were asked for, or above `limit` bytes.
 
@@ -104,6 +109,12 @@ class Header:
             raise ProtocolError(
                 f"{self.cls.__name__} from rank {source} must hold at most {limit} bytes, got {self.payload_bytes}"
             )
+        for name, shape in self.shapes.items():
+            # An empty array may still have a dimension that no machine can hold: count empty ones as 1.
+            if array_bytes(self.cls._types[name], [n or 1 for n in shape]) >= 2**63:
+                raise ProtocolError(
+                    f"{self.cls.__name__}.{name} from rank {source} must have a possible shape, got {_text(shape)}"
+                )
 
     def message(self, arrays: Mapping[str, NDArray[Any]]) -> Message:
         """The message, with read-only arrays."""
@@ -112,7 +123,7 @@ class Header:
         return self.cls(**self.scalars, **arrays)
 
 
-def array_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+def array_bytes(dtype: np.dtype[Any], shape: Sequence[int]) -> int:
     """Size of an array; Python integers, so that a hostile shape can't overflow."""
     size = dtype.itemsize
     for n in shape:
@@ -146,15 +157,26 @@ def encode(message: Message) -> tuple[bytes, list[NDArray[Any]]]:
                 raise TypeError(f"{cls.__name__}.{name} must be an array of {kind}, got {got}")
             parts.append(_DIMENSIONS.pack(value.ndim) + struct.pack(f"<{value.ndim}Q", *value.shape))
             arrays.append(np.ascontiguousarray(value).reshape(value.shape))
-        elif kind in _SCALARS:
-            parts.append(_SCALARS[kind].pack(value))
         else:
-            data = value.encode() if kind is str else value
-            parts.append(_LENGTH.pack(len(data)) + data)
+            parts.append(_encode_scalar(f"{cls.__name__}.{name}", kind, value))
     header = b"".join(parts)
     if len(header) > HEADER_LIMIT:
         raise TypeError(f"the scalars of {cls.__name__} must fit in {HEADER_LIMIT} bytes, got {len(header)}")
     return header, arrays
+
+
+def _encode_scalar(name: str, kind: Any, value: Any) -> bytes:
+    accepted = {int: (int, np.integer), float: (float, int, np.floating), bool: (bool, np.bool_)}.get(kind, kind)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{name} must be of type {kind.__name__}, got {type(value).__name__}")
+    try:
+        if kind in _SCALARS:
+            packed: bytes = _SCALARS[kind].pack(value)
+            return packed
+        data = value.encode() if kind is str else value
+        return b"".join([_LENGTH.pack(len(data)), data])
+    except (struct.error, OverflowError, UnicodeEncodeError) as error:
+        raise TypeError(f"{name} must fit its type, got {value!r}: {error}") from None
 
 
 def decode(cls: type[Message], data: bytes | memoryview, source: int) -> Header:
@@ -167,7 +189,9 @@ def decode(cls: type[Message], data: bytes | memoryview, source: int) -> Header:
     """
     reader = _Reader(data, cls, source)
     magic, tag, schema = reader.unpack(_PREFIX)
-    if (magic, tag, schema) != (_MAGIC, cls.tag, cls._schema):
+    if magic != _MAGIC:
+        raise reader.error(f"the magic bytes {_MAGIC.hex()}", magic.hex())
+    if (tag, schema) != (cls.tag, cls._schema):
         raise reader.error(f"tag {cls.tag} and schema {cls._schema:#010x}", f"tag {tag} and schema {schema:#010x}")
     scalars: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]] = {}

@@ -32,6 +32,7 @@ _PAYLOAD = 128  # MPI tag of the arrays of the message with tag t: _PAYLOAD + t
 _GRACE_SECONDS = 5.0
 _REAP_SENDS = 256
 _SLEEP_SECONDS = 0.002
+_LONGEST_SLEEP_SECONDS = 0.05
 
 
 def _pieces(arrays: list[NDArray[Any]]) -> list[NDArray[np.uint8]]:
@@ -40,12 +41,20 @@ def _pieces(arrays: list[NDArray[Any]]) -> list[NDArray[np.uint8]]:
 
 
 class _MpiFrame:
-    def __init__(self, comm: MPI.Comm, source: int, tag: int, data: bytearray):
+    """A header, and the pieces of the arrays behind it.
+
+    A piece is received only after its size has been seen: given a longer one than asked for, Open MPI writes past
+    the end of the buffer. Pieces of several frames from one source come in the order of their headers, so they
+    are taken for the frame at the head of the source's `queue`.
+    """
+
+    def __init__(self, comm: MPI.Comm, source: int, tag: int, data: bytearray, queue: "deque[_MpiFrame]"):
         self.source = source
         self.header = memoryview(data)
-        self._comm, self._tag = comm, tag
+        self._comm, self._tag, self._queue = comm, tag, queue
+        self._size = 0
+        self._pieces: deque[NDArray[np.uint8]] = deque()
         self._requests: list[MPI.Request] = []
-        self._sizes: list[int] = []
 
     def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
         payload = self.header[header_size:]
@@ -54,9 +63,9 @@ class _MpiFrame:
         if len(payload) != (size if inline else 0):
             raise self._wrong_size(size, len(payload))
         if not inline:
-            pieces = _pieces(arrays)
-            self._sizes = [piece.size for piece in pieces]
-            self._requests = [self._comm.Irecv(piece, self.source, _PAYLOAD + self._tag) for piece in pieces]
+            self._size = size
+            self._pieces.extend(_pieces(arrays))
+            self._queue.append(self)
             return
         start = 0
         for array in arrays:
@@ -64,24 +73,23 @@ class _MpiFrame:
             start += array.nbytes
 
     def done(self) -> bool:
-        if not self._requests:
-            return True
-        statuses = [MPI.Status() for _ in self._requests]
-        try:
-            if not MPI.Request.Testall(self._requests, statuses):
-                return False
-        except MPI.Exception as error:  # a piece longer than its buffer
-            raise ProtocolError(
-                f"the payload from rank {self.source} must be {sum(self._sizes)} bytes: {error}"
-            ) from None
-        got = [status.Get_count(MPI.BYTE) for status in statuses]
-        if got != self._sizes:
-            raise self._wrong_size(sum(self._sizes), sum(got))
-        self._requests = []
-        return True
+        status = MPI.Status()
+        while self._pieces and self._queue[0] is self:
+            message = self._comm.Improbe(self.source, _PAYLOAD + self._tag, status)
+            if message is None:
+                break
+            size = status.Get_count(MPI.BYTE)
+            if size != self._pieces[0].size:
+                message.Recv([bytearray(size), MPI.BYTE])
+                self._queue.popleft()
+                raise self._wrong_size(self._size, size)
+            self._requests.append(message.Irecv([self._pieces.popleft(), MPI.BYTE]))
+            if not self._pieces:
+                self._queue.popleft()
+        return not self._pieces and MPI.Request.Testall(self._requests)
 
     def _wrong_size(self, expected: int, got: int) -> ProtocolError:
-        return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got {got}")
+        return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got a piece of {got}")
 
 
 class MpiTransport:
@@ -95,6 +103,7 @@ class MpiTransport:
         self._sends: deque[tuple[list[MPI.Request], list[Any], int]] = deque()
         self._outstanding = 0
         self._stash: defaultdict[int, deque[_MpiFrame]] = defaultdict(deque)
+        self._queues: defaultdict[tuple[int, int], deque[_MpiFrame]] = defaultdict(deque)
 
     def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
         """Start the sends and keep their buffers until they are complete.
@@ -142,33 +151,35 @@ class MpiTransport:
         message = self._comm.Improbe(source, tag, status)
         if message is None:
             return None
-        size = status.Get_count(MPI.BYTE)
-        limit = INLINE_BYTES + HEADER_LIMIT
-        data = bytearray(min(size, limit))
-        if size > limit:
-            raise ProtocolError(f"a header from rank {status.source} must be at most {limit} bytes, got {size}")
+        data = bytearray(status.Get_count(MPI.BYTE))
         message.Recv([data, MPI.BYTE])
-        return _MpiFrame(self._comm, status.source, tag, data)
+        if len(data) > (limit := INLINE_BYTES + HEADER_LIMIT):
+            raise ProtocolError(f"a header from rank {status.source} must be at most {limit} bytes, got {len(data)}")
+        return self._frame(status, data)
 
-    def discard(self) -> bool:
+    def _frame(self, status: MPI.Status, data: bytearray) -> _MpiFrame:
+        return _MpiFrame(self._comm, status.source, status.tag, data, self._queues[status.source, status.tag])
+
+    def discard(self) -> int | None:
         """Take one MPI message that nobody will ask for, and drop it. Those of the channel itself are kept."""
         status = MPI.Status()
         message = self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         if message is None:
-            return False
+            return None
         data = bytearray(status.Get_count(MPI.BYTE))
         message.Recv([data, MPI.BYTE])
         if status.tag in (Notice.tag, Closing.tag):
-            self._stash[status.tag].append(_MpiFrame(self._comm, status.source, status.tag, data))
-        return True
+            self._stash[status.tag].append(self._frame(status, data))
+            return 0
+        return int(status.tag < _PAYLOAD)
 
     def pause(self, waited_seconds: float) -> None:
-        """Yield at first, then sleep for a part of the time waited: late by a quarter at most, and idle ranks rest."""
+        """Yield at first, then sleep for a part of the time waited, so that idle ranks leave the cores to others."""
         self.outstanding_bytes()
         if waited_seconds < 1e-4:
             os.sched_yield()
         else:
-            time.sleep(min(waited_seconds / 4, _SLEEP_SECONDS))
+            time.sleep(min(waited_seconds / 4, max(_SLEEP_SECONDS, waited_seconds / 100), _LONGEST_SLEEP_SECONDS))
 
 
 @contextmanager
@@ -199,37 +210,57 @@ def job(*, traceback: bool = False, **options: Any) -> Iterator[Channel]:
 
 def _end(channel: Channel, error: BaseException) -> NoReturn:
     code = error.exit_code if isinstance(error, FedmpiError) else 4
-    orderly = isinstance(error, UsageError | SystemExit)
     if isinstance(error, SystemExit):  # of the command line's parser: it has printed what there is to say
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    elif channel.rank == 0:
-        _report(error)
-    told_by_master = isinstance(error, PeerFailed) and error.rank == 0 and channel.rank != 0
+    heard = error is channel.failure  # it is another rank's
     channel.timeout_seconds = _GRACE_SECONDS
-    if not isinstance(error, PeerFailed) and not (channel.rank == 0 and not orderly):
+    if channel.rank == 0:
+        if not isinstance(error, SystemExit):
+            _report(describe(error))
+        if isinstance(error, UsageError | SystemExit):
+            channel.fail(error, code)
+            _leave_in_order(channel, code)
+    elif heard and isinstance(error, PeerFailed) and error.rank == 0:
+        _leave_in_order(channel, code)
+    else:
+        _let_rank_0_speak(channel, error, code or 4, heard)
+    _abort(code or 4)
+
+
+def _leave_in_order(channel: Channel, code: int) -> NoReturn:
+    try:
+        channel.close()
+    except FedmpiError:  # somebody does not listen
+        _abort(code)
+    sys.exit(code)
+
+
+def _let_rank_0_speak(channel: Channel, error: BaseException, code: int, heard: bool) -> None:
+    """Tell everybody, and give rank 0 the time to print it and to end the job; if it does not, speak here.
+
+    Of several ranks that failed at once the lowest speaks, so that there is one message.
+    """
+    if not heard:
         channel.fail(error, code)
-    if told_by_master or (channel.rank == 0 and orderly):
-        try:
-            channel.close()
-        except FedmpiError:
-            MPI.COMM_WORLD.Abort(code)
-        sys.exit(code)
-    if channel.rank != 0:
-        _wait_for_the_end(channel)
-        if not isinstance(error, PeerFailed):
-            _report(error)
-    sys.stderr.flush()
+    end = time.monotonic() + _GRACE_SECONDS
+    others = []
+    while time.monotonic() < end:
+        if (failed := channel.poll_notice()) is not None:
+            others.append(failed.rank)
+        channel.transport.pause(1.0)
+    if heard or min(others, default=channel.size) < channel.rank:
+        time.sleep(_GRACE_SECONDS)
+    else:
+        reason = describe(error)
+        own = isinstance(error, PeerFailed)
+        _report(reason if own else f"{channel.role_of(channel.rank)} (rank {channel.rank}) failed: {reason}")
+
+
+def _report(line: str) -> None:
+    sys.stdout.flush()
+    print(f"fedmpi: error: {line}", file=sys.stderr, flush=True)
+
+
+def _abort(code: int) -> NoReturn:
     MPI.COMM_WORLD.Abort(code)
     raise AssertionError("MPI_Abort returned")
-
-
-def _report(error: BaseException) -> None:
-    sys.stdout.flush()
-    print(f"fedmpi: error: {describe(error)}", file=sys.stderr, flush=True)
-
-
-def _wait_for_the_end(channel: Channel) -> None:
-    """Give rank 0 the time to print what it was told and to end the job."""
-    end = time.monotonic() + _GRACE_SECONDS
-    while time.monotonic() < end:
-        channel.transport.pause(1.0)

@@ -1,5 +1,6 @@
-"""The folder of one run: config.toml, metrics.jsonl, result.json, model.npz, log.txt."""
+"""The folder of one run: config.toml, metrics.jsonl, log.txt, and at its end model.npz and result.json."""
 
+import io
 import json
 import os
 import tempfile
@@ -14,7 +15,9 @@ from fedmpi.errors import UsageError
 
 
 class RunFolder:
-    """Creates the folder and writes into it; nothing is ever half-written but the lines of running logs.
+    """Makes the folder with the first thing written into it: a run that is refused leaves nothing.
+
+    Files appear whole or not at all, but for the lines of metrics.jsonl and log.txt.
 
     Parameters
     ----------
@@ -22,6 +25,8 @@ class RunFolder:
         None makes ``runs/<name>-<time>``.
     name : str
         <system>-<method>.
+    config : str
+        Contents of config.toml.
 
     Raises
     ------
@@ -29,27 +34,28 @@ class RunFolder:
         If the folder holds another run already, or can't be written to.
     """
 
-    def __init__(self, path: Path | None, name: str):
+    def __init__(self, path: Path | None, name: str, config: str):
         base = path or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.path = base
+        self.path, self._config, self._begun = base, config, False
         for number in range(2, 1000):
             if path is not None or not self.path.exists():
                 break
             self.path = base.with_name(f"{base.name}-{number}")
         if (self.path / "config.toml").exists():
             raise UsageError(f"--out must be a new folder, got {self.path}, which holds a run")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out must be a folder that can be made, got {self.path}: {error.strerror}") from None
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a file whole or not at all."""
-        write_atomically(self.path / name, text.encode())
+        there = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise UsageError(f"--out must be a folder that can be made, got {self.path}: {there} is not writable")
 
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=1) + "\n")
+        self._write(name, (json.dumps(value, indent=1) + "\n").encode())
+
+    def write_arrays(self, name: str, **arrays: NDArray[Any]) -> None:
+        """Write an .npz, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]
+        self._write(name, buffer.getvalue())
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -60,22 +66,31 @@ class RunFolder:
         self._append("log.txt", f"{time.strftime('%H:%M:%S')} {line}")
 
     def _append(self, name: str, line: str) -> None:
+        self._begin()
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def write_arrays(self, name: str, **arrays: NDArray[Any]) -> None:
-        """Write an .npz, whole or not at all."""
-        path = self.path / name
-        with tempfile.NamedTemporaryFile(dir=self.path, suffix=".npz", delete=False) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        Path(file.name).replace(path)
+    def _write(self, name: str, data: bytes) -> None:
+        self._begin()
+        write_atomically(self.path / name, data)
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / "config.toml", self._config.encode())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary file beside `path`, then rename it."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+        temporary = Path(file.name)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise

@@ -42,7 +42,7 @@ class RunOptions:
     compare: bool = True
     """Train in the clear too, and print both."""
     record_views: bool = False
-    """Write every message that a rank received to views/rank-<r>.npz."""
+    """Write every message that a rank received to views/rank-<r>.npz; with --out."""
     dry_run: bool = False
     """Print the roles and the bytes, and do nothing."""
     quiet: bool = False
@@ -119,7 +119,7 @@ def _arguments(cls: type[P], path: Path) -> list[str]:
     known = {field.name for kind in (cls, RunOptions) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     arguments = []
     for key, value in values.items():
-        if key not in known:
+        if key not in known - {"config"}:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"the keys of {path} must be options, got {key}{hint}")

@@ -25,16 +25,18 @@ class Progress:
         self.live = os.environ.get(TERMINAL_VARIABLE) == "1"
         self.every = max(1, steps // 10)
         self.start = time.perf_counter()
+        self._said: list[str] = []
 
     def say(self, text: str) -> None:
-        """Print and log lines for people."""
+        """Print lines for people; they are logged with the first step, so that a refused run leaves no file."""
         if not self.quiet:
             print(text, flush=True)
-        for line in text.splitlines():
-            self.folder.log(line)
+        self._said += text.splitlines()
 
     def step(self, iteration: int, metrics: dict[str, float], *, sent_bytes: int, answers: int, late: int) -> None:
         """Record the state at the start of an iteration."""
+        while self._said:
+            self.folder.log(self._said.pop(0))
         seconds = time.perf_counter() - self.start
         record = {"iteration": iteration, **metrics, "seconds": seconds}
         self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": answers, "late": late})

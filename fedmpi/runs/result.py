@@ -79,6 +79,4 @@ def result(system: str, method: str, roles: Mapping[str, int], seed: int) -> dic
 
 
 def _mean_and_max(role: str, values: Collection[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    return {f"{role}_mean": sum(values) / len(values), f"{role}_max": max(values)}
+    return {f"{role}_mean": sum(values) / max(len(values), 1), f"{role}_max": max(values, default=0)}

@@ -1,0 +1,42 @@
+"""A worker's whole life, whatever the method of training."""
+
+import argparse
+from pathlib import Path
+
+from fedmpi.codedml.baseline import GroupSetup, member
+from fedmpi.codedml.protocol import MASTER, Setup, worker
+from fedmpi.net import Channel, Message
+
+
+class Leave(Message, tag=6):
+    """Master → worker: no more training; go home."""
+
+
+def serve(ch: Channel) -> None:
+    """Worker: one training after another, until the master sends it home."""
+    while True:
+        order = ch.recv_any(MASTER, (Setup, GroupSetup, Leave), patient=True)
+        if isinstance(order, Setup):
+            worker(ch, order)
+        elif isinstance(order, GroupSetup):
+            member(ch, order)
+        else:
+            return
+
+
+def dismiss(ch: Channel) -> None:
+    """Master: send all workers home."""
+    for rank in range(1, ch.size):
+        ch.send(rank, Leave())
+
+
+def views_folder(argv: list[str]) -> Path | None:
+    """Where a rank that was started with --record-views and --out writes what it received.
+
+    Every rank looks at its own command line: no rank writes where another tells it to.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--record-views", action="store_true")
+    parser.add_argument("--out", type=Path)
+    known, _ = parser.parse_known_args(argv)
+    return known.out / "views" if known.record_views and known.out else None

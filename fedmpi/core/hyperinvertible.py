@@ -1,0 +1,14 @@
+"""Hyper-invertible matrices [Beerliová-Trubíniová and Hirt 2008, section 3]."""
+
+from fedmpi.core.field import FieldArray, PrimeField
+from fedmpi.core.lagrange import lagrange_basis
+
+
+def hyperinvertible(field: PrimeField, rows: int, columns: int) -> FieldArray:
+    """A matrix of which every square submatrix is invertible, shape (rows, columns).
+
+    It maps the values of a polynomial of degree < columns at 1 … columns to its values at `rows` other points.
+    Applied to n random values of which any T are known to an adversary, n - T outputs are uniform to it.
+    """
+    nodes = range(1, columns + 1)
+    return lagrange_basis(field, nodes, range(columns + 1, columns + 1 + rows))

@@ -1,0 +1,61 @@
+"""Trainings under mpirun that are not run again once they are finished."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmpi import __version__
+from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.launcher import environment, mpirun_command
+
+ARGUMENTS = "arguments.json"
+"""Written before a run starts: what it was started with, and whose folder it is."""
+
+
+def train(folder: Path, ranks: int, options: Sequence[str]) -> dict[str, Any]:
+    """Run fedmpi.codedml and return its result.json.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run. One that was interrupted, or that had other arguments, is emptied and run again.
+
+    Raises
+    ------
+    FedmpiError
+        If the run fails, with its own message.
+    UsageError
+        If the folder is not one of ours.
+    """
+    arguments = [__version__, str(ranks), *options]
+    if (result := finished(folder, arguments)) is not None:
+        return result
+    if folder.exists():
+        if any(folder.iterdir()) and not (folder / ARGUMENTS).is_file():
+            raise UsageError(f"the folder of a run must be empty or hold {ARGUMENTS}, got {folder}")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / ARGUMENTS).write_text(json.dumps(arguments))
+    program = [sys.executable, "-m", "fedmpi.codedml", *options, "--quiet", "--out", str(folder)]
+    command, _ = mpirun_command(ranks, program)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0 or (result := finished(folder, arguments)) is None:
+        said = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "error" in line.lower()]
+        reason = said[0].removeprefix("fedmpi: error: ") if said else "it said nothing"
+        raise FedmpiError(f"the run in {folder} must end with 0, got {done.returncode}: {reason}")
+    return result
+
+
+def finished(folder: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
+    """The result of a run that ended, if it was started with these arguments."""
+    try:
+        if json.loads((folder / ARGUMENTS).read_text()) != list(arguments):
+            return None
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return result

@@ -1,0 +1,65 @@
+"""Fixtures of all tests."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("contract")
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``mpirun(n, *args, timeout=120, env={})`` runs ``python *args`` on n ranks and returns the CompletedProcess.
+
+    One that hangs is killed with all its ranks, and fails the test with what it had written.
+    """
+    return _mpirun
+
+
+def _mpirun(
+    n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    beside_python = Path(sys.executable).parent / "mpirun"
+    executable = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
+    if executable is None:
+        pytest.fail("mpirun must be beside python or on PATH: pip install fedmpi[mpi]")
+    # A parent that has initialized MPI itself must not look like the parent of these ranks.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
+    process = subprocess.Popen(
+        [executable, "--allow-run-as-root", "--oversubscribe", "-n", str(n), sys.executable, *map(str, args)],
+        env={**inherited, **ONE_THREAD, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _kill_session(process.pid)
+        stdout, stderr = process.communicate()
+        pytest.fail(f"mpirun {args} must end within {timeout} s; it wrote\n{stdout}\n{stderr}")
+    except BaseException:
+        _kill_session(process.pid)
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def _kill_session(leader: int) -> None:
+    """Kill mpirun and its ranks: Open MPI gives each rank a process group of its own, but the session is shared."""
+    os.killpg(leader, signal.SIGKILL)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(int(folder.name)) == leader:
+                os.kill(int(folder.name), signal.SIGKILL)

@@ -1,0 +1,59 @@
+"""``mpirun -n 9 python codedml_mpi.py SCENARIO``: the command line of CodedPrivateML with workers that go wrong."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmpi.codedml.__main__ import role
+from fedmpi.codedml.protocol import CodedGradient
+from fedmpi.codedml.service import serve
+from fedmpi.net import Channel
+from fedmpi.net.mpi import job
+
+
+def changed(ch: Channel, change: Any) -> None:
+    """A worker whose gradients are changed on their way."""
+    send = ch.send
+
+    def answer(dest: int, message: Any) -> None:
+        send(dest, change(message) if isinstance(message, CodedGradient) else message)
+
+    ch.send = answer  # type: ignore[method-assign]
+    serve(ch)
+
+
+def raises(message: CodedGradient) -> CodedGradient:
+    if message.iteration == 2:
+        raise RuntimeError("out of order")
+    return message
+
+
+def too_large(message: CodedGradient) -> CodedGradient:
+    return CodedGradient(message.training, message.iteration, np.full_like(message.gradient, 33554393))
+
+
+def loaded(ch: Channel, folder: Path) -> None:
+    """A worker that writes down which modules it had loaded when it was sent home."""
+    serve(ch)
+    (folder / f"modules-{ch.rank}.json").write_text(json.dumps(sorted(sys.modules)))
+
+
+def main() -> None:
+    scenario, folder = sys.argv[1], Path(sys.argv[2])
+    sys.argv[1:] = sys.argv[3:]
+    with job() as ch:
+        if scenario == "modules" and ch.rank != 0:
+            loaded(ch, folder)
+        elif ch.rank == 3 and scenario == "raises":
+            changed(ch, raises)
+        elif ch.rank == 3 and scenario == "too-large":
+            changed(ch, too_large)
+        else:
+            role(ch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The benchmark's own honesty: what it times, what it counts as memory, and what it does when a run fails.
+
+How fast the machine is stands in README, not here.
+"""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fedmpi.cli import main
+from fedmpi.errors import FedmpiError
+from fedmpi.experiments import bench
+
+
+class Clock:
+    """Time passes only where a function says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_functions_take_turns_and_the_shortest_time_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = Clock(), []
+    monkeypatch.setattr(bench, "time", clock)
+    durations = {"a": iter([5.0, 2.0, 9.0]), "b": iter([1.0, 4.0, 0.5])}
+
+    def measured(name: str) -> None:
+        calls.append(name)
+        clock.now += next(durations[name])
+
+    assert bench.fastest(lambda: measured("a"), lambda: measured("b"), rounds=3) == [2.0, 0.5]
+    assert calls == list("ababab")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ROWS", 200)
+    monkeypatch.setattr(bench, "COLUMNS", 20)
+    monkeypatch.setattr(bench, "ITERATIONS", 3)
+
+
+@pytest.mark.usefixtures("small")
+def test_codedml_reports_all_figures_of_one_real_run() -> None:
+    figures = bench.codedml(5)
+    assert set(figures) >= {
+        "ratio",
+        "float64_seconds",
+        "startup_seconds",
+        "wall_seconds",
+        "peak_pss_gb",
+        "test_accuracy",
+        "seconds",
+        "params",
+    }
+    assert figures["params"] == {"N": 4, "K": 1, "T": 1, "R": 4}
+    assert figures["ratio"] == figures["seconds"]["total"] / figures["float64_seconds"]
+    assert figures["float64_seconds"] > 0
+    assert figures["peak_pss_gb"] > 0.02  # five Pythons with numpy, whatever they share
+    assert 0 <= figures["test_accuracy"] <= 1
+    assert figures["seconds"]["total"] < figures["wall_seconds"]
+    assert 0 < figures["startup_seconds"] < figures["wall_seconds"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_fails_is_an_error_with_its_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FedmpiError, match="must end with 0, got 2"):
+        bench.codedml(3)
+    assert "got N=2" in capfd.readouterr().err  # what the run said itself
+
+
+def test_a_run_that_fails_ends_the_command_with_4(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "mpirun_command", lambda ranks, program: ([sys.executable, "-c", "exit(9)"], []))
+    monkeypatch.setattr(bench, "float64_seconds", lambda: 1.0)
+    assert main(["bench", "codedml", "--json"]) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["fedmpi: error: the benchmark's run must end with 0, got 9"]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_baseline_makes_as_many_steps_as_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def sigmoid(z: object) -> float:
+        nonlocal steps
+        steps += 1
+        assert z.shape == (200,)  # type: ignore[attr-defined]
+        return 0.5
+
+    monkeypatch.setattr(bench, "sigmoid", sigmoid)
+    bench.float64_seconds()
+    assert steps in (3, 6)  # of one round or of two
+
+
+HELD_BYTES = 100_000_000
+
+
+def test_memory_is_that_of_all_descendants() -> None:
+    """Of a job mpirun itself is small: its ranks are what counts."""
+    holder = f"held = b'x' * {HELD_BYTES}; print('held', flush=True); input()"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", '"$0" -c "$1"; exit', sys.executable, holder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        memory = bench.PeakMemory(process.pid)
+        end = time.monotonic() + 30
+        while memory.peak_bytes < HELD_BYTES and time.monotonic() < end:
+            time.sleep(0.05)
+        memory.stop()
+        process.communicate("\n")
+    assert HELD_BYTES <= memory.peak_bytes < 2 * HELD_BYTES
+
+
+def test_the_peak_stays_when_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([3, 10, 4])
+    last = []
+
+    def pss(pid: int) -> int:
+        size = next(sizes, 0)
+        last.append(size)
+        return size
+
+    monkeypatch.setattr(bench, "_family", lambda pid: [pid])
+    monkeypatch.setattr(bench, "_pss_bytes", pss)
+    memory = bench.PeakMemory(1)
+    end = time.monotonic() + 30
+    while last[-1:] != [0] and time.monotonic() < end:
+        time.sleep(0.05)
+    memory.stop()
+    assert (memory.peak_bytes, last[:3]) == (10, [3, 10, 4])
+
+
+def test_a_process_that_has_ended_has_no_memory() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    assert bench._pss_bytes(process.pid) == 0
+    assert bench._pss_bytes(os.getpid()) > 10_000_000
