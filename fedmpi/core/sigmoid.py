@@ -20,7 +20,7 @@ def sigmoid_polynomial(degree: int, low: float = -5.0, high: float = 5.0, points
     Raises
     ------
     UsageError
-        Unless degree ≥ 1 and low < high.
+        Unless degree ≥ 1 and low < high, both finite.
 
     Notes
     -----
@@ -28,8 +28,10 @@ def sigmoid_polynomial(degree: int, low: float = -5.0, high: float = 5.0, points
     """
     if degree < 1:
         raise UsageError(f"the degree of the polynomial must be at least 1, got {degree}")
-    if not -np.inf < low < high < np.inf:
-        raise UsageError(f"the fit range must rise and be finite, got {low} {high}")
+    if not low < high:
+        raise UsageError(f"the fit range must rise, got {low} {high}")
+    if np.isinf([low, high]).any():
+        raise UsageError(f"the fit range must be finite, got {low} {high}")
     z = np.linspace(low, high, points)
     fit = np.polynomial.Polynomial.fit(z, sigmoid(z), degree)
     coefficients = fit.convert().coef

@@ -89,7 +89,7 @@ class _MpiFrame:
         return not self._pieces and MPI.Request.Testall(self._requests)
 
     def _wrong_size(self, expected: int, got: int) -> ProtocolError:
-        return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got a piece of {got}")
+        return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got {got}")
 
 
 class MpiTransport:
@@ -243,7 +243,7 @@ def _let_rank_0_speak(channel: Channel, error: BaseException, code: int, heard: 
     if not heard:
         channel.fail(error, code)
     end = time.monotonic() + _GRACE_SECONDS
-    others = []
+    others = [channel.failure.rank] if channel.failure else []
     while time.monotonic() < end:
         if (failed := channel.poll_notice()) is not None:
             others.append(failed.rank)
