@@ -25,7 +25,7 @@ from fedmpi.codedml.protocol import (
 )
 from fedmpi.core import FieldArray, PrimeField, Shamir
 from fedmpi.errors import ProtocolError, UsageError
-from fedmpi.mpc import DoubleSharings, Party, double_sharings, reduce_bgw, reduce_bh08
+from fedmpi.mpc import Party, double_sharings, reduce_bgw, reduce_bh08
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import report
 
@@ -51,7 +51,10 @@ class GroupSetup(Message, tag=10):
 
 
 class Ready(Message, tag=11):
-    """Worker → master, once: the data has arrived and the offline phase is done."""
+    """Worker → master: the data has arrived; with BH08 again, when the offline phase is done.
+
+    Master → worker, with BH08: everybody's data has arrived; begin the offline phase.
+    """
 
 
 class SharedWeights(Message, tag=12):
@@ -97,8 +100,14 @@ def mpc_master(
                 shape = (rows, d, outputs, params.iterations)
                 ch.send(rank, GroupSetup(ch.timeout_seconds, *who, field.p, *shape, coefficients))
             distribute_shares(ch, sharing, group, X_bar[block], rows, uniform)
-    with ch.phase("offline"):
-        ch.gather([rank for group in groups for rank in group], Ready)
+    members = [rank for group in groups for rank in group]
+    with ch.phase("communicate"):
+        ch.gather(members, Ready)
+    if params.method == "bh08":
+        with ch.phase("offline"):
+            for rank in members:
+                ch.send(rank, Ready())
+            ch.gather(members, Ready)
 
     def block_gradients(it: int, W_bar: FieldArray, W: NDArray[np.float64]) -> FieldArray:
         for group, sharing in zip(groups, sharings, strict=True):
@@ -171,9 +180,8 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     degree = len(coefficients) - 1
     set_patience(ch, setup.timeout_seconds)
     X = receive_data(ch, field, setup.rows, setup.columns)
-    with ch.phase("offline"):
-        reduce = reduction(party, setup, degree)
     ch.send(MASTER, Ready())
+    reduce = reduction(party, setup, degree)
     shapes = {"W": (setup.columns, degree, setup.outputs)}
     for it in range(setup.iterations + 1):
         weights = ch.recv_any(MASTER, (SharedWeights, Stop), shapes=shapes)
@@ -198,16 +206,21 @@ def member(ch: Channel, setup: GroupSetup) -> None:
 
 def reduction(party: Party, setup: GroupSetup, degree: int) -> Callable[[FieldArray], FieldArray]:
     """The degree reduction of the protocol, for arrays of any shape; BH08 makes its double sharings here, offline."""
-    doubles: DoubleSharings | None = None
+    ch, doubles = party.ch, None
     if setup.protocol == "bh08":
         per_iteration = setup.rows * setup.outputs * (2 * degree - 1)  # z_1 … z_r, and r - 1 products of them
-        doubles = double_sharings(party, per_iteration * setup.iterations)
+        ch.recv(MASTER, Ready)
+        with ch.patience(setup.timeout_seconds / 2), ch.phase("offline"):
+            doubles = double_sharings(party, per_iteration * setup.iterations)
+        ch.send(MASTER, Ready())
     elif setup.protocol != "bgw":
         raise ProtocolError(f"GroupSetup.protocol must be bgw or bh08, got {setup.protocol}")
 
     def reduce(product: FieldArray) -> FieldArray:
         flat = product.reshape(-1)
-        reduced = reduce_bgw(party, flat) if doubles is None else reduce_bh08(party, flat, doubles)
+        # Less patience than the master's, so that the member that is silent is named, and not one that waits for it.
+        with ch.patience(setup.timeout_seconds / 2):
+            reduced = reduce_bgw(party, flat) if doubles is None else reduce_bh08(party, flat, doubles)
         return reduced.reshape(product.shape)
 
     return reduce

@@ -16,7 +16,7 @@ def hyperinvertible(field: PrimeField, rows: int, columns: int) -> FieldArray:
     UsageError
         If p has too few points.
     """
-    if rows + columns >= field.p:
-        raise UsageError(f"rows + columns must be below p={field.p}, got {rows} + {columns}")
+    if rows + columns > field.p:
+        raise UsageError(f"rows + columns must be at most p={field.p}, got {rows} + {columns}")
     nodes = range(1, columns + 1)
     return lagrange_basis(field, nodes, range(columns + 1, columns + 1 + rows))

@@ -408,6 +408,15 @@ class Channel:
             self.meter.seconds[self._phases[-1]] += now - self._phase_start
         self._phase_start = now
 
+    @contextmanager
+    def patience(self, timeout_seconds: float) -> Iterator[None]:
+        """Another deadline for the waits of a block."""
+        before, self.timeout_seconds = self.timeout_seconds, timeout_seconds
+        try:
+            yield
+        finally:
+            self.timeout_seconds = before
+
     def save_views(self, folder: Path) -> None:
         """Write all messages received to rank-<r>.npz, keys <sequence>-<source>-<Message>-<field>."""
         values = {}
