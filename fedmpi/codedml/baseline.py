@@ -21,10 +21,9 @@ from fedmpi.codedml.protocol import (
     receive_data,
     row_blocks,
     set_patience,
-    stop,
 )
 from fedmpi.core import FieldArray, PrimeField, Shamir
-from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.errors import ProtocolError
 from fedmpi.mpc import Party, double_sharings, reduce_bgw, reduce_bh08
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import report
@@ -128,14 +127,7 @@ def mpc_master(
                 decoded[g] = sharing.reconstruct(known, 2 * threshold)
         return decoded
 
-    try:
-        W, headroom_bits = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients)
-    except UsageError:  # the workers stay ready for another training
-        stop(ch)
-        raise
-    with ch.phase("evaluate"):
-        observe(params.iterations, W)
-    return Training(W, headroom_bits, stop(ch))
+    return descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe)
 
 
 def gradient_of(field: PrimeField, answer: SharedGradient, iteration: int, rank: int) -> FieldArray:
@@ -162,9 +154,10 @@ def distribute_shares(
         piece[: len(raw)] = sharing.field.from_signed(raw)
         shares = sharing.share(piece, uniform)
         shares.flags.writeable = False  # lets the channel send them without a copy
-        ch.flush(CHUNK_BYTES)
-        for rank, values in zip(group, shares, strict=True):
-            ch.send(rank, CodedData(values))
+        with ch.phase("communicate"):
+            ch.flush(CHUNK_BYTES)
+            for rank, values in zip(group, shares, strict=True):
+                ch.send(rank, CodedData(values))
 
 
 def member(ch: Channel, setup: GroupSetup) -> None:

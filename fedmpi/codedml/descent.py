@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedmpi.codedml.headroom import Headroom
 from fedmpi.codedml.objective import target_correlation
+from fedmpi.codedml.protocol import Training, stop
 from fedmpi.core import FieldArray
 from fedmpi.core.quantize import Reals, dequantize, quantize_stochastic
 from fedmpi.errors import UsageError
@@ -29,8 +30,9 @@ def descend(
     noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
     blocks: list[slice],
     block_gradients: Callable[[int, FieldArray, NDArray[np.float64]], FieldArray],
-) -> tuple[NDArray[np.float64], float]:
-    """Algorithm 1, lines 4–6 and 14–18.
+    observe: Callable[[int, NDArray[np.float64]], None],
+) -> Training:
+    """Algorithm 1, lines 4–6 and 14–18, with workers that have their data.
 
     Parameters
     ----------
@@ -43,12 +45,34 @@ def descend(
         The rows of which one gradient each is decoded.
     block_gradients : callable
         (iteration, W̄ of shape (d, r, C) in F_p, W) → X̄_kᵀ s̄(X̄_k, W̄) of every block k, shape (blocks, d, C).
+    observe : callable
+        Called with (iterations, W) at the end.
 
-    Returns
-    -------
-    W : array of float64, shape (d, C)
-    headroom_bits : float
+    Raises
+    ------
+    UsageError
+        If a value would not fit in F_p, or the weights diverge; the workers stay ready for another training.
     """
+    try:
+        W, headroom_bits = _iterate(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients)
+    except UsageError:
+        stop(ch)
+        raise
+    with ch.phase("evaluate"):
+        observe(params.iterations, W)
+    return Training(W, headroom_bits, stop(ch))
+
+
+def _iterate(
+    ch: Channel,
+    params: "Params",
+    X_bar: Reals,
+    Y: NDArray[np.float64],
+    learning_rate: float,
+    noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
+    blocks: list[slice],
+    block_gradients: Callable[[int, FieldArray, NDArray[np.float64]], FieldArray],
+) -> tuple[NDArray[np.float64], float]:
     (m, d), outputs = X_bar.shape, Y.shape[1]
     with ch.phase("prepare"):
         headroom = Headroom(X_bar, blocks, params.coefficients, params.field.p)

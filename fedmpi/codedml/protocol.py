@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core import FieldArray, LagrangeCode, PrimeField
-from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import Report, report
 
@@ -137,14 +137,7 @@ def master(
         with ch.phase("decode"):  # line 13
             return code.decode({rank - 1: elements(field, a.gradient, rank) for rank, a in answers.items()})
 
-    try:
-        W, headroom_bits = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients)
-    except UsageError:  # the workers stay ready for another training
-        stop(ch)
-        raise
-    with ch.phase("evaluate"):
-        observe(params.iterations, W)
-    return Training(W, headroom_bits, stop(ch))
+    return descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe)
 
 
 def stop(ch: Channel) -> dict[int, Report]:
@@ -184,9 +177,10 @@ def distribute(
             piece[: len(raw)] = code.field.from_signed(raw)
         shares = code.encode(pieces, uniform)
         shares.flags.writeable = False  # lets the channel send them without a copy
-        ch.flush(CHUNK_BYTES)
-        for worker in range(1, code.workers + 1):
-            ch.send(worker, CodedData(shares[worker - 1]))
+        with ch.phase("communicate"):
+            ch.flush(CHUNK_BYTES)
+            for worker in range(1, code.workers + 1):
+                ch.send(worker, CodedData(shares[worker - 1]))
 
 
 def worker(ch: Channel, setup: Setup) -> None:

@@ -61,6 +61,23 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert not np.array_equal(model(tmp_path / "4")["coefficients"], model(tmp_path / "5")["coefficients"])
 
 
+def test_every_rank_writes_what_it_received(mpirun: Run, tmp_path: Path) -> None:
+    """--record-views: keys <sequence>-<source>-<Message>-<field>, and all that a worker sees are field elements."""
+    out = tmp_path / "run"
+    done = mpirun(5, "-m", "fedmpi.codedml", "--iterations", 2, "--record-views", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (out / "views").iterdir()) == [f"rank-{rank}.npz" for rank in range(5)]
+    with np.load(out / "views" / "rank-3.npz", allow_pickle=False) as views:
+        names = [key.split("-", 2)[1:] for key in views.files]
+        assert {source for source, _ in names} == {"0"}
+        assert [name for _, name in names].count("CodedWeights-W_tilde") == 2
+        coded = next(views[key] for key in views.files if key.endswith("CodedData-X_tilde"))
+        assert coded.dtype == np.uint32
+    with np.load(out / "views" / "rank-0.npz", allow_pickle=False) as views:
+        answers = [key for key in views.files if key.endswith("CodedGradient-gradient")]
+        assert {key.split("-")[1] for key in answers} == {"1", "2", "3", "4"}
+
+
 # -- what a worker loads ------------------------------------------------------------------------------------------
 
 
