@@ -42,11 +42,13 @@ def train(folder: Path, ranks: int, options: Sequence[str]) -> dict[str, Any]:
     (folder / ARGUMENTS).write_text(json.dumps(arguments))
     program = [sys.executable, "-m", "fedmpi.codedml", *options, "--quiet", "--out", str(folder)]
     command, _ = mpirun_command(ranks, program)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode != 0 or (result := finished(folder, arguments)) is None:
-        said = [line for line in done.stderr.splitlines() + done.stdout.splitlines() if "error" in line.lower()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+        out, err = process.communicate()  # after Ctrl-C mpirun, which gets it too, has the time to end its ranks
+    if process.returncode != 0 or (result := finished(folder, arguments)) is None:
+        said = [line for line in err.splitlines() + out.splitlines() if "error" in line.lower()]
         reason = said[0].removeprefix("fedmpi: error: ") if said else "it said nothing"
-        raise FedmpiError(f"the run in {folder} must end with 0, got {done.returncode}: {reason}")
+        raise FedmpiError(f"the run in {folder} must end with 0, got {process.returncode}: {reason}")
     return result
 
 

@@ -1,0 +1,192 @@
+"""The experiments of CodedPrivateML [So et al. 2021, section V]: Figures 3, 4 and 5 and Table II."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmpi.data import catalogue
+from fedmpi.errors import UsageError
+from fedmpi.experiments import figures, pages
+from fedmpi.experiments.jobs import train
+from fedmpi.experiments.projection import PROTOCOLS, Machines, Projection, Task, coded_layout, project, training_seconds
+from fedmpi.experiments.rates import Rates, calibrate
+
+CURVE_ITERATIONS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """A data set of the paper, or what stands in for it."""
+
+    key: str
+    title: str
+    options: tuple[str, ...]
+    size: Task
+    """With the column of ones, and the paper's 50 iterations."""
+    paper: dict[str, float]
+    """What the paper's text says."""
+
+
+CIFAR10 = DataSet(
+    "cifar10",
+    "CIFAR-10, airplane against automobile",
+    ("--dataset", "cifar10", "--classes", "airplane", "automobile", "--max-rows", "9019", "--center"),
+    Task(9019, 3073),
+    {"speed-up over bh08": 4.4, "speed-up over bgw": 22.5, "accuracy": 0.8135, "conventional accuracy": 0.8175},
+)
+DIGITS = DataSet("digits", "digits, 4 against 9", ("--dataset", "digits", "--classes", "4", "9"), Task(290, 65), {})
+GISETTE = DataSet(
+    "gisette-stand-in",
+    "synthetic stand-in for GISETTE",
+    ("--dataset", "synthetic:gisette", "--weight-bits", "5"),
+    Task(6000, 5001),
+    {"speed-up over bh08": 5.2, "accuracy": 0.975, "conventional accuracy": 0.975},
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run."""
+
+    name: str
+    workers: tuple[int, ...]
+    iterations: int
+    rows: int | None
+    """Rows of the timed runs, at most."""
+    curve_workers: int
+    """Of the accuracy runs: exact arithmetic gives the same weights to the bit for every number of workers."""
+
+
+QUICK = Scale("quick", (10, 30, 50), 5, 2000, 10)
+FULL = Scale("full", (10, 20, 30, 40, 50), 50, None, 50)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One point of Figure 3: a run here, and projections to one machine per rank."""
+
+    data: DataSet
+    protocol: str
+    workers: int
+    result: dict[str, Any]
+    same: Projection
+    """One machine per rank, of the run as it was."""
+    paper: Projection
+    """One machine per rank, of the paper's rows and iterations."""
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """Seconds of result.json; the total without the two evaluations, which belong to no protocol."""
+        seconds: dict[str, float] = dict(self.result["seconds"])
+        seconds["total"] = training_seconds(self.result)
+        return seconds
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Figures 4 and 5: one line per iteration, coded and conventional."""
+
+    data: DataSet
+    workers: int
+    coded: list[dict[str, float]]
+    conventional: list[dict[str, float]]
+
+
+def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
+    """Run what is not there yet, and write figures, tables and report.md.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+    """
+    figures.require()
+    sets = data_sets(scale, data_dir)
+    folder = ["--data-dir", str(data_dir)] if data_dir else []
+    jobs = [(data, N, protocol) for data in sets for N in scale.workers for protocol in PROTOCOLS]
+    steps = len(jobs) + 2 * len(sets)
+    progress = Progress(steps)
+    rates = calibrate()
+    timed, curves = [], []
+    for data, N, protocol in jobs:
+        progress.start(f"{data.key}, {protocol}, N = {N}")
+        timed.append(time_one(data, protocol, N, scale, out / "runs", folder, rates))
+        progress.end(f"{timed[-1].measured['total']:.2f} s of training")
+    for data in sets:
+        curves.append(curve(data, scale, out / "runs", folder, progress))
+    out.mkdir(parents=True, exist_ok=True)
+    return pages.write(out, scale, timed, curves, rates)
+
+
+def data_sets(scale: Scale, data_dir: Path | None) -> list[DataSet]:
+    """CIFAR-10 and the stand-in for GISETTE; --quick makes do with digits where CIFAR-10 is missing."""
+    present = {entry.name: entry.present for entry in catalogue(data_dir)}
+    if present["cifar10"]:
+        return [CIFAR10, GISETTE]
+    if scale is FULL:
+        raise UsageError("data set cifar10 must be there for --full: fedmpi data fetch cifar10")
+    return [DIGITS, GISETTE]
+
+
+def time_one(
+    data: DataSet, protocol: str, workers: int, scale: Scale, runs: Path, folder: list[str], rates: Rates
+) -> Timed:
+    """Run one protocol, and project it."""
+    options = [*data.options, *folder, "--iterations", str(scale.iterations)]
+    if scale.rows is not None:
+        rows = min(scale.rows, data.size.rows)
+        options = [*without(options, "--max-rows"), "--max-rows", str(rows)]
+    options += ["--evaluate-every", str(scale.iterations), "--no-compare"]
+    method, _, case = protocol.partition(" case ")
+    if case and coded_layout(workers, 1, 2)["T"] == 1:  # both cases are the same code: run once
+        case = "2"
+    name = f"{data.key}-{method}{case}-{workers}"
+    result = train(runs / name, workers + 1, [*options, "--method", method, *(["--case", case] if case else [])])
+    task = Task(result["dataset"]["m"], result["dataset"]["d"], 1, scale.iterations)
+    return Timed(
+        data,
+        protocol,
+        workers,
+        result,
+        project(protocol, workers, task, Machines(), rates),
+        project(protocol, workers, data.size, Machines(), rates),
+    )
+
+
+def without(options: list[str], name: str) -> list[str]:
+    """The options without one and its value."""
+    if name not in options:
+        return options
+    at = options.index(name)
+    return options[:at] + options[at + 2 :]
+
+
+def curve(data: DataSet, scale: Scale, runs: Path, folder: list[str], progress: "Progress") -> Curve:
+    """Accuracy and loss of every iteration, of all rows: coded, case 2, and conventional."""
+    options = [*data.options, *folder, "--iterations", str(CURVE_ITERATIONS), "--no-compare"]
+    lines = []
+    for method, ranks, more in (("coded", scale.curve_workers + 1, ["--case", "2"]), ("plain", 1, [])):
+        progress.start(f"{data.key}, {CURVE_ITERATIONS} iterations, {method}")
+        path = runs / f"{data.key}-curve-{method}"
+        result = train(path, ranks, [*options, "--method", method, *more])
+        lines.append([json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()])
+        progress.end(f"test accuracy {result['metrics']['test_accuracy']:.4f}")
+    return Curve(data, scale.curve_workers, *lines)
+
+
+class Progress:
+    """One line per run on the terminal."""
+
+    def __init__(self, steps: int):
+        self.steps, self.done, self.begin = steps, 0, time.perf_counter()
+
+    def start(self, what: str) -> None:
+        """Name what begins."""
+        self.done += 1
+        print(f"[{self.done:>{len(str(self.steps))}}/{self.steps}] {what} …", end=" ", flush=True)
+
+    def end(self, outcome: str) -> None:
+        """Say how it ended."""
+        print(f"{outcome} ({time.perf_counter() - self.begin:.0f} s so far)", flush=True)

@@ -1,0 +1,71 @@
+"""The figures of the experiments. matplotlib is imported only when one is drawn."""
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmpi.errors import UsageError
+
+Line = tuple[Sequence[float], Sequence[float]]
+"""x and y."""
+
+STYLES = ("o-", "s--", "^-.", "D:")
+COLORS = (
+    "#0072b2",
+    "#56b4e9",
+    "#d55e00",
+    "#404040",
+)  # ours are blue; told apart by the colour-blind too, and in grey by the marks
+
+
+def require() -> None:
+    """Raise UsageError where matplotlib is missing, before hours of work."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError('matplotlib must be installed for figures, got none: pip install "fedmpi[report]"')
+
+
+def training_time(path: Path, title: str, panels: Mapping[str, Mapping[str, Line]]) -> None:
+    """Figure 3: seconds over the number of workers, one panel beside the other.
+
+    Parameters
+    ----------
+    panels : mapping
+        Title of the panel → name of the line → (workers, seconds).
+    """
+    figure, axes = _axes(len(panels), title)
+    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        _lines(axis, lines)
+        axis.set(title=name, xlabel="workers N", ylabel="training time in seconds", ylim=(0, None))
+        axis.set_xticks(sorted({x for xs, _ in lines.values() for x in xs}))
+    _save(figure, path)
+
+
+def curves(path: Path, title: str, ylabel: str, lines: Mapping[str, Line]) -> None:
+    """Figures 4 and 5: accuracy or loss over the iterations."""
+    figure, (axis,) = _axes(1, title)
+    _lines(axis, lines, every=5, step=2)
+    axis.set(xlabel="iteration", ylabel=ylabel)
+    _save(figure, path)
+
+
+def _axes(count: int, title: str) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * count if count > 1 else 6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    figure.suptitle(title)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _lines(axis: Any, lines: Mapping[str, Line], every: int = 1, step: int = 1) -> None:
+    for (name, (x, y)), style, color in zip(lines.items(), STYLES[::step], COLORS[::step], strict=False):
+        axis.plot(x, y, style, color=color, label=name, markersize=5, markevery=every)
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
