@@ -21,7 +21,7 @@ class FedmpiError(Exception):
 
 
 class UsageError(FedmpiError, ValueError):
-    """An option, a file or a data set breaks a rule; nothing was computed or written."""
+    """An option, a file or a data set breaks a rule."""
 
     exit_code = 2
 

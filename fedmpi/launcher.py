@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -97,8 +98,12 @@ def run_ranks(ranks: int, program: Sequence[str], hostfile: Path | None = None) 
         print(f"fedmpi: warning: {warning}", file=sys.stderr)
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
     with subprocess.Popen(command, env=environment()) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # mpirun has got it too, and ends the ranks
-                continue
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # mpirun then ends the ranks
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # mpirun has got it too
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -1,6 +1,7 @@
 """The master's side of the command line: options, data, training, and the run's folder."""
 
 import json
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from fedmpi.codedml import objective
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.service import views_folder
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
+from fedmpi.codedml.transform import row_chunks
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
@@ -34,7 +36,9 @@ def run(ch: Channel, argv: list[str]) -> None:
     if options.dry_run:
         print("\n".join([heading(params, numbers, data), *plan(params, numbers, data)]))
         return
+    start = time.perf_counter()
     problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
+    quantize_seconds = time.perf_counter() - start
     folder = RunFolder(options.out, f"codedml-{params.method}", to_toml(params, options))
     progress = Progress(folder, params.iterations, quiet=options.quiet or options.json)
     progress.say(heading(params, numbers, data))
@@ -42,7 +46,7 @@ def run(ch: Channel, argv: list[str]) -> None:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
     session = Session(ch, params, options, data, problem, progress)
     outcome = session.train()
-    summary = session.summarize(numbers, outcome, startup_seconds)
+    summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
     coefficients, intercepts = problem.transform.original_units(outcome.W)
     classes = np.array(data.classes, dtype=str)
     folder.write_arrays("model.npz", coefficients=coefficients, intercepts=intercepts, classes=classes)
@@ -52,6 +56,8 @@ def run(ch: Channel, argv: list[str]) -> None:
 
 def load_data(params: Params, options: RunOptions) -> Dataset:
     """The data set of the options; without any, two classes of digits."""
+    if params.model == "linear" and options.dataset is None:
+        raise UsageError("--model linear must have a --dataset with a real target, got none")
     return load(
         options.dataset or "digits",
         data_dir=options.data_dir,
@@ -93,15 +99,16 @@ class Session:
         meter = self.ch.meter
         self.progress.step(
             iteration,
-            self.evaluate(W),
+            self.evaluate(W, quantized=self.params.method != "plain"),
             sent_bytes=meter.bytes_sent.total(),
-            answers=meter.messages_received["CodedGradient"],
+            answers=meter.messages_received["CodedGradient"] + meter.messages_received["SharedGradient"],
             late=meter.late,
         )
 
-    def evaluate(self, W: NDArray[np.float64]) -> dict[str, float]:
-        """Loss on the training rows; accuracy or R² on the training and the test rows."""
-        z, z_test = self.problem.outputs(W, self.params.data_bits), self.X_test @ W
+    def evaluate(self, W: NDArray[np.float64], *, quantized: bool) -> dict[str, float]:
+        """Loss on the training rows, as they were trained on; accuracy or R² on the training and the test rows."""
+        z = self.problem.outputs(W, self.params.data_bits) if quantized else self.unquantized_outputs(W)
+        z_test = self.X_test @ W
         if self.params.model == "linear":
             return {
                 "train_loss": objective.squared_error(z, self.problem.Y),
@@ -114,13 +121,24 @@ class Session:
             "test_accuracy": objective.accuracy(z_test, self.data.y_test),
         }
 
-    def summarize(self, numbers: dict[str, int], outcome: Outcome, startup_seconds: float) -> dict[str, Any]:
+    def unquantized_outputs(self, W: NDArray[np.float64]) -> NDArray[np.float64]:
+        """XW on the training rows before quantization, shape (m, C)."""
+        X, transform = self.data.X_train, self.problem.transform
+        return np.concatenate([transform.apply(X[part]) @ W for part in row_chunks(len(X), transform.columns)])
+
+    def summarize(
+        self, numbers: dict[str, int], outcome: Outcome, startup_seconds: float, quantize_seconds: float
+    ) -> dict[str, Any]:
         """The contents of result.json; with --compare, after a training in the clear."""
         params, problem = self.params, self.problem
         roles = {"master": 1, "worker": self.ch.size - 1}
         summary = result("codedml", params.method, roles, self.options.seed)
         summary |= costs(self.ch, "worker", list(outcome.reports.values()), ("communicate", "wait"))
-        summary["seconds"] |= {"startup": startup_seconds, "total": outcome.total_seconds}
+        total = quantize_seconds + outcome.total_seconds
+        summary["seconds"] |= {"startup": startup_seconds, "quantize": quantize_seconds, "total": total}
+        if params.method != "plain":
+            missing = [rank for rank in range(1, self.ch.size) if rank not in outcome.reports]
+            summary["failures"] = [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
         summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
         summary["params"] = resolved(params, problem) | numbers
         summary["dataset"] = {
@@ -129,12 +147,12 @@ class Session:
             "d": problem.transform.columns,
             "classes": list(self.data.classes),
         }
-        summary["metrics"] = dict(self.evaluate(outcome.W))
+        summary["metrics"] = dict(self.evaluate(outcome.W, quantized=params.method != "plain"))
         if outcome.headroom_bits is not None:
             summary["metrics"]["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train)
-            summary["metrics"]["plain"] = self.evaluate(plain.W)
+            summary["metrics"]["plain"] = self.evaluate(plain.W, quantized=False)
             summary["seconds"]["plain"] = plain.total_seconds
         return summary
 

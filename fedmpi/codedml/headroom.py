@@ -58,7 +58,7 @@ class Headroom:
         """An upper bound of every |X̄_kᵀ s̄_k| for quantized weights of shape (r, d, C).
 
         |z_il| is bounded by ‖x̄_i‖·‖w̄_l‖, or, for the price of one product with X̄, by its value in the precision
-        of X̄ plus the largest rounding error that a sum of d terms can have, (d+1)·2^-24·‖x̄_i‖·‖w̄_l‖.
+        of X̄ plus the largest rounding error that a sum of d terms can have, below (d+1)·2^-23·‖x̄_i‖·‖w̄_l‖.
         """
         norms = np.linalg.norm(W_bar.astype(np.float64), axis=1)  # (r, C)
         products = np.ones((len(self.row_norms), norms.shape[1]))
@@ -66,7 +66,7 @@ class Headroom:
         for w, norm, c in zip(W_bar, norms, self.coefficients[1:], strict=True):
             z = self.row_norms[:, None] * norm
             if look_at_data:
-                z = z * (len(w) + 1) * 2.0**-24 + np.abs(self.X_bar @ w.astype(self.X_bar.dtype))
+                z = z * (len(w) + 1) * 2.0**-23 + np.abs(self.X_bar @ w.astype(self.X_bar.dtype))
             products *= z
             s += abs(c) * products
         s *= s

@@ -4,6 +4,7 @@ Letters: X̄ (m, d) quantized data, W̄ (d, r, C) quantized weights, K blocks, T
 threshold, r degree of the polynomial, C outputs (1, or one per class). A suffix `_tilde` means coded.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core import FieldArray, LagrangeCode, PrimeField
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import PeerFailed, ProtocolError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import Report, report
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.core.quantize import Reals
 
 MASTER = 0
+
+REPORT_SECONDS = 10.0
+"""How long the master waits at the end for what the workers have to report."""
 
 CHUNK_BYTES = 16 << 20
 """Coded data that the master holds for all workers together, at a time."""
@@ -141,12 +145,21 @@ def master(
 
 
 def stop(ch: Channel) -> dict[int, Report]:
-    """Line 18: end the training, and return what the workers report."""
+    """Line 18: end the training, and return what the workers report; the model does not wait for one that hangs."""
     workers = range(1, ch.size)
+    reports = {}
     with ch.phase("close"):
         for worker in workers:
             ch.send(worker, Stop())
-        return ch.gather(workers, Report)
+        end = time.monotonic() + min(REPORT_SECONDS, ch.timeout_seconds)
+        for worker in workers:
+            try:
+                with ch.patience(max(end - time.monotonic(), 0.01)):
+                    reports[worker] = ch.recv(worker, Report)
+            except PeerFailed:
+                if ch.failure is not None:
+                    raise
+    return reports
 
 
 def row_blocks(rows: int, parallelization: int) -> list[slice]:

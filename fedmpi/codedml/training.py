@@ -104,7 +104,7 @@ class Outcome:
 
 def train(ch: Channel, params: Params, problem: Problem, seed: int, observe: Observe = ignore) -> Outcome:
     """Train privately on the workers of a channel."""
-    start = time.perf_counter()
+    start, apart = time.perf_counter(), _apart(ch)
     role = master if params.method == "coded" else mpc_master
     training = role(
         ch,
@@ -116,9 +116,13 @@ def train(ch: Channel, params: Params, problem: Problem, seed: int, observe: Obs
         masks(params, seed),
         observe,
     )
-    # Offline work needs no data: it is reported apart.
-    total = time.perf_counter() - start - ch.meter.seconds["offline"]
+    total = time.perf_counter() - start - (_apart(ch) - apart)
     return Outcome(training.W, total, training.headroom_bits, training.reports)
+
+
+def _apart(ch: Channel) -> float:
+    """Seconds that are reported apart: offline work, which needs no data, and the workers' reports."""
+    return ch.meter.seconds["offline"] + ch.meter.seconds["close"]
 
 
 def train_in_the_clear(params: Params, problem: Problem, X: NDArray[Any], observe: Observe = ignore) -> Outcome:

@@ -179,7 +179,7 @@ def accuracy(out: Path, curve: "Curve") -> str:
     paper = ""
     if data.paper:
         paper = f" The paper has {data.paper['accuracy']:.2%} and {data.paper['conventional accuracy']:.2%}"
-        paper += " on the real GISETTE." if "stand-in" in data.key else "."
+        paper += " on the real GISETTE; l_w = 5 here and there." if "stand-in" in data.key else "."
     return (
         f"## {data.title}: accuracy and loss (Figures 4 and 5)\n\nCase 2, N = {curve.workers}: the weights are the "
         f"same to the bit for every N. After {curve.coded[-1]['iteration']} iterations {ours} (conventional) of the "

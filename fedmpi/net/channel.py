@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import FedmpiError, PeerFailed
+from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
 from fedmpi.net.message import Header, Message, Shape, decode, encode
 
 M = TypeVar("M", bound=Message)
@@ -344,7 +344,10 @@ class Channel:
         frame = self.transport.poll(Notice.tag, range(self.size))
         if frame is None:
             return None
-        notice = decode(Notice, frame.header, frame.source).scalars
+        try:
+            notice = decode(Notice, frame.header, frame.source).scalars
+        except ProtocolError as error:  # raised nowhere: this is also asked while another error ends the job
+            notice = {"code": error.exit_code, "reason": str(error)}
         code = notice["code"]
         if not 0 < code < 256 and not code == frame.source == 0:  # only rank 0 can end the job without an error
             code = 4

@@ -36,7 +36,7 @@ class RunFolder:
 
     def __init__(self, path: Path | None, name: str, config: str):
         base = path or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        self.path, self._config, self._begun = base, config, False
+        self.path, self._config, self._begun, self._given = base, config, False, path is not None
         for number in range(2, 1000):
             if path is not None or not self.path.exists():
                 break
@@ -77,7 +77,11 @@ class RunFolder:
     def _begin(self) -> None:
         if not self._begun:
             self._begun = True
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=self._given)
+            except FileExistsError:  # of another run that began in the same second
+                self.path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
+                self.path.mkdir()
             write_atomically(self.path / "config.toml", self._config.encode())
 
 

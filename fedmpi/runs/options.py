@@ -132,12 +132,12 @@ def _arguments(cls: type[P], path: Path) -> list[str]:
 
 
 def to_toml(*options: Any) -> str:
-    """All options, fully resolved, as a file that --config reads."""
+    """All options, fully resolved, as a file that --config reads; without those that belong to one run only."""
     import tomli_w
 
     values = {}
     for option in options:
         for name, value in dataclasses.asdict(option).items():
-            if value is not None and name not in ("config", "dry_run"):
+            if value is not None and name not in ("config", "dry_run", "out", "record_views"):
                 values[name] = str(value) if isinstance(value, Path) else value
     return tomli_w.dumps(values)

@@ -245,6 +245,20 @@ def when_sent(ch: Channel, cls: type, dest: int, act: Any) -> None:
     ch.send = sending  # type: ignore[method-assign]
 
 
+def test_a_worker_that_never_answers_costs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REPORT_SECONDS", 0.2)
+    params = Params(parallelization=2, privacy=1, iterations=3)
+    X_bar, Y = problem(20, 4)
+    held = Held()  # R = 7 of N = 9; it wakes when the training is over
+
+    def wake(ch: Channel) -> None:
+        when_sent(ch, Leave, 2, held.release.set)
+
+    threads = train_on_threads(params, X_bar, Y, 9, roles={2: held}, on_master=wake)
+    np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
+    assert sorted(threads.training.reports) == [1, 3, 4, 5, 6, 7, 8, 9]
+
+
 def test_a_worker_that_sleeps_through_the_training_does_not_hold_it_up() -> None:
     params = Params(parallelization=2, privacy=1, iterations=8)
     X_bar, Y = problem(20, 4)

@@ -148,3 +148,26 @@ def test_a_process_that_has_ended_has_no_memory() -> None:
     process.wait()
     assert bench._pss_bytes(process.pid) == 0
     assert bench._pss_bytes(os.getpid()) > 10_000_000
+
+
+@pytest.mark.parametrize("protocol", ["bgw", "bh08"])
+def test_mpc_reports_real_products_beside_mpyc(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "MPYC_PRODUCTS", 100)
+    figures = bench.mpc(protocol, 3, 1000)
+    expected = {"products_per_second", "bytes_per_product", "mpyc_products_per_second", "speedup"}
+    assert set(figures) == (expected | {"offline_products_per_second"} if protocol == "bh08" else expected)
+    assert all(value > 0 for value in figures.values())
+    # 2 · 4 bytes for each of two others, or 4 · 2/3 to kings and as many as a king; and headers
+    payload = 8 if protocol == "bgw" else 16 / 3
+    assert payload < figures["bytes_per_product"] < payload + 0.3
+
+
+def test_mpc_says_why_it_failed() -> None:
+    with pytest.raises(FedmpiError, match=r"bench_mpc none 10 must end with 0, got \d+: .*"):
+        bench.mpc("none", 3, 10)
+
+
+@pytest.mark.parametrize("argv", [["--parties", "2"], ["--products", "0"]])
+def test_mpc_refuses_too_few(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "mpc", *argv]) == 2
+    assert "--parties must be at least 3 and --products 1" in capsys.readouterr().err

@@ -51,9 +51,10 @@ def error_line(capsys: Capture) -> str:
         ("data", ["list", "fetch"]),
         ("data list", ["--data-dir", "List the data sets"]),
         ("data fetch", ["A name that `fedmpi data list` shows", "--data-dir", "official files"]),
-        ("bench", ["kernels", "codedml"]),
+        ("bench", ["kernels", "codedml", "mpc"]),
         ("bench kernels", ["--json", "numpy"]),
         ("bench codedml", ["--json", "-n", "51"]),
+        ("bench mpc", ["--protocol", "--parties", "--products", "--json"]),
     ],
 )
 def test_help_of_every_command_names_what_it_takes(command: str, says: list[str], capsys: Capture) -> None:

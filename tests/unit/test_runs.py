@@ -31,6 +31,11 @@ def test_a_folder_is_named_after_the_system_and_the_time(tmp_path: Path, monkeyp
         folders.append(RunFolder(None, "codedml-coded", ""))
         assert not folders[-1].path.exists()  # before something is written
         folders[-1].log("begun")
+    twins = [RunFolder(None, "x", "") for _ in range(2)]  # neither sees the other before one of them writes
+    for twin in twins:
+        twin.log("begun")
+    assert twins[0].path != twins[1].path
+    assert all(len((twin.path / "log.txt").read_text().splitlines()) == 1 for twin in twins)
     paths = [folder.path for folder in folders]
     base = Path("runs/codedml-coded-20260102-030405")
     assert paths == [base, base.with_name(base.name + "-2"), base.with_name(base.name + "-3")]
@@ -150,8 +155,7 @@ def test_toml_holds_everything_that_is_set(tmp_path: Path) -> None:
     values = tomllib.loads(to_toml(Params(), RunOptions(out=tmp_path / "run", dry_run=True)))
     assert values["prime"] == 33554393
     assert values["fit_range"] == [-5.0, 5.0]
-    assert values["out"] == str(tmp_path / "run")
-    assert not {"dry_run", "config", "case", "dataset"} & values.keys()
+    assert not {"dry_run", "config", "out", "record_views", "case", "dataset"} & values.keys()
 
 
 @pytest.mark.parametrize(
