@@ -71,8 +71,8 @@ def mpirun_command(ranks: int, program: Sequence[str], hostfile: Path | None = N
     else:
         # Always: Open MPI counts cores, Python counts hardware threads.
         command += ["--oversubscribe", "--bind-to", "none"]
-    if hostfile is None and ranks > (os.cpu_count() or 1):
-        warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
+        if ranks > (os.cpu_count() or 1):
+            warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
     command += ["--mca", "mpi_yield_when_idle", "1"]
     for name in [*ONE_THREAD, TERMINAL_VARIABLE]:
         command += ["-x", name]
