@@ -6,7 +6,9 @@
     ├── UsageError              exit code 2   an option, a file or a data set breaks a rule
     │   └── HeadroomError                     a decoded value does not fit in (-p/2, p/2)
     ├── TooFewWorkers           exit code 3   fewer answers than the recovery threshold can ever come
+    ├── Interrupted             exit code 143 or 0: a signal asked for the end
     └── ProtocolError           exit code 4   a peer sent something that is not what was asked for
+        ├── DecodingError                     more answers are wrong than can be told from the right ones
         └── PeerFailed                        a peer failed, left, or said nothing until the deadline
 
 A message says what is wrong, the rule, and the value got, on one line:
@@ -36,8 +38,20 @@ class TooFewWorkers(FedmpiError):
     exit_code = 3
 
 
+class Interrupted(FedmpiError):
+    """SIGTERM (exit code 143) or SIGUSR1 (exit code 0) asked for the end."""
+
+    def __init__(self, reason: str, code: int):
+        super().__init__(reason)
+        self.exit_code = code
+
+
 class ProtocolError(FedmpiError):
     """A peer sent something that is not what was asked for."""
+
+
+class DecodingError(ProtocolError):
+    """More answers are wrong than can be told from the right ones."""
 
 
 class PeerFailed(ProtocolError):

@@ -1,18 +1,30 @@
 """The mpirun line for a system, and running it."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedmpi.errors import UsageError
+from fedmpi.net import job_folder
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
 """Set to 1 for the ranks where our output is a terminal; they can't tell: mpirun gives them a pseudo-terminal."""
+
+FAULT_TOLERANT_OPEN_MPI = 5
+"""The first version whose jobs can outlive dead ranks (ULFM) when built as usual."""
+
+END_SECONDS = 5.0
+"""How long mpirun may go on when rank 0 has ended the job: it waits for ever for ranks that hang."""
+
+_POLL_SECONDS = 0.1
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -33,13 +45,21 @@ def find_mpirun() -> str:
     return found
 
 
-def is_open_mpi(mpirun: str) -> bool:
-    """Whether this mpirun is Open MPI's, whose flags differ from MPICH's."""
+def open_mpi_version(mpirun: str) -> int:
+    """Major version of Open MPI, 0 for another MPI, whose flags differ."""
     version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False, timeout=60)
-    return "Open MPI" in version.stdout
+    found = re.search(r"Open MPI\D*(\d+)", version.stdout)
+    return int(found[1]) if found else 0
 
 
-def mpirun_command(ranks: int, program: Sequence[str], hostfile: Path | None = None) -> tuple[list[str], list[str]]:
+def mpirun_command(
+    ranks: int,
+    program: Sequence[str],
+    hostfile: Path | None = None,
+    *,
+    interface: str | None = None,
+    tolerate_failures: bool = False,
+) -> tuple[list[str], list[str]]:
     """The command that starts a program on a number of ranks, and warnings for people.
 
     Parameters
@@ -50,6 +70,10 @@ def mpirun_command(ranks: int, program: Sequence[str], hostfile: Path | None = N
         What every rank runs.
     hostfile : Path, optional
         Hosts and their slots; without it all ranks start on this machine.
+    interface : str, optional
+        The network between the hosts: a name (eth0), or for Open MPI a subnet (10.0.0.0/16).
+    tolerate_failures : bool
+        Let the job outlive ranks that die, where this MPI can: Open MPI 5 and newer.
 
     Returns
     -------
@@ -61,19 +85,29 @@ def mpirun_command(ranks: int, program: Sequence[str], hostfile: Path | None = N
         raise UsageError(f"--hostfile must be a file, got {hostfile}")
     mpirun = find_mpirun()
     command, warnings = [mpirun, "-n", str(ranks)], list[str]()
-    if not is_open_mpi(mpirun):
-        return [*command, *(["-f", str(hostfile)] if hostfile else []), *program], warnings
+    version = open_mpi_version(mpirun)
+    if tolerate_failures and version < FAULT_TOLERANT_OPEN_MPI:
+        warnings.append(f"a rank that dies ends the job: only Open MPI {FAULT_TOLERANT_OPEN_MPI} and newer go on")
+    if not version:
+        command += ["-f", str(hostfile)] if hostfile else []
+        return [*command, *(["-iface", interface] if interface else []), *program], warnings
     if os.geteuid() == 0:
         command.append("--allow-run-as-root")
         warnings.append("running as root: an ordinary user is safer")
+    # Never bound: Open MPI counts cores, Python and the vendors of clouds count hardware threads.
+    command += ["--bind-to", "none"]
     if hostfile is not None:
         command += ["--hostfile", str(hostfile)]
     else:
-        # Always: Open MPI counts cores, Python counts hardware threads.
-        command += ["--oversubscribe", "--bind-to", "none"]
+        command.append("--oversubscribe")
         if ranks > (os.cpu_count() or 1):
             warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
+    if interface is not None:
+        daemons = ["--prtemca", "prte_if_include"] if version >= 5 else ["--mca", "oob_tcp_if_include"]
+        command += ["--mca", "btl_tcp_if_include", interface, *daemons, interface]
     command += ["--mca", "mpi_yield_when_idle", "1"]
+    if tolerate_failures and version >= FAULT_TOLERANT_OPEN_MPI:
+        command += ["--with-ft", "ulfm"]
     for name in [*ONE_THREAD, TERMINAL_VARIABLE]:
         command += ["-x", name]
     return [*command, *program], warnings
@@ -85,25 +119,76 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ONE_THREAD, TERMINAL_VARIABLE: terminal}
 
 
-def run_ranks(ranks: int, program: Sequence[str], hostfile: Path | None = None) -> int:
+def run_ranks(
+    ranks: int,
+    program: Sequence[str],
+    hostfile: Path | None = None,
+    *,
+    interface: str | None = None,
+    tolerate_failures: bool = False,
+) -> int:
     """Print the command and run it in the foreground.
+
+    SIGTERM, SIGUSR1 and Ctrl-C go to rank 0, which ends the job when it has saved its work; given once more, or where
+    rank 0 is not on this machine, to mpirun.
 
     Returns
     -------
     int
-        Its exit code.
+        The exit code of rank 0; where it is not known, mpirun's.
     """
-    command, warnings = mpirun_command(ranks, program, hostfile)
+    command, warnings = mpirun_command(
+        ranks, program, hostfile, interface=interface, tolerate_failures=tolerate_failures
+    )
     for warning in warnings:
         print(f"fedmpi: warning: {warning}", file=sys.stderr)
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-    with subprocess.Popen(command, env=environment()) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())  # mpirun then ends the ranks
+    with tempfile.TemporaryDirectory(prefix="fedmpi-") as name:
+        folder = Path(name)
+        process = subprocess.Popen(
+            command,
+            env=environment() | {job_folder.VARIABLE: name},
+            stdin=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is for the launcher alone
+        )
+        received: list[int] = []
+
+        def forward(number: int, _: object) -> None:
+            received.append(number)
+            if received.count(number) > 1 or not signal_rank_0(folder, number):
+                process.terminate()
+
+        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
         try:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:  # mpirun has got it too
-                    continue
+            code = wait_for_job(process, folder)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        said = job_folder.read_exit_code(folder)
+    if said is not None:
+        return said
+    return 128 + received[0] if code and received else code
+
+
+def signal_rank_0(folder: Path, number: int) -> bool:
+    """Send a signal (SIGTERM for SIGINT) to rank 0, if it runs on this machine."""
+    pid = job_folder.read_pid(folder)
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM if number == signal.SIGINT else number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for_job(process: subprocess.Popen[bytes], folder: Path) -> int:
+    """Wait for mpirun, but not long for one that does not end although rank 0 has ended the job; its exit code."""
+    while process.poll() is None and job_folder.read_exit_code(folder) is None:
+        time.sleep(_POLL_SECONDS)
+    for end in (process.terminate, process.kill):
+        try:
+            return process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            end()
+    return process.wait()

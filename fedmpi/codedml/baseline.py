@@ -6,6 +6,7 @@ them. Letters as in `protocol`; [x]_T is a sharing of degree T.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
+    from fedmpi.codedml.descent import State
     from fedmpi.codedml.params import Params
     from fedmpi.core.quantize import Reals
 
@@ -45,7 +47,9 @@ class GroupSetup(Message, tag=10):
     rows: int
     columns: int
     outputs: int
+    first_iteration: int
     iterations: int
+    byzantine: int
     coefficients: UInt32
 
 
@@ -54,6 +58,12 @@ class Ready(Message, tag=11):
 
     Master → worker, with BH08: everybody's data has arrived; begin the offline phase.
     """
+
+
+class Caught(Message, tag=14):
+    """Worker → master, at the end, where liars are to be caught: the ranks whose shares it had to correct."""
+
+    ranks: UInt32
 
 
 class SharedWeights(Message, tag=12):
@@ -79,8 +89,12 @@ def mpc_master(
     noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
     uniform: Callable[[tuple[int, ...]], FieldArray],
     observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
+    start: "State | None" = None,
+    advance: Callable[["State"], None] = lambda state: None,
 ) -> Training:
     """Share the data once and the weights in every iteration; reconstruct the sub-gradients.
+
+    Every worker is needed. With --byzantine, wrong shares are corrected or noticed where a group has members to spare.
 
     The parameters are those of `master`.
     """
@@ -92,12 +106,15 @@ def mpc_master(
     sharings = [Shamir(field, len(group), threshold) for group in groups]
     coefficients = field.array(np.array(params.coefficients, object))
     rows = blocks[0].stop
+    first = start.iteration if start else 0
+    ch.tolerated = ()
+    liars: dict[int, int] = {}
     with ch.phase("encode"):
         for group, sharing, block in zip(groups, sharings, blocks, strict=True):
             for rank in group:
                 who = (params.method, group[0], len(group), threshold)
-                shape = (rows, d, outputs, params.iterations)
-                ch.send(rank, GroupSetup(ch.timeout_seconds, *who, field.p, *shape, coefficients))
+                what = (rows, d, outputs, first, params.iterations, params.byzantine)
+                ch.send(rank, GroupSetup(ch.timeout_seconds, *who, field.p, *what, coefficients))
             distribute_shares(ch, sharing, group, X_bar[block], rows, uniform)
     members = [rank for group in groups for rank in group]
     with ch.phase("communicate"):
@@ -124,10 +141,15 @@ def mpc_master(
                 answers = ch.gather(group, SharedGradient, shapes={"gradient": (d, outputs)})
             with ch.phase("decode"):
                 known = {group.index(rank): gradient_of(field, answer, it, rank) for rank, answer in answers.items()}
-                decoded[g] = sharing.reconstruct(known, 2 * threshold)
+                if params.byzantine:
+                    decoded[g], wrong = sharing.reconstruct_checked(known, 2 * threshold, params.byzantine, uniform)
+                    liars.update({group[i]: it for i in wrong if group[i] not in liars})
+                else:
+                    decoded[g] = sharing.reconstruct(known, 2 * threshold)
         return decoded
 
-    return descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe)
+    trained = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe, start, advance)
+    return replace(trained, liars=liars)
 
 
 def gradient_of(field: PrimeField, answer: SharedGradient, iteration: int, rank: int) -> FieldArray:
@@ -162,13 +184,14 @@ def distribute_shares(
 
 def member(ch: Channel, setup: GroupSetup) -> None:
     """A worker's part in its group: the whole training."""
+    ch.tolerated = ()  # every member of every group is needed
     from fedmpi.crypto.random import FieldRandom  # not loaded by workers of the coded protocol, who need no secrets
 
     field = PrimeField(setup.prime)
     if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(setup.coefficients) > 1):
         raise ProtocolError(f"GroupSetup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
     ranks = range(setup.first_rank, setup.first_rank + setup.parties)
-    party = Party(ch, field, ranks, setup.threshold, FieldRandom(field.p))
+    party = Party(ch, field, ranks, setup.threshold, FieldRandom(field.p), byzantine=setup.byzantine)
     coefficients = elements(field, setup.coefficients, MASTER)
     degree = len(coefficients) - 1
     set_patience(ch, setup.timeout_seconds)
@@ -176,7 +199,7 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     ch.send(MASTER, Ready())
     reduce = reduction(party, setup, degree)
     shapes = {"W": (setup.columns, degree, setup.outputs)}
-    for it in range(setup.iterations + 1):
+    for it in range(setup.first_iteration, setup.iterations + 1):
         weights = ch.recv_any(MASTER, (SharedWeights, Stop), shapes=shapes)
         if not isinstance(weights, SharedWeights):
             break
@@ -194,6 +217,8 @@ def member(ch: Channel, setup: GroupSetup) -> None:
         with ch.phase("compute"):
             gradient = field.transposed_product(X, s)  # [X̄ᵀ s̄]_2T
         ch.send(MASTER, SharedGradient(it, gradient))
+    if setup.byzantine:
+        ch.send(MASTER, Caught(np.array(sorted(party.liars), np.uint32)))
     ch.send(MASTER, report(ch))
 
 
@@ -204,7 +229,7 @@ def reduction(party: Party, setup: GroupSetup, degree: int) -> Callable[[FieldAr
         per_iteration = setup.rows * setup.outputs * (2 * degree - 1)  # z_1 … z_r, and r - 1 products of them
         ch.recv(MASTER, Ready)
         with ch.patience(setup.timeout_seconds / 2), ch.phase("offline"):
-            doubles = double_sharings(party, per_iteration * setup.iterations)
+            doubles = double_sharings(party, per_iteration * (setup.iterations - setup.first_iteration))
         ch.send(MASTER, Ready())
     elif setup.protocol != "bgw":
         raise ProtocolError(f"GroupSetup.protocol must be bgw or bh08, got {setup.protocol}")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml import objective
+from fedmpi.codedml.descent import State
+from fedmpi.codedml.faults import parse_faults
+from fedmpi.codedml.keeping import Keeper
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.service import views_folder
+from fedmpi.codedml.service import own_options, views_folder
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
 from fedmpi.codedml.transform import row_chunks
 from fedmpi.data import Dataset, load
@@ -29,29 +32,55 @@ def run(ch: Channel, argv: list[str]) -> None:
     startup_seconds = process_age_seconds()
     params, options = parse(Params, argv, "fedmpi run codedml --", DESCRIPTION)
     ch.timeout_seconds = options.timeout
-    if options.record_views and views_folder(argv) is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
+    check_options(params, options, argv, ch.size)
     numbers = layout(params, ch.size - 1)
     data = load_data(params, options)
     if options.dry_run:
         print("\n".join([heading(params, numbers, data), *plan(params, numbers, data)]))
         return
-    start = time.perf_counter()
+    begun = time.perf_counter()
     problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
-    quantize_seconds = time.perf_counter() - start
-    folder = RunFolder(options.out, f"codedml-{params.method}", to_toml(params, options))
+    quantize_seconds = time.perf_counter() - begun
+    resumed = options.resume is not None
+    folder = RunFolder(
+        options.resume or options.out, f"codedml-{params.method}", to_toml(params, options), resumed=resumed
+    )
     progress = Progress(folder, params.iterations, quiet=options.quiet or options.json)
     progress.say(heading(params, numbers, data))
     if params.insecure_repeatable_masks:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
+    keeper, start = Keeper(ch, folder, params, options, problem), None
+    if resumed:
+        start, learning_rate, refused = keeper.load()
+        problem = replace(problem, learning_rate=learning_rate)
+        progress.say("\n".join([*refused, f"going on after iteration {start.iteration}"]))
     session = Session(ch, params, options, data, problem, progress)
-    outcome = session.train()
-    summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
+    with keeper.saving():
+        outcome = session.train(start, keeper)
+        summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
+    summary["resumed_from"] = start.iteration if start else None
+    ch.on_pause = lambda: None  # nothing is left to be saved
     coefficients, intercepts = problem.transform.original_units(outcome.W)
     classes = np.array(data.classes, dtype=str)
     folder.write_arrays("model.npz", coefficients=coefficients, intercepts=intercepts, classes=classes)
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+
+
+def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
+    """Refuse combinations of options before any work is done."""
+    if options.record_views and views_folder(argv) is None:
+        raise UsageError("--record-views must stand on the command line, together with --out")
+    if options.inject != own_options(argv).inject:
+        raise UsageError("--inject must stand on the command line, where every rank sees it")
+    faults = parse_faults(options.inject)
+    if faults and params.method != "coded":
+        raise UsageError(f"--inject must be used with --method coded, got {params.method}")
+    for fault in faults:
+        if fault.rank is not None and fault.rank >= ranks:
+            raise UsageError(f"--inject must name ranks from 1 to {ranks - 1}, got {fault.rank}")
+    if params.method == "plain" and (options.resume or options.checkpoint_every):
+        raise UsageError("--resume and --checkpoint-every must be used with a private method, got --method plain")
 
 
 def load_data(params: Params, options: RunOptions) -> Dataset:
@@ -86,11 +115,11 @@ class Session:
         """Transformed test rows; not quantized, as a user's rows would not be."""
         return self.problem.transform.apply(self.data.X_test)
 
-    def train(self) -> Outcome:
+    def train(self, start: State | None, keeper: Keeper) -> Outcome:
         """Train on the workers, or with --method plain on the master."""
         if self.params.method == "plain":
             return train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)
-        return train(self.ch, self.params, self.problem, self.options.seed, self.watch)
+        return train(self.ch, self.params, self.problem, self.options.seed, self.watch, start, keeper.advance)
 
     def watch(self, iteration: int, W: NDArray[np.float64]) -> None:
         """Evaluate the weights of the start of an iteration, while the workers compute on them."""
@@ -136,9 +165,7 @@ class Session:
         summary |= costs(self.ch, "worker", list(outcome.reports.values()), ("communicate", "wait"))
         total = quantize_seconds + outcome.total_seconds
         summary["seconds"] |= {"startup": startup_seconds, "quantize": quantize_seconds, "total": total}
-        if params.method != "plain":
-            missing = [rank for rank in range(1, self.ch.size) if rank not in outcome.reports]
-            summary["failures"] = [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
+        summary["failures"] = outcome.failures
         summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
         summary["params"] = resolved(params, problem) | numbers
         summary["dataset"] = {
@@ -151,7 +178,7 @@ class Session:
         if outcome.headroom_bits is not None:
             summary["metrics"]["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
-            plain = train_in_the_clear(params, problem, self.data.X_train)
+            plain = train_in_the_clear(params, problem, self.data.X_train, lambda it, W: self.ch.on_pause())
             summary["metrics"]["plain"] = self.evaluate(plain.W, quantized=False)
             summary["seconds"]["plain"] = plain.total_seconds
         return summary
@@ -224,7 +251,11 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     metrics, seconds = summary["metrics"], summary["seconds"]
     score = "test_r2" if summary["params"]["model"] == "linear" else "test_accuracy"
     name = "test R²" if score == "test_r2" else "test accuracy"
-    lines = [f"{summary['method']:<6} {name} {metrics[score]:.4f}   {seconds['total']:.2f} s"]
+    lines = []
+    for failure in summary["failures"]:
+        when = "" if failure["iteration"] is None else f"iteration {failure['iteration']}: "
+        lines.append(f"{when}worker (rank {failure['rank']}) {failure['reason']}")
+    lines += [f"{summary['method']:<6} {name} {metrics[score]:.4f}   {seconds['total']:.2f} s"]
     if "plain" in metrics:
         lines.append(f"plain  {name} {metrics['plain'][score]:.4f}   {seconds['plain']:.2f} s (not private)")
     if "headroom_bits" in metrics:

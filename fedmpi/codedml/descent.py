@@ -1,6 +1,7 @@
 """The iteration that all private methods share: quantize, let the workers compute, update in the reals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,17 @@ _EXACT = 2.0**53
 """Integers below this are exact in float64."""
 
 
+@dataclass(frozen=True, eq=False)
+class State:
+    """What a training goes on from."""
+
+    iteration: int
+    """Iterations that are done."""
+    W: NDArray[np.float64]
+    """Weights, shape (d, C)."""
+    headroom_bits: float = float("inf")
+
+
 def descend(
     ch: Channel,
     params: "Params",
@@ -31,6 +43,8 @@ def descend(
     blocks: list[slice],
     block_gradients: Callable[[int, FieldArray, NDArray[np.float64]], FieldArray],
     observe: Callable[[int, NDArray[np.float64]], None],
+    start: State | None,
+    advance: Callable[[State], None],
 ) -> Training:
     """Algorithm 1, lines 4–6 and 14–18, with workers that have their data.
 
@@ -47,6 +61,10 @@ def descend(
         (iteration, W̄ of shape (d, r, C) in F_p, W) → X̄_kᵀ s̄(X̄_k, W̄) of every block k, shape (blocks, d, C).
     observe : callable
         Called with (iterations, W) at the end.
+    start : State or None
+        Go on from here, or begin with W = 0.
+    advance : callable
+        Called with the state after every iteration.
 
     Raises
     ------
@@ -54,13 +72,16 @@ def descend(
         If a value would not fit in F_p, or the weights diverge; the workers stay ready for another training.
     """
     try:
-        W, headroom_bits = _iterate(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients)
+        state = start or State(0, np.zeros((X_bar.shape[1], Y.shape[1])))  # line 4
+        states = _iterate(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, state)
+        for state in states:
+            advance(state)
     except UsageError:
         stop(ch)
         raise
     with ch.phase("evaluate"):
-        observe(params.iterations, W)
-    return Training(W, headroom_bits, stop(ch))
+        observe(params.iterations, state.W)
+    return Training(state.W, state.headroom_bits, stop(ch))
 
 
 def _iterate(
@@ -72,23 +93,23 @@ def _iterate(
     noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
     blocks: list[slice],
     block_gradients: Callable[[int, FieldArray, NDArray[np.float64]], FieldArray],
-) -> tuple[NDArray[np.float64], float]:
-    (m, d), outputs = X_bar.shape, Y.shape[1]
+    start: State,
+) -> Iterator[State]:
+    m, W = len(X_bar), start.W
     with ch.phase("prepare"):
         headroom = Headroom(X_bar, blocks, params.coefficients, params.field.p)
         XtY = target_correlation(X_bar, Y) * 2.0**-params.data_bits
-    W = np.zeros((d, outputs))  # line 4
-    for it in range(params.iterations):
+    for it in range(start.iteration, params.iterations):
         with ch.phase("prepare"):  # line 6
             largest = np.abs(W).max() * 2.0**params.weight_bits
             if not largest < _EXACT:
                 raise UsageError(f"the weights must converge, got {largest:g} in iteration {it}: lower --learning-rate")
-            W_bar = quantize_stochastic(W, params.weight_bits, noise(it, (params.degree, d, outputs)))
+            W_bar = quantize_stochastic(W, params.weight_bits, noise(it, (params.degree, *W.shape)))
             headroom.check(W_bar, it)
         decoded = block_gradients(it, params.field.array(W_bar.transpose(1, 0, 2)), W)
         with ch.phase("decode"):  # lines 14–16
             total = params.field.to_signed(decoded).sum(axis=0)  # the sum over the blocks may not fit in F_p
             gradient = dequantize(total, params.gradient_bits) - XtY
             with np.errstate(over="ignore"):  # seen in the next iteration
-                W -= learning_rate / (1 + params.decay * it) / m * gradient
-    return W, headroom.bits
+                W = W - learning_rate / (1 + params.decay * it) / m * gradient
+        yield State(it + 1, W, min(headroom.bits, start.headroom_bits))

@@ -60,6 +60,10 @@ class Params:
     """Subtract each feature's mean first."""
     bias: bool = True
     """Add a column of ones."""
+    byzantine: Annotated[int, tyro.conf.arg(aliases=["-A"])] = 0
+    """A: catch up to so many lying workers, N ≥ R + 2A. bgw, bh08: where a group has members to spare."""
+    spares: int = 0
+    """Workers that may die or be slow, if K or T is chosen here: N ≥ R + 2A + spares."""
     insecure_repeatable_masks: bool = False
     """Masks from --seed instead of the operating system. For tests: whoever knows the seed sees the data."""
 
@@ -72,6 +76,8 @@ class Params:
             "coefficient_bits": 0,
             "iterations": 1,
             "decay": 0,
+            "byzantine": 0,
+            "spares": 0,
         }
         for name, least in minima.items():
             value = getattr(self, name)
@@ -81,6 +87,8 @@ class Params:
             raise UsageError("--case must not be given together with -K or -T")
         if self.method in ("bgw", "bh08") and not self.parallelization is self.case is None:
             raise UsageError(f"-K and --case must not be given with --method {self.method}, which takes -T and -G")
+        if self.method != "coded" and self.spares:
+            raise UsageError(f"--spares must not be given with --method {self.method}, which needs every worker")
         if self.model == "linear" and self.degree != 1:
             raise UsageError(f"--degree must be 1 for a linear model, got {self.degree}")
         if self.scale != "max":
@@ -121,20 +129,34 @@ class Params:
             If N workers can't reach the recovery threshold; the message shows the arithmetic.
         """
         f = 2 * self.degree + 1
-        total = (workers - 1) // f + 1
+        reserve = 2 * self.byzantine + self.spares
+        usable = workers - reserve
+        total = (usable - 1) // f + 1
         K, T = self.parallelization, self.privacy
         if K is None and T is None:
             if total < 2:
                 raise UsageError(
-                    f"the number of workers N must be at least {f}·(K+T-1)+1 = {f + 1} for K = T = 1 "
-                    f"and degree r={self.degree}, got N={workers} (start {f + 2} ranks or more)"
+                    f"the number of workers N must be at least {f}·(K+T-1)+1{self._reserve} = {f + 1 + reserve} "
+                    f"for K = T = 1 and degree r={self.degree}, got N={workers} (start {f + 2 + reserve} ranks or more)"
                 )
-            T = 1 if self.case == 1 else max(1, (workers - 3) // (2 * f))
+            T = 1 if self.case == 1 else max(1, (usable - 3) // (2 * f))
         if T is None:
             T = max(1, total - (K or 0))
         if K is None:
             K = max(1, total - T)
-        return LagrangeCode(self.field, K, T, workers, f)
+        code = LagrangeCode(self.field, K, T, workers, f)
+        if workers < code.recovery_threshold + reserve:
+            raise UsageError(
+                f"the number of workers N must be at least R{self._reserve} = {code.recovery_threshold + reserve}, "
+                f"got N={workers}"
+            )
+        return code
+
+    @property
+    def _reserve(self) -> str:
+        """What N needs beyond R, for messages."""
+        texts = {f" + 2A (A={self.byzantine})": self.byzantine, f" + {self.spares} spares": self.spares}
+        return "".join(text for text, count in texts.items() if count)
 
     def groups(self, workers: int) -> tuple[int, list[range]]:
         """The threshold T and the ranks of each group for --method bgw and bh08.
@@ -154,6 +176,11 @@ class Params:
         if workers < G * size:
             raise UsageError(
                 f"the number of workers N must be at least G·(2T+1) = {G}·(2·{T}+1) = {G * size}, got N={workers}"
+            )
+        if self.byzantine > T:
+            raise UsageError(
+                f"--byzantine must be at most T={T} with --method {self.method}: a group of {size} does not notice "
+                f"more liars, got {self.byzantine}"
             )
         starts = [1 + g * size for g in range(G)]
         return T, [range(a, b) for a, b in zip(starts, [*starts[1:], workers + 1], strict=True)]

@@ -4,20 +4,22 @@ Letters: X̄ (m, d) quantized data, W̄ (d, r, C) quantized weights, K blocks, T
 threshold, r degree of the polynomial, C outputs (1, or one per class). A suffix `_tilde` means coded.
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.codedml.faults import NO_FAULTS, Faults
 from fedmpi.core import FieldArray, LagrangeCode, PrimeField
-from fedmpi.errors import PeerFailed, ProtocolError
+from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import Report, report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
+    from fedmpi.codedml.descent import State
     from fedmpi.codedml.params import Params
     from fedmpi.core.quantize import Reals
 
@@ -76,6 +78,10 @@ class Training:
     """Weights, shape (d, C)."""
     headroom_bits: float
     reports: dict[int, Report]
+    departures: dict[int, int] = dataclass_field(default_factory=dict)
+    """Worker → the iteration in which the training went on without it."""
+    liars: dict[int, int] = dataclass_field(default_factory=dict)
+    """Member of a group → the first iteration in which its share had to be corrected."""
 
 
 def master(
@@ -87,8 +93,12 @@ def master(
     noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
     uniform: Callable[[tuple[int, ...]], FieldArray],
     observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
+    start: "State | None" = None,
+    advance: Callable[["State"], None] = lambda state: None,
 ) -> Training:
     """Algorithm 1, lines 1–8 and 12–18.
+
+    Workers may be slow, die or lie: the training needs R of them, and for A = --byzantine liars R + A to R + 2A.
 
     Parameters
     ----------
@@ -104,8 +114,18 @@ def master(
         shape → secret uniform elements of F_p.
     observe : callable
         Called with (iteration, W) while the workers compute on W.
+    start : State, optional
+        Go on from here.
+    advance : callable
+        Called with the state after every iteration.
+
+    Raises
+    ------
+    TooFewWorkers
+        If so many workers have departed that the training can't go on.
     """
     from fedmpi.codedml.descent import descend
+    from fedmpi.codedml.survival import Answers, Pacing
 
     field, code = params.field, params.code(ch.size - 1)
     workers = range(1, ch.size)
@@ -113,6 +133,8 @@ def master(
     blocks = row_blocks(m, code.parallelization)
     # On a channel that trains several times, answers may come after their training: they must not count in the next.
     training = ch.meter.messages_sent["Setup"]
+    ch.tolerated = workers
+    pacing, collected = Pacing(ch), Answers(ch, code, params.byzantine, uniform)
     with ch.phase("encode"):  # lines 2–3
         coefficients = field.array(np.array(params.coefficients, object))
         shape = (blocks[0].stop, d, outputs)
@@ -126,40 +148,38 @@ def master(
             shares.flags.writeable = False  # lets the channel send them without a copy
         with ch.phase("communicate"):  # line 8
             for worker in workers:
-                ch.send(worker, CodedWeights(training, it, shares[worker - 1]))
+                pacing.send(worker, it, CodedWeights(training, it, shares[worker - 1]))
         with ch.phase("evaluate"):
             observe(it, W)
-        with ch.phase("wait"):  # line 12: from the fastest workers
-            answers = ch.gather_first(
-                code.recovery_threshold,
+
+        def receive(count: int, more_than: Mapping[int, CodedGradient]) -> dict[int, CodedGradient]:
+            return ch.gather_first(
+                count,
                 workers,
                 CodedGradient,
                 shapes={"gradient": (d, outputs)},
+                more_than=more_than,
+                heard=pacing.heard,
                 training=training,
                 iteration=it,
             )
-        with ch.phase("decode"):  # line 13
-            return code.decode({rank - 1: elements(field, a.gradient, rank) for rank, a in answers.items()})
 
-    return descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe)
+        with ch.phase("wait"):  # line 12: from the fastest workers
+            answers = collected.gather(it, receive, "gradient")
+        with ch.phase("decode"):  # line 13
+            return code.decode(answers)
+
+    trained = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe, start, advance)
+    return replace(trained, departures=collected.departures)
 
 
 def stop(ch: Channel) -> dict[int, Report]:
     """Line 18: end the training, and return what the workers report; the model does not wait for one that hangs."""
     workers = range(1, ch.size)
-    reports = {}
     with ch.phase("close"):
         for worker in workers:
             ch.send(worker, Stop())
-        end = time.monotonic() + min(REPORT_SECONDS, ch.timeout_seconds)
-        for worker in workers:
-            try:
-                with ch.patience(max(end - time.monotonic(), 0.01)):
-                    reports[worker] = ch.recv(worker, Report)
-            except PeerFailed:
-                if ch.failure is not None:
-                    raise
-    return reports
+        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), workers, Report)
 
 
 def row_blocks(rows: int, parallelization: int) -> list[slice]:
@@ -196,7 +216,7 @@ def distribute(
                 ch.send(worker, CodedData(shares[worker - 1]))
 
 
-def worker(ch: Channel, setup: Setup) -> None:
+def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS) -> None:
     """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest weights."""
     field = PrimeField(setup.prime)
     set_patience(ch, setup.timeout_seconds)
@@ -211,7 +231,9 @@ def worker(ch: Channel, setup: Setup) -> None:
             break
         with ch.phase("compute"):
             gradient = field.gradient(X, elements(field, weights.W_tilde, MASTER), coefficients)
-        ch.send(MASTER, CodedGradient(setup.training, weights.iteration, gradient))
+        answer = faults.strike(field, weights.iteration, gradient)
+        if answer is not None:
+            ch.send(MASTER, CodedGradient(setup.training, weights.iteration, answer))
     ch.send(MASTER, report(ch))
 
 

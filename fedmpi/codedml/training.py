@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.baseline import mpc_master
+from fedmpi.codedml.descent import State
 from fedmpi.codedml.objective import largest_eigenvalue
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_plain
-from fedmpi.codedml.protocol import master
+from fedmpi.codedml.protocol import Training, master
 from fedmpi.codedml.transform import Transform
 from fedmpi.core import FieldArray
 from fedmpi.core.quantize import Reals
@@ -100,11 +101,21 @@ class Outcome:
     total_seconds: float
     headroom_bits: float | None = None
     reports: dict[int, Report] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """Of each worker that failed: its rank, in which iteration, and how."""
 
 
-def train(ch: Channel, params: Params, problem: Problem, seed: int, observe: Observe = ignore) -> Outcome:
-    """Train privately on the workers of a channel."""
-    start, apart = time.perf_counter(), _apart(ch)
+def train(
+    ch: Channel,
+    params: Params,
+    problem: Problem,
+    seed: int,
+    observe: Observe = ignore,
+    start: State | None = None,
+    advance: Callable[[State], None] = lambda state: None,
+) -> Outcome:
+    """Train privately on the workers of a channel, from the beginning or from a state of an earlier run."""
+    begun, apart = time.perf_counter(), _apart(ch)
     role = master if params.method == "coded" else mpc_master
     training = role(
         ch,
@@ -115,9 +126,22 @@ def train(ch: Channel, params: Params, problem: Problem, seed: int, observe: Obs
         rounding_noise(seed),
         masks(params, seed),
         observe,
+        start,
+        advance,
     )
-    total = time.perf_counter() - start - (_apart(ch) - apart)
-    return Outcome(training.W, total, training.headroom_bits, training.reports)
+    total = time.perf_counter() - begun - (_apart(ch) - apart)
+    return Outcome(training.W, total, training.headroom_bits, training.reports, failures(ch, training))
+
+
+def failures(ch: Channel, training: Training) -> list[dict[str, Any]]:
+    """What went wrong with workers, in the order of ranks, for result.json."""
+    found = {rank: {"iteration": it, "reason": "sent a wrong share"} for rank, it in training.liars.items()}
+    for rank in range(1, ch.size):
+        if rank in ch.departed:
+            found[rank] = {"iteration": training.departures.get(rank), "reason": ch.departed[rank].reason}
+        elif rank not in training.reports:
+            found[rank] = {"iteration": None, "reason": "sent no report at the end"}
+    return [{"rank": rank, **found[rank]} for rank in sorted(found)]
 
 
 def _apart(ch: Channel) -> float:

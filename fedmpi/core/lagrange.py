@@ -1,9 +1,9 @@
 """Lagrange coded computing [Yu et al. 2019; So et al. 2021, section III-B and III-D]."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmpi.core.field import FieldArray, PrimeField
 from fedmpi.errors import UsageError
@@ -21,24 +21,36 @@ def lagrange_basis(field: PrimeField, nodes: Sequence[int], points: Sequence[int
         Row i recombines the values of a polynomial at the nodes into its value at points[i]:
         Π_{k≠j} (x_i - t_k) / (t_j - t_k) [So et al. 2021, eqs. (9), (21)].
     """
-    p = field.p
-    if len(set(nodes)) != len(nodes):
+    p = np.uint64(field.p)
+    weights = barycentric_weights(field, nodes).astype(np.uint64)
+    factors = _differences(field, points, nodes)
+    # Products before each node and, from the other end, behind it: x_i may be t_j, so nothing is divided.
+    both = np.stack([factors, factors[::-1]], axis=1)
+    products = np.ones_like(both)
+    for k in range(1, len(nodes)):
+        np.multiply(products[k - 1], both[k - 1], out=products[k])
+        products[k] %= p
+    others = products[:, 0] * products[::-1, 1] % p
+    return np.ascontiguousarray((others * weights[:, None] % p).T.astype(np.uint32))
+
+
+def barycentric_weights(field: PrimeField, nodes: Sequence[int]) -> FieldArray:
+    """1 / Π_{k≠j} (t_j - t_k) for each node t_j, shape (len(nodes),). Raises ValueError unless the nodes differ."""
+    if len({node % field.p for node in nodes}) != len(nodes):
         raise ValueError("interpolation nodes must be distinct")
-    scales = [field.inverse(_product((node - other for other in nodes if other != node), p)) for node in nodes]
-    basis = np.empty((len(points), len(nodes)), np.uint32)
-    for i, point in enumerate(points):
-        differences = [point - node for node in nodes]
-        before = list(accumulate(differences, lambda a, b: a * b % p, initial=1))
-        after = list(accumulate(reversed(differences), lambda a, b: a * b % p, initial=1))[::-1]
-        basis[i] = [scale * before[j] * after[j + 1] % p for j, scale in enumerate(scales)]
-    return basis
+    p = np.uint64(field.p)
+    factors = _differences(field, nodes, nodes)
+    np.fill_diagonal(factors, 1)
+    products = np.ones(len(nodes), np.uint64)
+    for row in factors:
+        products = products * row % p
+    return np.array([field.inverse(product) for product in products.tolist()], np.uint32)
 
 
-def _product(values: Iterable[int], p: int) -> int:
-    result = 1
-    for value in values:
-        result = result * value % p
-    return result
+def _differences(field: PrimeField, points: Sequence[int], nodes: Sequence[int]) -> NDArray[np.uint64]:
+    """x_i - t_k mod p, shape (len(nodes), len(points)), in integers that hold a product of two."""
+    x, t = (np.array([value % field.p for value in values], np.uint64) for values in (points, nodes))
+    return (x + (np.uint64(field.p) - t[:, None])) % np.uint64(field.p)
 
 
 class LagrangeCode:

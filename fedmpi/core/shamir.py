@@ -1,12 +1,11 @@
 """Shamir's secret sharing [Shamir 1979], batched over arrays."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from fedmpi.core.field import FieldArray, PrimeField
-from fedmpi.core.lagrange import lagrange_basis
-from fedmpi.errors import UsageError
+from fedmpi.core.lagrange import Uniform, lagrange_basis
+from fedmpi.core.reed_solomon import consistent, correctable, locate_errors
+from fedmpi.errors import DecodingError, UsageError
 
 
 class Shamir:
@@ -38,7 +37,7 @@ class Shamir:
             np.uint32,
         )
 
-    def share(self, secret: FieldArray, uniform: Callable[[tuple[int, ...]], FieldArray]) -> FieldArray:
+    def share(self, secret: FieldArray, uniform: Uniform) -> FieldArray:
         """Shares of an array of secrets, shape s → (n, *s) [So et al. 2021, appendix D].
 
         `uniform` gives the T coefficients of each polynomial; every call must return fresh uniform elements.
@@ -59,3 +58,40 @@ class Shamir:
         vector = self.recombination_vector(parties, degree)
         secrets: FieldArray = self.field.matmul(vector, [shares[i] for i in parties[: degree + 1]])[0]
         return secrets
+
+    def reconstruct_checked(
+        self, shares: dict[int, FieldArray], degree: int, max_errors: int, uniform: Uniform
+    ) -> tuple[FieldArray, set[int]]:
+        """The secrets from more shares than needed, of which up to `max_errors` may be wrong, and which those are.
+
+        Parameters
+        ----------
+        shares : dict
+            Party (0 ≤ i < n) → its share, arrays of one shape. All of them are used.
+        degree : int
+            Of the sharing: T, or 2T after a product.
+        max_errors : int
+            e. With degree + 1 + 2e shares or more all wrong ones are corrected; with fewer, as many as can be so
+            that e are noticed; with fewer than degree + 1 + e, not even that.
+        uniform : callable
+            shape → secret uniform elements of F_p. Asked only when something is wrong.
+
+        Raises
+        ------
+        DecodingError
+            If some shares are wrong, but it can't be told which.
+        ValueError
+            If there are fewer than degree + 1 shares.
+        """
+        parties = sorted(shares)
+        points, values = [self.points[i] for i in parties], [shares[i] for i in parties]
+        if len(parties) <= degree or consistent(self.field, points, values, degree):
+            return self.reconstruct(shares, degree), set()
+        limit = correctable(len(parties), degree, max_errors)
+        if limit == 0:
+            raise DecodingError(
+                f"all of {len(parties)} shares must lie on one polynomial of degree {degree}, got others: "
+                f"too few shares to tell which are wrong"
+            )
+        wrong = {parties[k] for k in locate_errors(self.field, points, values, degree, limit, uniform)}
+        return self.reconstruct({i: shares[i] for i in parties if i not in wrong}, degree), wrong

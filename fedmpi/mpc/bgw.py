@@ -28,7 +28,8 @@ def reduce_bgw(party: Party, product: FieldArray) -> FieldArray:
 
     Notes
     -----
-    n - 1 messages of 4L bytes from each of 2T + 1 parties: O(n²).
+    n - 1 messages of 4L bytes from each of 2T + 1 parties: O(n²). Wrong subshares are not noticed, whatever
+    `Party.byzantine`: the shares' shares have nothing in common that could be checked.
     """
     ch, degree = party.ch, 2 * party.threshold
     dealers = party.first(degree + 1)

@@ -3,12 +3,16 @@
 [Beerliová-Trubíniová and Hirt 2008; Damgård and Nielsen 2007; So et al. 2021, appendix D]
 """
 
+from collections.abc import Mapping
+from hashlib import sha256
+
 import numpy as np
 
 from fedmpi.core import FieldArray
 from fedmpi.core.hyperinvertible import hyperinvertible
+from fedmpi.errors import ProtocolError
 from fedmpi.mpc.party import Party
-from fedmpi.net import Message, UInt32
+from fedmpi.net import Message, UInt8, UInt32
 
 
 class DoubleShare(Message, tag=22):
@@ -28,6 +32,12 @@ class Opened(Message, tag=24):
     """King → party: x - ρ of the king's block."""
 
     values: UInt32
+
+
+class OpenedDigests(Message, tag=25):
+    """Party → party, where liars are to be caught: SHA-256 of each block that was opened, shape (kings, 32)."""
+
+    digests: UInt8
 
 
 class DoubleSharings:
@@ -53,7 +63,7 @@ def double_sharings(party: Party, count: int) -> DoubleSharings:
     """Make `count` double sharings, without a trusted dealer (offline).
 
     Every party deals B = ⌈count / (n - T)⌉ random values at both degrees. A hyper-invertible matrix turns the n
-    sharings, of which T dealers know their own, into n - T that nobody knows.
+    sharings, of which T dealers know their own, into n - T that nobody knows. A wrong dealing is not noticed.
     """
     ch, n = party.ch, len(party.ranks)
     good = n - party.threshold
@@ -93,9 +103,17 @@ def reduce_bh08(party: Party, product: FieldArray, doubles: DoubleSharings) -> F
     -------
     FieldArray, shape (L,)
 
+    Raises
+    ------
+    DecodingError
+        If liars are to be caught, and somebody lied to this king who can't be named: see `Party`.
+    ProtocolError
+        If liars are to be caught, and a king opened different values to different parties.
+
     Notes
     -----
-    A party sends at most 4L·(n-1)/n bytes to the kings, and as many as a king: below 8 bytes per value.
+    A party sends at most 4L·(n-1)/n bytes to the kings, and as many as a king: below 8 bytes per value. Where liars
+    are to be caught all n parties do, and each sends 32 bytes for each king to each other.
     """
     ch, degree, field = party.ch, 2 * party.threshold, party.field
     low, high = doubles.take(len(product))
@@ -103,7 +121,7 @@ def reduce_bh08(party: Party, product: FieldArray, doubles: DoubleSharings) -> F
     masked.flags.writeable = False
     edges = [len(product) * k // len(party.ranks) for k in range(len(party.ranks) + 1)]
     blocks = {rank: slice(a, b) for rank, a, b in zip(party.ranks, edges, edges[1:], strict=False) if a < b}
-    senders = party.first(degree + 1)
+    senders = party.openers(degree)
     if ch.rank in senders:
         for king, block in blocks.items():
             if king != ch.rank:
@@ -117,7 +135,7 @@ def reduce_bh08(party: Party, product: FieldArray, doubles: DoubleSharings) -> F
         shares = {rank: party.checked(message.values, rank) for rank, message in answers.items()}
         if ch.rank in senders:
             shares[ch.rank] = masked[block]
-        values = party.recombine(shares, degree)
+        values = party.corrected(shares, degree, "share of x - ρ")
         values.flags.writeable = False
         opened[block] = values
         for rank in party.others:
@@ -126,4 +144,34 @@ def reduce_bh08(party: Party, product: FieldArray, doubles: DoubleSharings) -> F
         if king != ch.rank:
             message = ch.recv(king, Opened, shapes={"values": (block.stop - block.start,)})
             opened[block] = party.checked(message.values, king)
+    if party.byzantine and blocks:
+        compare_opened(party, {king: opened[block] for king, block in blocks.items()})
     return field.add(low, opened)
+
+
+def compare_opened(party: Party, opened: Mapping[int, FieldArray]) -> None:
+    """Everybody tells everybody what it got from each king, as digests.
+
+    Parameters
+    ----------
+    opened : mapping
+        King → its block.
+
+    Raises
+    ------
+    ProtocolError
+        If others say that they got other values from a king. It names the king and them: it lied, or they do.
+    """
+    digests = np.array([np.frombuffer(sha256(block.tobytes()).digest(), np.uint8) for block in opened.values()])
+    digests.flags.writeable = False
+    for rank in party.others:
+        party.ch.send(rank, OpenedDigests(digests))
+    received = party.ch.gather(party.others, OpenedDigests, shapes={"digests": digests.shape})
+    differing = []
+    for k, king in enumerate(opened):
+        if ranks := [rank for rank in party.others if (received[rank].digests[k] != digests[k]).any()]:
+            differing.append(
+                f"king (rank {king}) must open the same values to all parties, got others at ranks {ranks}"
+            )
+    if differing:
+        raise ProtocolError("; ".join(differing))

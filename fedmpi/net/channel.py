@@ -1,24 +1,28 @@
 """The channel a role speaks through: typed, metered, every wait with a deadline."""
 
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
+from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError, TooFewWorkers
 from fedmpi.net.message import Header, Message, Shape, decode, encode
+from fedmpi.net.transport import Frame, Meter, Transport
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 NO_SHAPES: Mapping[str, Shape] = {}
 NO_MATCH: Mapping[str, bool | int | str] = {}
+NO_ANSWERS: Mapping[int, Any] = {}
+
+CLOSE_SECONDS = 10.0
+"""How long rank 0 waits at the end for ranks whose failure is tolerated."""
 
 
 class Notice(Message, tag=127):
@@ -29,67 +33,13 @@ class Notice(Message, tag=127):
 
 
 class Closing(Message, tag=126):
-    """Any rank → rank 0: all my sends have arrived. Rank 0 → all: everybody's have."""
+    """Any rank → rank 0: all my sends have arrived. Rank 0 → all: everybody's have, and whether nobody departed."""
+
+    complete: bool
 
 
-class Frame(Protocol):
-    """A message of which the header is here and the arrays may still be on the way."""
-
-    source: int
-    header: memoryview
-
-    def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
-        """Start to fill the arrays. Raises ProtocolError where the payload is not of their size."""
-
-    def done(self) -> bool:
-        """Whether the arrays are filled."""
-        ...
-
-
-class Transport(Protocol):
-    """Carries frames. Implemented by `fedmpi.net.local` and `fedmpi.net.mpi`."""
-
-    rank: int
-    size: int
-    library: str
-    """What carries the frames, for result.json."""
-
-    def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
-        """Send without blocking; the arrays are the transport's own or never change."""
-
-    def poll(self, tag: int, sources: Collection[int]) -> Frame | None:
-        """The next frame with this tag from one of the sources, if one has arrived."""
-        ...
-
-    def outstanding_bytes(self) -> int:
-        """Bytes that were posted and that no receiver or network has taken over yet."""
-        ...
-
-    def discard(self) -> int | None:
-        """Drop what arrived next: the number of messages dropped (0 for a part of one), None if there is nothing."""
-        ...
-
-    def pause(self, waited_seconds: float) -> None:
-        """Let others run while there is nothing to do."""
-
-
-@dataclass
-class Meter:
-    """What one rank did: seconds per phase, messages and bytes per type."""
-
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    bytes_sent: Counter[str] = field(default_factory=Counter)
-    bytes_received: Counter[str] = field(default_factory=Counter)
-    messages_sent: Counter[str] = field(default_factory=Counter)
-    messages_received: Counter[str] = field(default_factory=Counter)
-    late: int = 0
-    """Messages that came too late to be of use, or a second time."""
-    cpu_start: float = field(default_factory=time.thread_time)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU time of this role's thread so far."""
-        return time.thread_time() - self.cpu_start
+class Excused(Message, tag=124):
+    """Rank 0 → a rank that failed: the job goes on without you."""
 
 
 @dataclass(eq=False)
@@ -134,18 +84,28 @@ class Channel:
         self.role_of = role_of
         self.record_views = record_views
         self.meter = Meter()
+        self.tolerated: Collection[int] = ()
+        """Ranks whose failure does not end this rank's waits, unless for a message of theirs."""
+        self.departed: dict[int, PeerFailed] = {}
+        """Tolerated ranks that failed, died, broke the protocol or fell silent, in that order of time, and how."""
+        self._gone: set[int] = set()  # departed, and not there to hear anything any more
+        self.on_pause: Callable[[], None] = lambda: None
+        """Called again and again while this rank waits; what it raises ends the wait."""
         self._views: list[tuple[int, Message]] = []
         self._under_way: list[_UnderWay] = []
         self._gathers = 0
         self.failure: PeerFailed | None = None
-        """What another rank said when it failed, if one did."""
-        self._phases: list[str] = []
-        self._phase_start = 0.0
+        """Of the ranks that are not tolerated the first that failed, if one did."""
 
     # -- sending ----------------------------------------------------------------------------------------------
 
     def send(self, dest: int, message: Message) -> None:
-        """Send without blocking. Arrays may change afterwards: they are copied, unless they are marked read-only."""
+        """Send without blocking; to a rank that is dead or has failed nothing is sent.
+
+        Arrays may change afterwards: they are copied, unless they are marked read-only.
+        """
+        if dest in self._gone:
+            return
         header, arrays = encode(message)
         owned = [array.copy() if array.flags.writeable else array for array in arrays]
         name = type(message).__name__
@@ -154,8 +114,22 @@ class Channel:
         self.transport.post(dest, message.tag, header, owned)
 
     def flush(self, limit_bytes: int = 0) -> None:
-        """Wait until at most `limit_bytes` of what was sent are still on the way: bounds the memory of a sender."""
-        self._wait(lambda: self.transport.outstanding_bytes() <= limit_bytes or None, "room for what was sent", None)
+        """Wait until at most `limit_bytes` of what was sent are still on the way: bounds the memory of a sender.
+
+        A tolerated rank that takes nothing until the deadline has departed.
+        """
+
+        def room() -> bool | None:
+            return self.transport.outstanding_bytes() <= limit_bytes or None
+
+        try:
+            self._wait(room, "room for what was sent", None)
+        except PeerFailed:
+            stuck = [rank for rank in self._present(self.tolerated) if self.transport.outstanding_bytes(rank)]
+            if self.failure is not None or not stuck:
+                raise
+            for rank in stuck:
+                self.depart(self._peer_failed(rank, f"took no message for {self.timeout_seconds:g} s"))
 
     # -- receiving --------------------------------------------------------------------------------------------
 
@@ -238,43 +212,124 @@ class Channel:
         cls: type[M],
         *,
         shapes: Mapping[str, Shape] = NO_SHAPES,
+        more_than: Mapping[int, M] = NO_ANSWERS,
+        heard: Callable[[int, Mapping[str, Any]], None] = lambda source, scalars: None,
         **match: bool | int | str,
     ) -> dict[int, M]:
         """The first `count` messages whose fields equal `match`, each from another source.
 
         Others (late answers to an earlier request, second answers) are dropped and counted in `meter.late`.
-        """
-        answers: dict[int, M] = {}
-        last_arrival = time.monotonic()
-        self._gathers += 1
 
-        def begin() -> None:
-            # A peer that ran ahead may have sent what a later call will ask for: one from each source at a time.
-            waiting = set(sources) - answers.keys() - {entry.frame.source for entry in self._under_way}
-            while waiting and (frame := self.transport.poll(cls.tag, waiting)) is not None:
-                waiting.discard(frame.source)
-                self._under_way.append(_UnderWay(frame, *self._start(frame, cls, shapes, match), self._gathers))
+        Parameters
+        ----------
+        more_than : mapping, optional
+            What an earlier call with the same `match` returned: counted, and returned again.
+        heard : callable, optional
+            Called with the source and the scalars of every message, late ones included.
+
+        Raises
+        ------
+        TooFewWorkers
+            Once so many tolerated sources have departed that `count` messages can't come any more.
+        PeerFailed
+            If a source that is not tolerated failed, or sent nothing until the deadline.
+        """
+        answers: dict[int, M] = dict(more_than)
+        last_arrival = time.monotonic()
+        if not more_than:
+            self._gathers += 1
 
         def complete() -> dict[int, M] | None:
             nonlocal last_arrival
-            begin()
-            while done := [entry for entry in self._under_way if entry.frame.done()]:
+            if self._collect(answers, count, sources, cls, shapes, heard, match):
                 last_arrival = time.monotonic()
-                for entry in done:
-                    self._under_way.remove(entry)
-                    message = self._finish(entry.frame, entry.header, entry.arrays)
-                    wanted = entry.gather == self._gathers and entry.header.matches(match)
-                    if wanted and isinstance(message, cls) and len(answers) < count:
-                        answers[entry.frame.source] = message
-                    else:
-                        self.meter.late += 1
-                begin()  # a good answer may stand behind a stale one
-            return answers if len(answers) >= count else None
+            if len(answers) >= count:
+                return answers
+            if len(answers) + len(set(self._present(sources)) - answers.keys()) < count:
+                raise self._too_few(count, sources, cls)
+            return None
 
         def missing() -> int | None:
-            return next((source for source in sources if source not in answers), None)
+            return next((source for source in self._present(sources) if source not in answers), None)
 
-        return self._wait(complete, cls.__name__, missing, lambda: last_arrival)
+        try:
+            return self._wait(complete, cls.__name__, missing, lambda: last_arrival)
+        except PeerFailed as failed:
+            if self.failure is not None or failed.rank not in self.tolerated:
+                raise
+            for rank in set(self._present(sources)) - answers.keys():
+                self.depart(self._peer_failed(rank, failed.reason))
+            raise self._too_few(count, sources, cls) from None
+
+    def gather_within(
+        self,
+        seconds: float,
+        sources: Collection[int],
+        cls: type[M],
+        *,
+        shapes: Mapping[str, Shape] = NO_SHAPES,
+        **match: bool | int | str,
+    ) -> dict[int, M]:
+        """One message whose fields equal `match` of every source that has not departed and answers in time."""
+        answers: dict[int, M] = {}
+        end = time.monotonic() + seconds
+        self._gathers += 1
+
+        def complete() -> dict[int, M] | None:
+            self._collect(answers, len(sources), sources, cls, shapes, lambda source, scalars: None, match)
+            done = set(self._present(sources)) <= answers.keys() or time.monotonic() > end
+            return answers if done else None
+
+        with self.patience(seconds + self.timeout_seconds):  # `complete` keeps the time
+            return self._wait(complete, cls.__name__, None)
+
+    def _collect(
+        self,
+        answers: dict[int, M],
+        count: int,
+        sources: Collection[int],
+        cls: type[M],
+        shapes: Mapping[str, Shape],
+        heard: Callable[[int, Mapping[str, Any]], None],
+        match: Mapping[str, bool | int | str],
+    ) -> bool:
+        """Take what has arrived; whether something had."""
+        arrived = False
+        while True:
+            # A peer that ran ahead may have sent what a later call will ask for: one from each source at a time.
+            waiting = set(self._present(sources)) - answers.keys() - {entry.frame.source for entry in self._under_way}
+            while waiting and (frame := self.transport.poll(cls.tag, waiting)) is not None:
+                waiting.discard(frame.source)
+                with self._blaming(frame.source):
+                    self._under_way.append(_UnderWay(frame, *self._start(frame, cls, shapes, match), self._gathers))
+            done = []
+            for entry in self._under_way:
+                with self._blaming(entry.frame.source):
+                    if entry.frame.done():
+                        done.append(entry)
+            self._under_way = [e for e in self._under_way if e not in done and e.frame.source not in self.departed]
+            if not done:
+                return arrived
+            arrived = True
+            for entry in done:
+                message = self._finish(entry.frame, entry.header, entry.arrays)
+                heard(entry.frame.source, entry.header.scalars)
+                wanted = entry.gather == self._gathers and entry.header.matches(match)
+                if wanted and isinstance(message, cls) and len(answers) < count:
+                    answers[entry.frame.source] = message
+                else:
+                    self.meter.late += 1
+            # and again: a good answer may stand behind a stale one
+
+    @contextmanager
+    def _blaming(self, source: int) -> Iterator[None]:
+        """Let a tolerated rank that breaks the protocol depart."""
+        try:
+            yield
+        except ProtocolError as error:
+            if source not in self.tolerated:
+                raise
+            self.depart(self._peer_failed(source, f"broke the protocol: {error}"))
 
     def _start(
         self, frame: Frame, cls: type[Message], shapes: Mapping[str, Shape], match: Mapping[str, bool | int | str]
@@ -321,23 +376,70 @@ class Channel:
         what: str,
         peer: int | Callable[[], int | None] | None,
         since: Callable[[], float] | None = None,
-        heed_notices: bool = True,
+        closing: bool = False,
     ) -> R:
         start = time.monotonic()
         while (result := ready()) is None:
-            if heed_notices:
+            self.on_pause()
+            if not closing:  # while closing, nothing that a rank says matters any more
                 if self.failure is not None:  # and what arrived before the notice has been looked at
                     raise self.failure
-                self.failure = self.poll_notice()
+                if isinstance(peer, int) and peer in self.departed:
+                    raise self.departed[peer]
+                self._heed(self.poll_notice())
+            self._heed_deaths(closing)
             now = time.monotonic()
             if now - (since() if since else start) > self.timeout_seconds:
                 rank = peer() if callable(peer) else peer
                 if rank is None:
-                    message = f"waited {self.timeout_seconds:g} s for {what}"
-                    raise PeerFailed(self.rank, self.role_of(self.rank), message)
-                raise PeerFailed(rank, self.role_of(rank), f"sent no {what} for {self.timeout_seconds:g} s")
+                    raise self._peer_failed(self.rank, f"waited {self.timeout_seconds:g} s for {what}")
+                raise self._peer_failed(rank, f"sent no {what} for {self.timeout_seconds:g} s")
             self.transport.pause(now - start)
         return result
+
+    def _heed(self, failed: PeerFailed | None) -> None:
+        if failed is None or failed.rank in self.departed:
+            return
+        if failed.rank in self.tolerated:
+            if self.rank == 0:
+                self.send(failed.rank, Excused())
+            self.depart(failed)
+            self._gone.add(failed.rank)
+        else:
+            self.failure = self.failure or failed
+
+    def _heed_deaths(self, closing: bool) -> None:
+        for rank in self.transport.failed():
+            if rank not in self.departed:
+                # What it said before it died says more.
+                while (said := self.poll_notice()) is not None:
+                    self._heed(said)
+                died = self._peer_failed(rank, "died")
+                if not closing:
+                    self._heed(died)
+                elif rank == 0:
+                    raise died
+                else:
+                    self.depart(died)
+                    self._gone.add(rank)
+
+    def depart(self, failed: PeerFailed) -> None:
+        """Go on without a tolerated rank."""
+        self.departed[failed.rank] = failed
+        self.transport.forget(failed.rank)
+        self._under_way = [entry for entry in self._under_way if entry.frame.source != failed.rank]
+
+    def _present(self, ranks: Collection[int]) -> list[int]:
+        return [rank for rank in ranks if rank not in self.departed]
+
+    def _peer_failed(self, rank: int, reason: str) -> PeerFailed:
+        return PeerFailed(rank, self.role_of(rank), reason)
+
+    def _too_few(self, count: int, sources: Collection[int], cls: type[Message]) -> TooFewWorkers:
+        gone = "; ".join(str(failed) for rank, failed in self.departed.items() if rank in sources)
+        return TooFewWorkers(
+            f"{cls.__name__} must come from {count} of {len(sources)} ranks, got {len(self._present(sources))}: {gone}"
+        )
 
     def poll_notice(self) -> PeerFailed | None:
         """What the next rank said that failed, if one has."""
@@ -359,8 +461,16 @@ class Channel:
             if rank != self.rank:
                 self.send(rank, Notice(code, describe(error)[:1000]))
 
-    def close(self) -> None:
-        """Leave when everybody's messages have arrived; late ones are dropped, so that no sender is left waiting."""
+    def close(self) -> bool:
+        """Leave when everybody's messages have arrived; late ones are dropped, so that no sender is left waiting.
+
+        Rank 0 waits for tolerated ranks no longer than `CLOSE_SECONDS`.
+
+        Returns
+        -------
+        bool
+            Whether all ranks are here: if not, nobody may wait for all, as MPI's own end does.
+        """
 
         def drained(done: Callable[[], R | None]) -> Callable[[], R | None]:
             def ready() -> R | None:
@@ -374,42 +484,42 @@ class Channel:
             return ready
 
         others = set(range(self.size)) - {self.rank}
-        closed: set[int] = set()
+        closed: dict[int, bool] = {}
+
+        def missing() -> set[int]:
+            return (others - self._gone if self.rank == 0 else {0}) - closed.keys()
 
         def all_closing() -> bool | None:
             while (frame := self.transport.poll(Closing.tag, others)) is not None:
-                closed.add(frame.source)
-            return True if closed >= (others if self.rank == 0 else {0}) else None
+                closed[frame.source] = bool(decode(Closing, frame.header, frame.source).scalars["complete"])
+            return None if missing() else True
 
         arrived: Callable[[], bool | None] = lambda: self.transport.outstanding_bytes() == 0 or None  # noqa: E731
         sent = "room for what was sent"
-        self._wait(drained(arrived), sent, None, heed_notices=False)
-        if self.rank != 0:
-            self.send(0, Closing())
-        self._wait(drained(all_closing), "Closing", lambda: next(iter(others - closed), None), heed_notices=False)
-        if self.rank == 0:
-            for rank in others:
-                self.send(rank, Closing())
-        self._wait(arrived, sent, None, heed_notices=False)
+        tolerant = self.rank == 0 and bool(self.tolerated)
+        with self.patience(min(CLOSE_SECONDS, self.timeout_seconds) if tolerant else self.timeout_seconds):
+            try:
+                self._wait(drained(arrived), sent, None, closing=True)
+                if self.rank != 0:
+                    self.send(0, Closing(complete=True))
+                self._wait(drained(all_closing), "Closing", lambda: min(missing()), closing=True)
+            except PeerFailed as failed:
+                if not tolerant or not missing() <= set(self.tolerated):
+                    raise
+                for rank in missing() - self.departed.keys():
+                    self.depart(self._peer_failed(rank, failed.reason))
+            complete = closed.keys() >= others if self.rank == 0 else closed[0]
+            if self.rank == 0:
+                for rank in others:
+                    self.send(rank, Closing(complete))
+            self._wait(arrived, sent, None, closing=True)
+        return complete
 
     # -- measuring --------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> AbstractContextManager[None]:
         """Charge the wall time of a block to a phase; of nested phases the inner one."""
-        self._charge()
-        self._phases.append(name)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._phases.pop()
-
-    def _charge(self) -> None:
-        now = time.perf_counter()
-        if self._phases:
-            self.meter.seconds[self._phases[-1]] += now - self._phase_start
-        self._phase_start = now
+        return self.meter.phase(name)
 
     @contextmanager
     def patience(self, timeout_seconds: float) -> Iterator[None]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
 from fedmpi.net.channel import Channel
+from fedmpi.net.transport import KEPT_TAGS
 
 
 @dataclass(eq=False)
@@ -53,6 +54,7 @@ class LocalTransport:
         self.rank, self.size = rank, len(mailboxes)
         self._mailboxes = mailboxes
         self._own = mailboxes[rank]
+        self._forgotten: set[int] = set()
 
     def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
         """Put a frame into the other thread's mailbox."""
@@ -65,15 +67,25 @@ class LocalTransport:
         """The oldest frame with this tag from one of the sources."""
         with self._own.arrived:
             frames = self._own.frames[tag]
+            if self._forgotten and tag not in KEPT_TAGS:
+                frames = self._own.frames[tag] = deque(f for f in frames if f.source not in self._forgotten)
             for frame in frames:
                 if frame.source in sources:
                     frames.remove(frame)
                     return frame
         return None
 
-    def outstanding_bytes(self) -> int:
+    def outstanding_bytes(self, dest: int | None = None) -> int:
         """Always 0: a mailbox takes over at once."""
         return 0
+
+    def failed(self) -> Collection[int]:
+        """None: a thread that fails says so."""
+        return ()
+
+    def forget(self, rank: int) -> None:
+        """Drop what arrives from a rank, but for `KEPT_TAGS`."""
+        self._forgotten.add(rank)
 
     def discard(self) -> int | None:
         """Nothing to do: mailboxes vanish with the threads."""

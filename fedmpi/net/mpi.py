@@ -1,10 +1,9 @@
 """Ranks as MPI processes. The only importer of mpi4py."""
 
 import os
-import sys
 import time
-from collections import defaultdict, deque
-from collections.abc import Collection, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from traceback import print_exception
 from typing import Any, NoReturn
@@ -13,9 +12,12 @@ import mpi4py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError, UsageError
-from fedmpi.net.channel import Channel, Closing, Notice, describe
+from fedmpi.errors import FedmpiError, ProtocolError
+from fedmpi.net.channel import Channel
+from fedmpi.net.job_folder import write_exit_code, write_pid
+from fedmpi.net.leaving import leave_incomplete, leave_with_error
 from fedmpi.net.message import HEADER_LIMIT
+from fedmpi.net.transport import KEPT_TAGS, Transport
 
 mpi4py.rc.threads = False  # one thread speaks to MPI: no locks
 
@@ -28,11 +30,15 @@ CHUNK_BYTES = 16 << 20
 """Larger arrays travel behind their header in pieces: MPI counts are 32 bits, and a piece that has arrived frees its
 buffer."""
 
+_DEATHS = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
+_UNUSED_TAG = 0
 _PAYLOAD = 128  # MPI tag of the arrays of the message with tag t: _PAYLOAD + t
-_GRACE_SECONDS = 5.0
 _REAP_SENDS = 256
 _SLEEP_SECONDS = 0.002
 _LONGEST_SLEEP_SECONDS = 0.05
+
+SURVIVES_DEATHS = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
+"""Whether the job was started by ``mpirun --with-ft ulfm``: then it outlives ranks that die."""
 
 
 def _pieces(arrays: list[NDArray[Any]]) -> list[NDArray[np.uint8]]:
@@ -75,7 +81,7 @@ class _MpiFrame:
     def done(self) -> bool:
         status = MPI.Status()
         while self._pieces and self._queue[0] is self:
-            message = self._comm.Improbe(self.source, _PAYLOAD + self._tag, status)
+            message = _improbe(self._comm, self.source, _PAYLOAD + self._tag, status)
             if message is None:
                 break
             size = status.Get_count(MPI.BYTE)
@@ -86,10 +92,29 @@ class _MpiFrame:
             self._requests.append(message.Irecv([self._pieces.popleft(), MPI.BYTE]))
             if not self._pieces:
                 self._queue.popleft()
-        return not self._pieces and MPI.Request.Testall(self._requests)
+        try:
+            return not self._pieces and MPI.Request.Testall(self._requests)
+        except MPI.Exception as error:
+            _check_is_death(error)
+            return False  # and never will be: the source departs
 
     def _wrong_size(self, expected: int, got: int) -> ProtocolError:
         return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got {got}")
+
+
+def _check_is_death(error: MPI.Exception) -> None:
+    """Raise the error unless it says that a peer died: then `MpiTransport.failed` says who."""
+    if not SURVIVES_DEATHS or error.Get_error_class() not in _DEATHS:
+        raise error
+
+
+def _improbe(comm: MPI.Comm, source: int, tag: int, status: MPI.Status) -> MPI.Message | None:
+    try:
+        return comm.Improbe(source, tag, status)
+    except MPI.Exception as error:
+        _check_is_death(error)
+        comm.Ack_failed()  # else a receive from any source fails for ever
+    return None if source != MPI.ANY_SOURCE else comm.Improbe(source, tag, status)
 
 
 class MpiTransport:
@@ -100,8 +125,12 @@ class MpiTransport:
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
         self.library = MPI.Get_library_version().split(",")[0].strip("\0 ")
-        self._sends: deque[tuple[list[MPI.Request], list[Any], int]] = deque()
-        self._outstanding = 0
+        self._sends: defaultdict[int, deque[tuple[list[MPI.Request], list[Any], int]]] = defaultdict(deque)
+        self._outstanding: Counter[int] = Counter()
+        self._posted = 0
+        self._forgotten: set[int] = set()
+        self._failed: frozenset[int] = frozenset()
+        self._looked = 0.0
         self._stash: defaultdict[int, deque[_MpiFrame]] = defaultdict(deque)
         self._queues: defaultdict[tuple[int, int], deque[_MpiFrame]] = defaultdict(deque)
 
@@ -110,7 +139,8 @@ class MpiTransport:
 
         Blocking sends of 8 MB from everybody to everybody deadlock.
         """
-        if len(self._sends) >= _REAP_SENDS:
+        self._posted += 1
+        if self._posted % _REAP_SENDS == 0:
             self.outstanding_bytes()
         size = len(header) + sum(array.nbytes for array in arrays)
         if size <= INLINE_BYTES:
@@ -118,19 +148,51 @@ class MpiTransport:
         else:
             buffers = [header, *_pieces(arrays)]
         tags = [tag] + [_PAYLOAD + tag] * (len(buffers) - 1)
-        requests = [self._comm.Isend([buffer, MPI.BYTE], dest, t) for buffer, t in zip(buffers, tags, strict=True)]
-        self._sends.append((requests, buffers, size))
-        self._outstanding += size
+        try:
+            requests = [self._comm.Isend([buffer, MPI.BYTE], dest, t) for buffer, t in zip(buffers, tags, strict=True)]
+        except MPI.Exception as error:
+            _check_is_death(error)
+            return
+        self._sends[dest].append((requests, buffers, size))
+        self._outstanding[dest] += size
 
-    def outstanding_bytes(self) -> int:
-        """Bytes in sends that are not complete."""
-        for _ in range(len(self._sends)):
-            entry = self._sends.popleft()
-            if MPI.Request.Testall(entry[0]):
-                self._outstanding -= entry[2]
-            else:
-                self._sends.append(entry)
-        return self._outstanding
+    def outstanding_bytes(self, dest: int | None = None) -> int:
+        """Bytes in sends (to one rank) that are not complete."""
+        for rank in set(self._sends if dest is None else [dest]) - self._forgotten:
+            sends = self._sends[rank]
+            for _ in range(len(sends)):
+                entry = sends.popleft()
+                try:
+                    complete = MPI.Request.Testall(entry[0])
+                except MPI.Exception as error:
+                    _check_is_death(error)
+                    self.forget(rank)
+                    complete = False
+                if complete:
+                    self._outstanding[rank] -= entry[2]
+                else:
+                    sends.append(entry)
+        return sum(
+            size for rank, size in self._outstanding.items() if dest in (None, rank) and rank not in self._forgotten
+        )
+
+    def failed(self) -> frozenset[int]:
+        """Ranks that MPI has found dead; looked at a few times a second."""
+        if SURVIVES_DEATHS and (now := time.monotonic()) - self._looked > _LONGEST_SLEEP_SECONDS:
+            self._looked = now
+            _improbe(self._comm, MPI.ANY_SOURCE, _UNUSED_TAG, MPI.Status())  # MPI learns of deaths while it is asked
+            group = self._comm.Get_failed()
+            if group.size > len(self._failed):
+                ranks = MPI.Group.Translate_ranks(group, list(range(group.size)), self._comm.group)
+                self._failed = frozenset(int(rank) for rank in ranks)
+            group.Free()
+        return self._failed
+
+    def forget(self, rank: int) -> None:
+        """Drop what arrives from a rank, but for `KEPT_TAGS`; buffers that it may still take from stay here."""
+        self._forgotten.add(rank)
+        for tag in self._stash.keys() - set(KEPT_TAGS):
+            self._stash[tag] = deque(frame for frame in self._stash[tag] if frame.source != rank)
 
     def poll(self, tag: int, sources: Collection[int]) -> _MpiFrame | None:
         """The next frame with this tag from one of the sources; frames from others are kept for later."""
@@ -141,6 +203,8 @@ class MpiTransport:
                 return kept
         source = next(iter(sources)) if len(sources) == 1 else MPI.ANY_SOURCE
         while (taken := self._take(source, tag)) is not None:
+            if taken.source in self._forgotten and tag not in KEPT_TAGS:
+                continue
             if taken.source in sources:
                 return taken
             stash.append(taken)
@@ -148,7 +212,7 @@ class MpiTransport:
 
     def _take(self, source: int, tag: int) -> _MpiFrame | None:
         status = MPI.Status()
-        message = self._comm.Improbe(source, tag, status)
+        message = _improbe(self._comm, source, tag, status)
         if message is None:
             return None
         data = bytearray(status.Get_count(MPI.BYTE))
@@ -163,12 +227,12 @@ class MpiTransport:
     def discard(self) -> int | None:
         """Take one MPI message that nobody will ask for, and drop it. Those of the channel itself are kept."""
         status = MPI.Status()
-        message = self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+        message = _improbe(self._comm, MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         if message is None:
             return None
         data = bytearray(status.Get_count(MPI.BYTE))
         message.Recv([data, MPI.BYTE])
-        if status.tag in (Notice.tag, Closing.tag):
+        if status.tag in KEPT_TAGS:
             self._stash[status.tag].append(self._frame(status, data))
             return 0
         return int(status.tag < _PAYLOAD)
@@ -183,82 +247,40 @@ class MpiTransport:
 
 
 @contextmanager
-def job(*, traceback: bool = False, **options: Any) -> Iterator[Channel]:
+def job(
+    *, traceback: bool = False, wrap: Callable[[Transport], Transport] = lambda transport: transport, **options: Any
+) -> Iterator[Channel]:
     """The channel over all ranks of this MPI job, for the time of a block; an error in it ends the whole job.
 
     Parameters
     ----------
     traceback : bool
         Print tracebacks of errors that are not fedmpi's own. The environment variable FEDMPI_TRACEBACK=1 prints all.
+    wrap : callable
+        Applied to the transport before anything is sent.
     **options
         For the `Channel`.
 
     Notes
     -----
     An error is printed once, by rank 0 wherever it can still speak. A usage error of rank 0 ends every rank in
-    good order with exit code 2; any other error aborts the job, within seconds whatever the others do.
+    good order with exit code 2; any other error ends the job within seconds, whatever the others do, unless rank 0
+    tolerates it. A rank that dies takes the job down with it, unless the job was started to survive that.
     """
-    channel = Channel(MpiTransport(MPI.COMM_WORLD.Dup()), **options)
+    channel = Channel(wrap(MpiTransport(MPI.COMM_WORLD.Dup())), **options)
+    if channel.rank == 0:
+        write_pid()
     try:
         yield channel
-        channel.close()
+        complete = channel.close()
     except BaseException as error:
         if os.environ.get("FEDMPI_TRACEBACK") or (traceback and not isinstance(error, FedmpiError | SystemExit)):
             print_exception(error)
-        _end(channel, error)
-
-
-def _end(channel: Channel, error: BaseException) -> NoReturn:
-    code = error.exit_code if isinstance(error, FedmpiError) else 4
-    if isinstance(error, SystemExit):  # of the command line's parser: it has printed what there is to say
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    heard = error is channel.failure  # it is another rank's
-    channel.timeout_seconds = _GRACE_SECONDS
+        leave_with_error(channel, error, _abort, survives=SURVIVES_DEATHS)
+    if not complete:
+        leave_incomplete(channel, _abort, survives=SURVIVES_DEATHS)
     if channel.rank == 0:
-        if not isinstance(error, SystemExit):
-            _report(describe(error))
-        if isinstance(error, UsageError | SystemExit):
-            channel.fail(error, code)
-            _leave_in_order(channel, code)
-    elif heard and isinstance(error, PeerFailed) and error.rank == 0:
-        _leave_in_order(channel, code)
-    else:
-        _let_rank_0_speak(channel, error, code or 4, heard)
-    _abort(code or 4)
-
-
-def _leave_in_order(channel: Channel, code: int) -> NoReturn:
-    try:
-        channel.close()
-    except FedmpiError:  # somebody does not listen
-        _abort(code)
-    sys.exit(code)
-
-
-def _let_rank_0_speak(channel: Channel, error: BaseException, code: int, heard: bool) -> None:
-    """Tell everybody, and give rank 0 the time to print it and to end the job; if it does not, speak here.
-
-    Of several ranks that failed at once the lowest speaks, so that there is one message.
-    """
-    if not heard:
-        channel.fail(error, code)
-    end = time.monotonic() + _GRACE_SECONDS
-    others = [channel.failure.rank] if channel.failure else []
-    while time.monotonic() < end:
-        if (failed := channel.poll_notice()) is not None:
-            others.append(failed.rank)
-        channel.transport.pause(1.0)
-    if heard or min(others, default=channel.size) < channel.rank:
-        time.sleep(_GRACE_SECONDS)
-    else:
-        reason = describe(error)
-        own = isinstance(error, PeerFailed)
-        _report(reason if own else f"{channel.role_of(channel.rank)} (rank {channel.rank}) failed: {reason}")
-
-
-def _report(line: str) -> None:
-    sys.stdout.flush()
-    print(f"fedmpi: error: {line}", file=sys.stderr, flush=True)
+        write_exit_code(0)
 
 
 def _abort(code: int) -> NoReturn:

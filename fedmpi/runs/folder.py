@@ -27,21 +27,25 @@ class RunFolder:
         <system>-<method>.
     config : str
         Contents of config.toml.
+    resumed : bool
+        Go on in the folder of a run that was stopped.
 
     Raises
     ------
     UsageError
-        If the folder holds another run already, or can't be written to.
+        If the folder holds another run already (with `resumed`, one that is done), or can't be written to.
     """
 
-    def __init__(self, path: Path | None, name: str, config: str):
+    def __init__(self, path: Path | None, name: str, config: str, *, resumed: bool = False):
         base = path or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         self.path, self._config, self._begun, self._given = base, config, False, path is not None
         for number in range(2, 1000):
             if path is not None or not self.path.exists():
                 break
             self.path = base.with_name(f"{base.name}-{number}")
-        if (self.path / "config.toml").exists():
+        if resumed and (self.path / "result.json").exists():
+            raise UsageError(f"--resume must name a run that was stopped, got {self.path}, which is done")
+        if not resumed and (self.path / "config.toml").exists():
             raise UsageError(f"--out must be a new folder, got {self.path}, which holds a run")
         there = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
         if not (there.is_dir() and os.access(there, os.W_OK)):
@@ -61,20 +65,29 @@ class RunFolder:
         """Add one line to metrics.jsonl."""
         self._append("metrics.jsonl", json.dumps(values))
 
+    def forget_metrics(self, iteration: int) -> None:
+        """Drop what metrics.jsonl says of an iteration and those after it: they will be done again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in whole if json.loads(line)["iteration"] < iteration]
+            write_atomically(path, "".join(kept).encode())
+
     def log(self, line: str) -> None:
         """Add one line, with the time, to log.txt."""
         self._append("log.txt", f"{time.strftime('%H:%M:%S')} {line}")
 
     def _append(self, name: str, line: str) -> None:
-        self._begin()
+        self.begin()
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def _write(self, name: str, data: bytes) -> None:
-        self._begin()
+        self.begin()
         write_atomically(self.path / name, data)
 
-    def _begin(self) -> None:
+    def begin(self) -> Path:
+        """Make the folder and its config.toml, if that has not been done."""
         if not self._begun:
             self._begun = True
             try:
@@ -83,6 +96,7 @@ class RunFolder:
                 self.path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
                 self.path.mkdir()
             write_atomically(self.path / "config.toml", self._config.encode())
+        return self.path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -9,9 +9,12 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from fedmpi.encryption import cluster_key_file
 from fedmpi.errors import UsageError
 
 P = TypeVar("P")
+
+_OF_ONE_RUN = ("cluster_key", "config", "dry_run", "inject", "out", "record_views", "resume")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,15 @@ class RunOptions:
     """Train in the clear too, and print both."""
     record_views: bool = False
     """Write every message that a rank received to views/rank-<r>.npz; with --out."""
+    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Encrypt every link under this key, the same file on every host: see `fedmpi keygen`. `fedmpi run --encrypt`
+    makes and distributes one."""
+    checkpoint_every: int = 0
+    """Iterations between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a failure."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Go on with the run of this folder, from its last whole checkpoint; its options hold."""
+    inject: str | None = None
+    """Faults for experiments, such as slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01 (rank: what, @ from which iteration)."""
     dry_run: bool = False
     """Print the roles and the bytes, and do nothing."""
     quiet: bool = False
@@ -57,6 +69,10 @@ class RunOptions:
             raise UsageError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")
         if not 0 < self.timeout < float("inf"):
             raise UsageError(f"--timeout must be positive, got {self.timeout}")
+        if self.checkpoint_every < 0:
+            raise UsageError(f"--checkpoint-every must not be negative, got {self.checkpoint_every}")
+        if self.resume is not None and self.out is not None:
+            raise UsageError("--out must not be given with --resume, which goes on in the folder of the run")
         if self.seed < 0:
             raise UsageError(f"--seed must not be negative, got {self.seed}")
 
@@ -79,7 +95,9 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
     SystemExit
         After --help, or where a flag does not exist (tyro prints the message).
     """
-    path = _config_path(argv)
+    path = _value(argv, "--config")
+    if path is None and (run := _value(argv, "--resume")) is not None:
+        path = str(Path(run) / "config.toml")
     arguments = _arguments(cls, Path(path)) if path else []
 
     @dataclass(frozen=True)
@@ -96,15 +114,17 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
         args=arguments + argv,  # of an option given twice the last one wins
         default=Command(cls(), RunOptions()),
     )
+    if command.run.cluster_key is not None and cluster_key_file(argv) is None:
+        raise UsageError("--cluster-key must stand on the command line, where every rank sees it")
     return command.params, command.run
 
 
-def _config_path(argv: list[str]) -> str | None:
+def _value(argv: list[str], flag: str) -> str | None:
     for position, argument in enumerate(argv):
-        if argument == "--config" and position + 1 < len(argv):
+        if argument == flag and position + 1 < len(argv):
             return argv[position + 1]
-        if argument.startswith("--config="):
-            return argument.removeprefix("--config=")
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
     return None
 
 
@@ -119,7 +139,7 @@ def _arguments(cls: type[P], path: Path) -> list[str]:
     known = {field.name for kind in (cls, RunOptions) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     arguments = []
     for key, value in values.items():
-        if key not in known - {"config"}:
+        if key not in known - {"config", "resume"}:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"the keys of {path} must be options, got {key}{hint}")
@@ -138,6 +158,6 @@ def to_toml(*options: Any) -> str:
     values = {}
     for option in options:
         for name, value in dataclasses.asdict(option).items():
-            if value is not None and name not in ("config", "dry_run", "out", "record_views"):
+            if value is not None and name not in _OF_ONE_RUN:
                 values[name] = str(value) if isinstance(value, Path) else value
     return tomli_w.dumps(values)

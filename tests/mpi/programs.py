@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedmpi.errors import TooFewWorkers, UsageError
-from fedmpi.net import Channel, Message, UInt32, mpi
+from fedmpi.net import Channel, Message, UInt32, leaving, mpi
 
 LONG_SECONDS = 600.0
 
@@ -180,6 +180,6 @@ PROGRAMS: dict[str, Callable[[Channel], None]] = {
 }
 
 if __name__ == "__main__":
-    mpi._GRACE_SECONDS = 2.0  # of the jobs that end badly; 5 s in each of them would make the tests slow
+    leaving.GRACE_SECONDS = 2.0  # of the jobs that end badly; 5 s in each of them would make the tests slow
     with mpi.job(timeout_seconds=60.0) as channel:
         PROGRAMS[sys.argv[1]](channel)

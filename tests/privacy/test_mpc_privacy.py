@@ -572,8 +572,8 @@ def trained(
     channels: dict[int, Channel] = {}
 
     class Keyed(Party):
-        def __init__(self, ch: Channel, field: PrimeField, ranks: Any, threshold: int, uniform: Any):
-            super().__init__(ch, field, ranks, threshold, source(seed, ch.rank))
+        def __init__(self, ch: Channel, field: PrimeField, ranks: Any, threshold: int, uniform: Any, **options: Any):
+            super().__init__(ch, field, ranks, threshold, source(seed, ch.rank), **options)
 
     monkeypatch.setattr(baseline, "Party", Keyed)
 
@@ -726,8 +726,8 @@ def test_members_draw_from_the_secret_generator(monkeypatch: pytest.MonkeyPatch)
     drawn: dict[int, np.ndarray] = {}
 
     class Listening(Party):
-        def __init__(self, ch: Channel, field: PrimeField, ranks: Any, threshold: int, uniform: Any):
-            super().__init__(ch, field, ranks, threshold, uniform)
+        def __init__(self, ch: Channel, field: PrimeField, ranks: Any, threshold: int, uniform: Any, **options: Any):
+            super().__init__(ch, field, ranks, threshold, uniform, **options)
             assert isinstance(uniform, FieldRandom)
             drawn[ch.rank] = uniform((200,))
 

@@ -148,6 +148,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     fake = SimpleNamespace(perf_counter=clock, monotonic=clock, thread_time=time.thread_time)
     monkeypatch.setattr("fedmpi.net.channel.time", fake)
+    monkeypatch.setattr("fedmpi.net.transport.time", fake)
     return clock
 
 
@@ -618,13 +619,13 @@ def test_close_of_rank_0_waits_for_everybody(scripted: Scripted) -> None:
     scripted.post = lambda dest, tag, header, arrays: posted.append((dest, tag))  # type: ignore[method-assign]
     ch = Channel(scripted, timeout_seconds=10)
     for source in (1, 3):
-        scripted.arrives(source, source, Closing())
+        scripted.arrives(source, source, Closing(complete=True))
     scripted.arrives(4, 3, Notice(4, "too late to matter"))
     with pytest.raises(PeerFailed, match=r"^worker \(rank 2\) sent no Closing for 10 s$"):
         ch.close()
     assert posted == []
     for source in (1, 2, 3):
-        scripted.arrives(0, source, Closing())
+        scripted.arrives(0, source, Closing(complete=True))
     ch.close()
     assert sorted(posted) == [(1, Closing.tag), (2, Closing.tag), (3, Closing.tag)]
 

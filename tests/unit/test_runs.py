@@ -13,8 +13,8 @@ import pytest
 
 from fedmpi.codedml.params import Params
 from fedmpi.errors import UsageError
-from fedmpi.net.channel import Meter
 from fedmpi.net.report import Report
+from fedmpi.net.transport import Meter
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.folder import write_atomically

@@ -1,0 +1,150 @@
+"""How a rank leaves its job: after an error, or at an end that not all ranks have reached.
+
+With an MPI that survives deaths (`survives`) a rank leaves by `os._exit`, without MPI's own end, which would wait
+for all. Otherwise it takes the job down with it by `abort`.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from fedmpi.errors import FedmpiError, Interrupted, PeerFailed, UsageError
+from fedmpi.net.channel import Channel, Excused, Notice, describe
+from fedmpi.net.job_folder import write_exit_code
+from fedmpi.net.message import Message
+
+GRACE_SECONDS = 5.0
+"""How long one rank waits for the others to do what the end of the job asks of them."""
+
+_LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prte", "prted")
+
+Abort = Callable[[int], NoReturn]
+
+
+def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survives: bool) -> NoReturn:
+    """End this rank, and with it the job unless rank 0 goes on without it; rank 0 prints the one line about it."""
+    code = error.exit_code if isinstance(error, FedmpiError) else 4
+    if isinstance(error, SystemExit):  # of the command line's parser: it has printed what there is to say
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    patience, ch.timeout_seconds = ch.timeout_seconds, GRACE_SECONDS
+    if ch.rank != 0:
+        _leave_as_follower(ch, error, code, patience, abort, survives)
+    if isinstance(error, Interrupted):
+        _say(describe(error))
+    elif not isinstance(error, SystemExit):
+        _report(describe(error))
+    orderly = isinstance(error, UsageError | SystemExit | Interrupted)
+    if survives:
+        ch.fail(error, code)
+        _leave_survivors(ch, code)
+    write_exit_code(code)
+    if orderly and not ch.departed:
+        ch.fail(error, code)
+        _leave_in_order(ch, code, abort)
+    abort(code or 4)
+
+
+def _leave_as_follower(
+    ch: Channel, error: BaseException, code: int, patience: float, abort: Abort, survives: bool
+) -> NoReturn:
+    heard = error is ch.failure  # it is another rank's
+    if heard and isinstance(error, PeerFailed) and error.rank == 0 and not _is_dead(ch, 0):
+        if survives:
+            _exit(0)
+        _leave_in_order(ch, code, abort)
+    if not heard:
+        ch.fail(error, code)
+    # A rank that does without others can be done without: the job may go on, and rank 0 may be busy for long.
+    verdict, others = _hear_rank_0(ch, patience if ch.tolerated and not heard else GRACE_SECONDS)
+    if verdict and survives:
+        _exit(0)
+    if verdict is Excused:
+        while True:  # until rank 0 ends the job
+            ch.transport.discard()
+            ch.transport.pause(1.0)
+    # Rank 0 is silent. Of several ranks that failed at once the lowest speaks, so that there is one message.
+    if _is_dead(ch, 0):
+        heard, others = False, {rank for rank in range(1, ch.rank) if not _is_dead(ch, rank)}
+    if heard or min(others, default=ch.size) < ch.rank:
+        time.sleep(0 if _is_dead(ch, 0) else GRACE_SECONDS)
+    else:
+        reason = describe(error)
+        own = isinstance(error, PeerFailed)
+        _report(reason if own else f"{ch.role_of(ch.rank)} (rank {ch.rank}) failed: {reason}")
+    if survives:
+        _exit(code or 4)
+    abort(code or 4)
+
+
+def _hear_rank_0(ch: Channel, seconds: float) -> tuple[type[Message] | None, set[int]]:
+    """What rank 0 says within some time: that this rank is excused or that the job ends; and who else failed."""
+    end = time.monotonic() + seconds
+    others = {ch.failure.rank} if ch.failure else set()
+    while time.monotonic() < end and not _is_dead(ch, 0):
+        if ch.transport.poll(Excused.tag, (0,)) is not None:
+            return Excused, others
+        if (failed := ch.poll_notice()) is not None:
+            if failed.rank == 0:
+                return Notice, {0}
+            others.add(failed.rank)
+        ch.transport.pause(1.0)
+    return None, others
+
+
+def leave_incomplete(ch: Channel, abort: Abort, *, survives: bool) -> NoReturn:
+    """End a job that is done, and from which some ranks have departed."""
+    if ch.rank == 0:
+        if survives:
+            _leave_survivors(ch, 0)
+        write_exit_code(0)
+        abort(0)
+    if survives:
+        _exit(0)
+    time.sleep(GRACE_SECONDS)  # rank 0 ends the job
+    abort(0)
+
+
+def _leave_survivors(ch: Channel, code: int) -> NoReturn:
+    """Rank 0: wait until the others have left, and take the launcher down where one does not."""
+    end = time.monotonic() + GRACE_SECONDS
+    listening = [rank for rank in range(1, ch.size) if rank not in ch.departed]
+    while not all(_is_dead(ch, rank) for rank in listening) and time.monotonic() < end:
+        ch.transport.pause(1.0)
+    write_exit_code(code)
+    parent = Path(f"/proc/{os.getppid()}/comm")
+    left = all(_is_dead(ch, rank) for rank in range(1, ch.size))
+    if not left and parent.exists() and parent.read_text().strip() in _LAUNCHERS:
+        sys.stdout.flush()
+        os.kill(os.getppid(), signal.SIGTERM)
+    _exit(code)
+
+
+def _leave_in_order(ch: Channel, code: int, abort: Abort) -> NoReturn:
+    try:
+        ch.close()
+    except FedmpiError:  # somebody does not listen
+        abort(code)
+    sys.exit(code)
+
+
+def _is_dead(ch: Channel, rank: int) -> bool:
+    return rank in ch.transport.failed()
+
+
+def _report(line: str) -> None:
+    _say(f"error: {line}")
+
+
+def _say(line: str) -> None:
+    sys.stdout.flush()
+    print(f"fedmpi: {line}", file=sys.stderr, flush=True)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

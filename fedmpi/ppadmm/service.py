@@ -1,0 +1,131 @@
+"""A rank's whole life, whatever the method of training."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Channel, Message
+from fedmpi.net.report import report
+from fedmpi.ppadmm.admm import Vector
+from fedmpi.ppadmm.dssgd import parameter_server, sgd_participant
+from fedmpi.ppadmm.params import Params
+from fedmpi.ppadmm.plain import Observe, ignore
+from fedmpi.ppadmm.protocol import Training, participant, primary_server
+from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, auxiliary_server, participants
+
+if TYPE_CHECKING:
+    from fedmpi.data import Dataset
+
+
+class Setup(Message, tag=1):
+    """S1 → all, once a training: the parameters and the data set's name, as JSON; all of it public."""
+
+    params: str
+    data: str
+    timeout_seconds: float
+
+
+class Leave(Message, tag=20):
+    """S1 → all: no more training; go home."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where every rank finds the data set, of which a participant takes its own rows and S1 the test rows."""
+
+    dataset: str
+    data_dir: str | None = None
+    max_rows: int | None = None
+    test_fraction: float = 0.2
+    label_column: str | None = None
+    group_column: str | None = None
+    seed: int = 0
+
+    def load(self) -> "Dataset":
+        """The data set, checked, with its test part."""
+        from fedmpi.data import load
+
+        options = dataclasses.asdict(self)
+        return load(options.pop("dataset"), regression=True, **options)
+
+    def part(self, rank: int, parts: int) -> tuple[Vector, Vector]:
+        """The rows of the participant at a rank: A_i (m_i, d) and b_i (m_i,)."""
+        from fedmpi.data.partition import rows_of
+
+        data = self.load()
+        rows = rows_of(rank - AUXILIARY - 1, parts, len(data.y_train), data.groups)
+        return data.X_train[rows].astype(np.float64), data.y_train[rows]
+
+
+def role_of(rank: int) -> str:
+    """What a rank does, for messages to people."""
+    return {PRIMARY: "primary server", AUXILIARY: "auxiliary server"}.get(rank, "participant")
+
+
+def salt_of(params: Params, data: str = "") -> bytes:
+    """What the keys depend on besides: S1 can't tell S2 and the participants different parameters."""
+    return hashlib.sha256(f"{params.to_json()}\n{data}".encode()).digest()
+
+
+def lead(ch: Channel, params: Params, source: Source, observe: Observe = ignore) -> Training:
+    """S1: one training with the other ranks."""
+    params.fewest(len(participants(ch)))
+    setup = Setup(params.to_json(), json.dumps(dataclasses.asdict(source), sort_keys=True), ch.timeout_seconds)
+    for rank in range(1, ch.size):
+        ch.send(rank, setup)
+    if params.method == "dssgd":
+        return parameter_server(ch, params, observe)
+    return primary_server(ch, params, observe)
+
+
+def serve(ch: Channel) -> None:
+    """S2 or a participant: one training after another, until S1 sends it home."""
+    while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
+        params = Params.from_json(setup.params)
+        if not setup.timeout_seconds > 0:
+            raise ProtocolError(f"the timeout of S1 must be positive, got {setup.timeout_seconds}")
+        ch.timeout_seconds = 2 * setup.timeout_seconds  # so that S1 names whom everybody is waiting for
+        salt = salt_of(params, setup.data)
+        if ch.rank != AUXILIARY:
+            A, b = _source(setup.data).part(ch.rank, len(participants(ch)))
+            if params.method == "dssgd":
+                sgd_participant(ch, params, A, b)
+            else:
+                participant(ch, params, A, b, salt)
+        elif params.method == "ppadmm":
+            auxiliary_server(ch, params, salt)
+        else:
+            ch.recv_any(PRIMARY, (Done,), patient=True)
+        ch.send(PRIMARY, report(ch))
+
+
+def _source(text: str) -> Source:
+    try:
+        return Source(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ProtocolError(f"the data set must be named as S1 does, got {text[:200]}: {error}") from None
+
+
+def dismiss(ch: Channel) -> None:
+    """S1: send all home."""
+    for rank in range(1, ch.size):
+        ch.send(rank, Leave())
+
+
+def views_folder(argv: list[str]) -> Path | None:
+    """Where a rank that was started with --record-views and --out writes what it received.
+
+    Every rank looks at its own command line: no rank writes where another tells it to.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--record-views", action="store_true")
+    parser.add_argument("--out", type=Path)
+    known, _ = parser.parse_known_args(argv)
+    return known.out / "views" if known.record_views and known.out else None

@@ -1,0 +1,108 @@
+"""Checkpoints: what a run goes on from after it was stopped.
+
+One checkpoint is an .npz of arrays with a JSON member "state" (scalars, and the configuration), and beside it a file
+with its SHA-256. Both appear whole, the digest last: a checkpoint without its digest was never finished. No mask
+and no key is ever in one.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import UsageError
+from fedmpi.runs.folder import write_atomically
+
+FOLDER = "checkpoints"
+
+_KEPT = 2
+"""Checkpoints that are kept: the one before is there for when the last one can't be read."""
+
+
+def write_checkpoint(run: Path, iteration: int, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> Path:
+    """Write checkpoints/<iteration>.npz in a run's folder, and remove those before the last.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder; it exists.
+    arrays : mapping
+        Name → array; "state" is taken.
+    state : mapping
+        JSON values: scalars, and the configuration that `check_same` compares.
+    """
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    np.savez(buffer, state=text, **arrays)  # type: ignore[arg-type]
+    path = folder / f"{iteration:06d}.npz"
+    _digest_path(path).unlink(missing_ok=True)
+    write_atomically(path, buffer.getvalue())
+    write_atomically(_digest_path(path), f"{hashlib.sha256(buffer.getvalue()).hexdigest()}  {path.name}\n".encode())
+    for old in sorted(folder.glob("*.npz"))[:-_KEPT]:
+        _digest_path(old).unlink(missing_ok=True)
+        old.unlink()
+    return path
+
+
+def read_checkpoint(run: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], list[str]]:
+    """The newest checkpoint of a run that is whole.
+
+    Returns
+    -------
+    arrays, state
+        As they were written.
+    refused : list of str
+        Why newer ones were passed over, for people.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    refused: list[str] = []
+    for path in sorted((run / FOLDER).glob("*.npz"), reverse=True):
+        try:
+            return *_read(path), refused
+        except (OSError, ValueError, KeyError) as error:
+            refused.append(f"{path} is refused: {error}")
+    reason = "; ".join(refused) or "none"
+    raise UsageError(f"--resume must name the folder of a run that holds a whole checkpoint, got {run}: {reason}")
+
+
+def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with another configuration or data set.
+
+    Raises
+    ------
+    UsageError
+        Naming the first key that differs.
+    """
+    for key in sorted(saved.keys() | now.keys()):
+        before, after = saved.get(key), now.get(key)
+        if before != after:
+            raise UsageError(f"--resume must keep {key} as the run began, {before!r}, got {after!r}")
+
+
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    data = path.read_bytes()
+    if not _digest_path(path).exists():
+        raise ValueError("it has no digest, so its writing was cut short")
+    if hashlib.sha256(data).hexdigest() != _digest_path(path).read_text().split(maxsplit=1)[0]:
+        raise ValueError("its SHA-256 is not the one beside it")
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    state = json.loads(arrays.pop("state").tobytes())
+    if not isinstance(state, dict):
+        raise ValueError("its state is not an object")
+    return arrays, state
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_suffix(".npz.sha256")
