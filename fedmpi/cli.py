@@ -1,10 +1,8 @@
 """The `fedmpi` command."""
 
-import contextlib
 import dataclasses
 import json as json_format
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,52 +29,18 @@ class Run:
     """Hosts, one per line: `name slots=4`."""
     interface: str | None = None
     """The network between the hosts, where they have several: eth0, or 10.0.0.0/16."""
-    encrypt: bool = False
-    """Encrypt and authenticate every link, under a key that is copied to the hosts by ssh and removed at the end."""
-    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Encrypt under this key, of `fedmpi keygen`. Default: a fresh one for this run."""
     tolerate_failures: bool = True
     """Let the job outlive ranks that die, as long as its protocol can do without them (needs Open MPI 5)."""
 
     def __call__(self, options: list[str]) -> int:
         """Start mpirun."""
-        program = [sys.executable, "-m", f"fedmpi.{self.system}"]
-        with self.key_options() as own:
-            arguments = [*program, *own, *options]
-            return run_ranks(
-                self.ranks,
-                arguments,
-                self.hostfile,
-                interface=self.interface,
-                tolerate_failures=self.tolerate_failures,
-            )
-
-    @contextlib.contextmanager
-    def key_options(self) -> Iterator[list[str]]:
-        """What tells the ranks where the cluster key is, while it is there."""
-        if not self.encrypt and self.cluster_key is None:
-            yield []
-            return
-        from fedmpi.key_distribution import distributed_key
-
-        with distributed_key(self.cluster_key, self.hostfile) as path:
-            yield ["--cluster-key", str(path)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Keygen:
-    """Make a cluster key, for `fedmpi run --cluster-key FILE`: who holds it can join a job and read its links."""
-
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """A new file, which its owner alone may read."""
-
-    def __call__(self, options: list[str]) -> int:
-        """Make it."""
-        from fedmpi.crypto.keys import create_key_file
-
-        create_key_file(self.file)
-        print(f"written to {self.file}, mode 0600")
-        return 0
+        return run_ranks(
+            self.ranks,
+            [sys.executable, "-m", f"fedmpi.{self.system}", *options],
+            self.hostfile,
+            interface=self.interface,
+            tolerate_failures=self.tolerate_failures,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,7 +260,6 @@ def _show(figures: dict[str, Any], json: bool) -> int:
 
 COMMANDS: dict[str, Any] = {
     "run": Run,
-    "keygen": Keygen,
     "doctor": Doctor,
     "data": Data,
     "bench": Bench,

@@ -1,5 +1,6 @@
 """The mpirun line for a system, and running it."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmpi.errors import UsageError
+from fedmpi.errors import PeerFailed, UsageError
 from fedmpi.net import job_folder
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
@@ -165,6 +166,10 @@ def run_ranks(
             for number, handler in before.items():
                 signal.signal(number, handler)
         said = job_folder.read_exit_code(folder)
+        if said is None and not received and end_orphan(folder):
+            reason = f"got its end with exit code {code}: it may have lost a host, or the ssh to it"
+            print(f"fedmpi: error: mpirun must last as long as the job, {reason}", file=sys.stderr)
+            return PeerFailed.exit_code
     if said is not None:
         return said
     return 128 + received[0] if code and received else code
@@ -182,13 +187,35 @@ def signal_rank_0(folder: Path, number: int) -> bool:
     return True
 
 
+def end_orphan(folder: Path) -> bool:
+    """End rank 0 if it runs on although mpirun has ended, with time to save its work; whether it did."""
+    end = time.monotonic() + END_SECONDS
+    orphaned = signal_rank_0(folder, signal.SIGTERM)
+    while time.monotonic() < end and job_folder.read_exit_code(folder) is None and signal_rank_0(folder, 0):
+        time.sleep(_POLL_SECONDS)
+    signal_rank_0(folder, signal.SIGKILL)
+    return orphaned
+
+
 def wait_for_job(process: subprocess.Popen[bytes], folder: Path) -> int:
     """Wait for mpirun, but not long for one that does not end although rank 0 has ended the job; its exit code."""
     while process.poll() is None and job_folder.read_exit_code(folder) is None:
         time.sleep(_POLL_SECONDS)
-    for end in (process.terminate, process.kill):
-        try:
-            return process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            end()
+    try:
+        return process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pid in children(process.pid):  # ranks that hang, and ssh to hosts that do not answer
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
     return process.wait()
+
+
+def children(parent: int) -> list[int]:
+    """Process numbers of a process's children; none where the operating system has no /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found

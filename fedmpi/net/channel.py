@@ -94,6 +94,7 @@ class Channel:
         self._views: list[tuple[int, Message]] = []
         self._under_way: list[_UnderWay] = []
         self._gathers = 0
+        self._surplus: dict[int, Any] = {}  # good answers to the latest gather, beyond what it asked for
         self.failure: PeerFailed | None = None
         """Of the ranks that are not tolerated the first that failed, if one did."""
 
@@ -236,8 +237,10 @@ class Channel:
         """
         answers: dict[int, M] = dict(more_than)
         last_arrival = time.monotonic()
-        if not more_than:
-            self._gathers += 1
+        if more_than:
+            answers |= {source: self._surplus[source] for source in self._present(self._surplus)}
+        else:
+            self._begin_gather()
 
         def complete() -> dict[int, M] | None:
             nonlocal last_arrival
@@ -273,7 +276,7 @@ class Channel:
         """One message whose fields equal `match` of every source that has not departed and answers in time."""
         answers: dict[int, M] = {}
         end = time.monotonic() + seconds
-        self._gathers += 1
+        self._begin_gather()
 
         def complete() -> dict[int, M] | None:
             self._collect(answers, len(sources), sources, cls, shapes, lambda source, scalars: None, match)
@@ -319,7 +322,13 @@ class Channel:
                     answers[entry.frame.source] = message
                 else:
                     self.meter.late += 1
+                    if wanted:
+                        self._surplus[entry.frame.source] = message
             # and again: a good answer may stand behind a stale one
+
+    def _begin_gather(self) -> None:
+        self._gathers += 1
+        self._surplus.clear()
 
     @contextmanager
     def _blaming(self, source: int) -> Iterator[None]:

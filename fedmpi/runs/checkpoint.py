@@ -84,7 +84,7 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     UsageError
         Naming the first key that differs.
     """
-    for key in sorted(saved.keys() | now.keys()):
+    for key in sorted(saved.keys() | now.keys(), key=lambda key: (key == "data", key)):  # an option says more
         before, after = saved.get(key), now.get(key)
         if before != after:
             raise UsageError(f"--resume must keep {key} as the run began, {before!r}, got {after!r}")

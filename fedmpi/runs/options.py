@@ -9,12 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from fedmpi.encryption import cluster_key_file
 from fedmpi.errors import UsageError
 
 P = TypeVar("P")
 
-_OF_ONE_RUN = ("cluster_key", "config", "dry_run", "inject", "out", "record_views", "resume")
+_OF_ONE_RUN = ("config", "dry_run", "inject", "out", "record_views", "resume")
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,6 @@ class RunOptions:
     """Train in the clear too, and print both."""
     record_views: bool = False
     """Write every message that a rank received to views/rank-<r>.npz; with --out."""
-    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Encrypt every link under this key, the same file on every host: see `fedmpi keygen`. `fedmpi run --encrypt`
-    makes and distributes one."""
     checkpoint_every: int = 0
     """Iterations between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a failure."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -114,8 +110,6 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
         args=arguments + argv,  # of an option given twice the last one wins
         default=Command(cls(), RunOptions()),
     )
-    if command.run.cluster_key is not None and cluster_key_file(argv) is None:
-        raise UsageError("--cluster-key must stand on the command line, where every rank sees it")
     return command.params, command.run
 
 

@@ -570,7 +570,8 @@ def test_a_wrong_answer_is_refused_and_its_sender_named(method: str, name: str) 
 
 SETUP: dict[str, Any] = {
     "timeout_seconds": HANG_SECONDS, "protocol": "bgw", "first_rank": 1, "parties": 3, "threshold": 1, "prime": P,
-    "rows": 4, "columns": 3, "outputs": 1, "iterations": 1, "coefficients": np.array([5, 7], np.uint32),
+    "rows": 4, "columns": 3, "outputs": 1, "first_iteration": 0, "iterations": 1, "byzantine": 0,
+    "coefficients": np.array([5, 7], np.uint32),
 }  # fmt: skip
 BROKEN: dict[str, tuple[dict[str, Any], list[Message], str]] = {
     "an unknown protocol": ({"protocol": "spdz"}, [CodedData(zeros(4, 3))], "must be bgw or bh08, got spdz"),

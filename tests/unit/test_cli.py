@@ -24,7 +24,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What `fedmpi run` would have started."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_ranks(*arguments: Any) -> int:
+    def run_ranks(*arguments: Any, interface: str | None, tolerate_failures: bool) -> int:
+        assert (interface, tolerate_failures) == (None, True)
         calls.append(arguments)
         return 3
 

@@ -180,39 +180,37 @@ def test_warnings_stand_before_the_command(
     assert lines[-1].startswith("$ ")
 
 
-WAITING = """
-import subprocess, sys
+LAUNCHING = """
+import sys
 sys.path[:] = {path!r}
 sys.executable = {executable!r}
 from fedmpi import launcher
 
-class Process(subprocess.Popen):
-    def wait(self, *arguments, **options):
-        if "--version" not in self.args:
-            print("waiting", flush=True)
-        return super().wait(*arguments, **options)
-
-launcher.subprocess.Popen = Process
 sys.exit(launcher.run_ranks(2, ["program"]))
 """
 
 
-def test_an_interrupt_leaves_the_end_to_mpirun(install: Install) -> None:
-    """Ctrl-C reaches mpirun too; we wait until it has ended its ranks, and return its code."""
-    install(OPEN_MPI, "trap 'sleep 0.5; echo ended; exit 7' INT; echo started; while :; do sleep 0.05; done")
-    code = WAITING.format(path=sys.path, executable=sys.executable)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_goes_to_rank_0_which_ends_the_job(install: Install, number: signal.Signals) -> None:
+    """Not to mpirun, which would give the ranks no time to save their work."""
+    rank_0 = (
+        "trap 'echo saved; echo 143 > $FEDMPI_JOB_FOLDER/exit-code; exit 1' TERM; trap '' INT; "
+        "echo $$ > $FEDMPI_JOB_FOLDER/pid; echo started; while :; do sleep 0.05; done"
+    )
+    install(OPEN_MPI, rank_0)
+    code = LAUNCHING.format(path=sys.path, executable=sys.executable)
     process = subprocess.Popen(
         [PYTHON, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
         assert process.stdout is not None
-        assert {process.stdout.readline(), process.stdout.readline()} == {"started\n", "waiting\n"}
-        os.killpg(process.pid, signal.SIGINT)
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert (process.returncode, "ended" in out) == (7, True), err
+            process.kill()
+    assert (process.returncode, out) == (143, "saved\n"), err
     assert "Traceback" not in err
 
 

@@ -1,1 +1,0 @@
-"""PPADMM: private linear regression with two servers that do not collude."""

@@ -1,0 +1,304 @@
+"""Workers that lie, die or lag, and runs that are stopped: the weights stay the same to the bit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from protocol.codedml_threads import command_on_threads, problem, train_on_threads
+
+from fedmpi.codedml.faults import Fault, faults_of, parse_faults
+from fedmpi.codedml.params import Params
+from fedmpi.codedml.protocol import CodedGradient
+from fedmpi.codedml.service import serve
+from fedmpi.errors import DecodingError, UsageError
+from fedmpi.net import Channel
+
+# -- liars --------------------------------------------------------------------------------------------------------
+
+N, R = 20, 16  # K + T = 6
+P = Params().prime
+RNG = np.random.default_rng(5)
+Lie = Callable[[int, int, np.ndarray], np.ndarray]
+
+
+def colluding(rank: int, iteration: int, gradient: np.ndarray) -> np.ndarray:
+    """The right answer plus one polynomial of degree R - 1 that all liars share."""
+    point = rank + 5  # of worker rank - 1, behind the 6 of the blocks
+    shift = sum((k + 1) * pow(point, k, P) for k in range(R)) % P
+    return ((gradient.astype(np.int64) + shift) % P).astype(np.uint32)
+
+
+LIES: dict[str, Lie] = {
+    "random": lambda rank, iteration, gradient: RNG.integers(0, P, gradient.shape, np.uint32),
+    "constant": lambda rank, iteration, gradient: np.full_like(gradient, 7),
+    "targeted": lambda rank, iteration, gradient: np.concatenate([(gradient[:1] + 1) % np.uint32(P), gradient[1:]]),
+    "colluding": colluding,
+}
+
+
+def liar(lie: Lie, first: int) -> Callable[[Channel], None]:
+    def role(ch: Channel) -> None:
+        send = ch.send
+
+        def lying(dest: int, message: Any) -> None:
+            if isinstance(message, CodedGradient) and message.iteration >= first:
+                wrong = lie(ch.rank, message.iteration, message.gradient)
+                message = CodedGradient(message.training, message.iteration, wrong)
+            send(dest, message)
+
+        ch.send = lying  # type: ignore[method-assign]
+        serve(ch)
+
+    return role
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_two_liars_of_twenty_are_named_and_change_no_bit(name: str) -> None:
+    params = Params(parallelization=5, privacy=1, iterations=8, byzantine=2)
+    X_bar, Y = problem(40, 6)
+    honest = train_on_threads(params, X_bar, Y, N)
+    threads = train_on_threads(params, X_bar, Y, N, roles={4: liar(LIES[name], 2), 11: liar(LIES[name], 2)})
+    np.testing.assert_array_equal(threads.W, honest.W)
+    assert not threads.training.departures.keys() - {4, 11}, "nobody honest is blamed"
+    departed = threads.channels[0].departed
+    assert all("lied in iteration" in departed[rank].reason for rank in departed)
+    # Whoever was never among the first R + A answers did no harm; with N = R + 2A one lie brings all answers in.
+    assert threads.training.departures.keys() == {4, 11}
+
+
+def test_without_byzantine_a_lie_changes_the_weights() -> None:
+    """The control: the liars of the other tests do lie."""
+    params = Params(parallelization=5, privacy=1, iterations=8)
+    X_bar, Y = problem(40, 6)
+    honest = train_on_threads(params, X_bar, Y, R)
+    lied = train_on_threads(params, X_bar, Y, R, roles={4: liar(LIES["targeted"], 2)})
+    assert (lied.W != honest.W).any()
+
+
+def test_more_liars_than_agreed_end_the_training() -> None:
+    params = Params(parallelization=5, privacy=1, iterations=8, byzantine=2)
+    roles = {rank: liar(LIES["random"], 2) for rank in (4, 11, 17)}
+    with pytest.raises(DecodingError, match="at most 2 of 20 arrays must be wrong"):
+        train_on_threads(params, *problem(40, 6), N, roles=roles)
+
+
+def test_too_few_workers_for_so_many_liars_are_refused() -> None:
+    with pytest.raises(UsageError, match=re.escape("must be at least R + 2A (A=3) = 22, got N=20")):
+        Params(parallelization=5, privacy=1, byzantine=3).code(20)
+
+
+def test_spares_leave_workers_that_may_die() -> None:
+    code = Params(spares=4, byzantine=2).code(50)
+    assert code.recovery_threshold + 4 + 2 * 2 <= 50
+    assert Params().code(50).recovery_threshold == 49
+
+
+# -- faults -------------------------------------------------------------------------------------------------------
+
+
+def test_faults_are_read() -> None:
+    assert parse_faults("slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01") == [
+        Fault("slow", 3, 0, 0.5),
+        Fault("kill", 7, 12),
+        Fault("lie", 4, 20),
+        Fault("drop", None, 0, 0.01),
+    ]
+    assert [fault.kind for fault in faults_of(7, "kill=7@12,lie=4,drop=0.5").faults] == ["kill", "drop"]
+    assert parse_faults(None) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "kill", "kill=x", "slow=3", "slow=3:1", "lie=4@", "drop=1.5", "kill=0", "sloth=3:1s"]
+)
+def test_faults_that_cannot_be_are_refused(text: str) -> None:
+    if text == "":
+        assert parse_faults(text) == []
+        return
+    with pytest.raises(UsageError):
+        parse_faults(text)
+
+
+# -- stopping and going on ----------------------------------------------------------------------------------------
+
+OPTIONS = ["-K", "2", "-T", "1", "--iterations", "12", "--quiet", "--no-compare"]
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "model.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that has written its checkpoints, and was killed before its end."""
+    folder = tmp_path / "run"
+    command_on_threads(7, *OPTIONS, "--out", folder, "--checkpoint-every", 5)
+    (folder / "result.json").unlink()
+    (folder / "model.npz").rename(tmp_path / "model.npz")
+    return folder
+
+
+def test_a_resumed_run_ends_with_the_same_bits(run: Path) -> None:
+    assert sorted(path.name for path in (run / "checkpoints").glob("*.npz")) == ["000005.npz", "000010.npz"]
+    command_on_threads(7, "--resume", run)
+    expected, got = weights(run.parent), weights(run)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+    assert json.loads((run / "result.json").read_text())["resumed_from"] == 10
+    iterations = [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert iterations == list(range(13)), "every iteration is there once"
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "no digest"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(run: Path, damage: str) -> None:
+    last = run / "checkpoints" / "000010.npz"
+    if damage == "torn":
+        last.write_bytes(last.read_bytes()[:-100])
+    elif damage == "foreign":
+        last.write_bytes((run / "checkpoints" / "000005.npz").read_bytes())
+    else:
+        last.with_suffix(".npz.sha256").unlink()
+    command_on_threads(7, "--resume", run)
+    assert json.loads((run / "result.json").read_text())["resumed_from"] == 5
+    expected, got = weights(run.parent), weights(run)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [(["--iterations", "13"], "iterations"), (["--classes", "3", "5"], "classes"), (["--seed", "1"], "seed")],
+)
+def test_another_configuration_is_refused_by_its_key(run: Path, options: list[str], key: str) -> None:
+    with pytest.raises(UsageError, match=f"--resume must keep {key} as the run began"):
+        command_on_threads(7, "--resume", run, *options)
+
+
+def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    data, folder = tmp_path / "data.npz", tmp_path / "run"
+    X, y = rng.random((40, 3)), np.arange(40) % 2
+    np.savez(data, X=X, y=y)
+    command_on_threads(7, *OPTIONS, "--dataset", data, "--out", folder, "--checkpoint-every", 5)
+    (folder / "result.json").unlink()
+    X[3, 1] = 1 - X[3, 1]
+    np.savez(data, X=X, y=y)
+    with pytest.raises(UsageError, match="--resume must keep data as the run began"):
+        command_on_threads(7, "--resume", folder)
+
+
+def test_a_run_that_is_done_or_never_was_cannot_be_resumed(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(UsageError, match="must be a readable file"):
+        command_on_threads(7, "--resume", tmp_path / "nothing")
+    (run / "result.json").write_text("{}")
+    with pytest.raises(UsageError, match="which is done"):
+        command_on_threads(7, "--resume", run)
+
+
+# -- real processes -----------------------------------------------------------------------------------------------
+
+TWENTY = ["-K", "5", "-T", "1", "--iterations", "40", "--quiet", "--no-compare", "--timeout", "60"]  # R = 16
+
+
+def fedmpi_run(ranks: int, *options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedmpi.cli", "run", "codedml", "-n", str(ranks), "--", *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    command_on_threads(20, *TWENTY, "--out", folder)
+    return weights(folder)
+
+
+def assert_same(folder: Path, expected: dict[str, np.ndarray]) -> None:
+    got = weights(folder)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_four_killed_workers_of_twenty_change_no_bit(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ranks, times = rng.choice(np.arange(1, 21), 4, replace=False), rng.integers(0, 35, 4)
+    kills = ",".join(f"kill={rank}@{it}" for rank, it in zip(ranks, times, strict=True))
+    done = fedmpi_run(21, *TWENTY, "--out", tmp_path / "run", "--inject", kills)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", undisturbed)
+    failures = json.loads((tmp_path / "run" / "result.json").read_text())["failures"]
+    assert {failure["rank"] for failure in failures} == set(ranks.tolist())
+    assert {failure["reason"] for failure in failures} == {"died"}
+
+
+@pytest.mark.slow
+def test_with_five_killed_the_run_ends_with_3_and_goes_on_later(
+    tmp_path: Path, undisturbed: dict[str, np.ndarray]
+) -> None:
+    kills = "kill=3@5,kill=7@12,kill=8@12,kill=20@20,kill=9@21"
+    failed = fedmpi_run(21, *TWENTY, "--out", tmp_path / "run", "--inject", kills)
+    assert failed.returncode == 3
+    lines = [line for line in failed.stderr.splitlines() if line.startswith("fedmpi: error")]
+    assert len(lines) == 1
+    assert "CodedGradient must come from 16 of 20 ranks, got 15" in lines[0]
+    assert "worker (rank 9) died" in lines[0]
+    assert "--resume" in lines[0]
+    done = fedmpi_run(21, "--resume", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+def test_a_liar_and_a_straggler_among_processes(tmp_path: Path, undisturbed: dict[str, np.ndarray]) -> None:
+    faults = "lie=4@10,slow=6:0.2s"
+    done = fedmpi_run(22, *TWENTY, "--byzantine", 2, "--out", tmp_path / "run", "--inject", faults)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", undisturbed)
+    failures = json.loads((tmp_path / "run" / "result.json").read_text())["failures"]
+    assert [failure["rank"] for failure in failures] == [4]
+    assert failures[0]["reason"].startswith("lied in iteration")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
+def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_bits(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    options = ["-K", "2", "-T", "1", "--iterations", "300", "--quiet", "--no-compare", "--timeout", "60"]
+    command_on_threads(7, *options, "--out", tmp_path / "whole")
+    slow = ",".join(f"slow={rank}:0.02s" for rank in range(1, 8))
+    own = [*options, "--out", str(tmp_path / "run"), "--inject", slow]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedmpi.cli", "run", "codedml", "-n", "8", "--", *own],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    metrics, end = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert f"stopped by {number.name}" in err
+    assert not (tmp_path / "run" / "result.json").exists()
+    done = fedmpi_run(8, "--resume", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", weights(tmp_path / "whole"))
