@@ -490,8 +490,14 @@ class Scripted:
                 return entry[2]
         return None
 
-    def outstanding_bytes(self) -> int:
+    def outstanding_bytes(self, dest: int | None = None) -> int:
         return next(self.on_the_way)
+
+    def failed(self) -> tuple[int, ...]:
+        return ()
+
+    def forget(self, rank: int) -> None:
+        raise AssertionError("no rank departs here")
 
     def discard(self) -> int | None:
         return None
@@ -619,13 +625,13 @@ def test_close_of_rank_0_waits_for_everybody(scripted: Scripted) -> None:
     scripted.post = lambda dest, tag, header, arrays: posted.append((dest, tag))  # type: ignore[method-assign]
     ch = Channel(scripted, timeout_seconds=10)
     for source in (1, 3):
-        scripted.arrives(source, source, Closing(complete=True))
+        scripted.arrives(source, source, Closing(True))
     scripted.arrives(4, 3, Notice(4, "too late to matter"))
     with pytest.raises(PeerFailed, match=r"^worker \(rank 2\) sent no Closing for 10 s$"):
         ch.close()
     assert posted == []
     for source in (1, 2, 3):
-        scripted.arrives(0, source, Closing(complete=True))
+        scripted.arrives(0, source, Closing(True))
     ch.close()
     assert sorted(posted) == [(1, Closing.tag), (2, Closing.tag), (3, Closing.tag)]
 

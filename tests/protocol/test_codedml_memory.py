@@ -45,8 +45,11 @@ class Network:
     def _bytes_under_way(self) -> int:
         return sum(array.nbytes for arrays in self.under_way for array in arrays)
 
-    def outstanding_bytes(self) -> int:
+    def outstanding_bytes(self, dest: int | None = None) -> int:
         return self._bytes_under_way()
+
+    def failed(self) -> tuple[int, ...]:
+        return ()
 
     def poll(self, tag: int, sources: Collection[int]) -> None:
         return None

@@ -141,7 +141,7 @@ def test_commands_that_take_no_options_behind_the_dashes_refuse_them(
 def test_an_error_is_one_line_and_its_exit_code(
     error: Exception, code: int, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: Any) -> int:
+    def fails(*_: Any, **__: Any) -> int:
         raise error
 
     monkeypatch.setattr(cli, "run_ranks", fails)
