@@ -146,21 +146,27 @@ def run_ranks(
     print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="fedmpi-") as name:
         folder = Path(name)
-        process = subprocess.Popen(
-            command,
-            env=environment() | {job_folder.VARIABLE: name},
-            stdin=subprocess.DEVNULL,
-            process_group=0,  # Ctrl-C is for the launcher alone
-        )
+        process: subprocess.Popen[bytes] | None = None
         received: list[int] = []
+        early: list[int] = []  # while mpirun is being started
 
         def forward(number: int, _: object) -> None:
             received.append(number)
-            if received.count(number) > 1 or not signal_rank_0(folder, number):
+            if process is None:
+                early.append(number)
+            elif received.count(number) > 1 or not signal_rank_0(folder, number):
                 process.terminate()
 
         before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
         try:
+            process = subprocess.Popen(
+                command,
+                env=environment() | {job_folder.VARIABLE: name},
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is for the launcher alone
+            )
+            if early and not signal_rank_0(folder, early[0]):
+                process.terminate()
             code = wait_for_job(process, folder)
         finally:
             for number, handler in before.items():
