@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fedmpi.errors import FedmpiError, Interrupted, PeerFailed, UsageError
-from fedmpi.net.channel import Channel, Excused, Notice, describe
+from fedmpi.net.channel import Channel
+from fedmpi.net.endpoint import Excused, Notice, describe
 from fedmpi.net.job_folder import write_exit_code
 from fedmpi.net.message import Message
 

@@ -46,7 +46,7 @@ class _Mailbox:
 
 
 class LocalTransport:
-    """Frames between threads. See `fedmpi.net.channel.Transport`."""
+    """Frames between threads. See `fedmpi.net.transport.Transport`."""
 
     library = "threads"
 

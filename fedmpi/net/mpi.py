@@ -118,7 +118,7 @@ def _improbe(comm: MPI.Comm, source: int, tag: int, status: MPI.Status) -> MPI.M
 
 
 class MpiTransport:
-    """Frames over a private duplicate of a communicator. See `fedmpi.net.channel.Transport`."""
+    """Frames over a private duplicate of a communicator. See `fedmpi.net.transport.Transport`."""
 
     def __init__(self, comm: MPI.Comm):
         self._comm = comm

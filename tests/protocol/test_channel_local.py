@@ -18,7 +18,8 @@ from contract import HANG_SECONDS, LARGE, SCENARIOS, SIZE, Go, Never, Number, St
 
 from fedmpi.errors import FedmpiError, HeadroomError, PeerFailed, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.net import Channel, Message, UInt8, UInt32, UInt64, run_local
-from fedmpi.net.channel import Closing, Notice, describe
+from fedmpi.net.channel import Closing
+from fedmpi.net.endpoint import Notice, describe
 from fedmpi.net.message import MAX_DIMENSIONS, encode
 
 
@@ -147,7 +148,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     fake = SimpleNamespace(perf_counter=clock, monotonic=clock, thread_time=time.thread_time)
-    monkeypatch.setattr("fedmpi.net.channel.time", fake)
+    monkeypatch.setattr("fedmpi.net.endpoint.time", fake)
     monkeypatch.setattr("fedmpi.net.transport.time", fake)
     return clock
 

@@ -1,0 +1,190 @@
+"""One rank's end of all links: it sends, waits, and heeds who fails."""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar
+
+from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
+from fedmpi.net.message import Message, decode, encode
+from fedmpi.net.transport import Meter, Transport
+
+R = TypeVar("R")
+
+
+class Notice(Message, tag=127):
+    """A rank that fails → everybody: why, and the exit code to end with."""
+
+    code: int
+    reason: str
+
+
+class Excused(Message, tag=124):
+    """Rank 0 → a rank that failed: the job goes on without you."""
+
+
+class Endpoint:
+    """What of a channel does not depend on what is received. See `fedmpi.net.channel.Channel`."""
+
+    def __init__(self, transport: Transport, *, timeout_seconds: float, role_of: Callable[[int], str]):
+        self.transport = transport
+        self.rank, self.size = transport.rank, transport.size
+        self.timeout_seconds = timeout_seconds
+        self.role_of = role_of
+        self.meter = Meter()
+        self.tolerated: Collection[int] = ()
+        """Ranks whose failure does not end this rank's waits, unless for a message of theirs."""
+        self.departed: dict[int, PeerFailed] = {}
+        """Tolerated ranks that failed, died, broke the protocol or fell silent, in that order of time, and how."""
+        self._gone: set[int] = set()  # departed, and not there to hear anything any more
+        self.on_pause: Callable[[], None] = lambda: None
+        """Called again and again while this rank waits; what it raises ends the wait."""
+        self.failure: PeerFailed | None = None
+        """Of the ranks that are not tolerated the first that failed, if one did."""
+
+    # -- sending ----------------------------------------------------------------------------------------------
+
+    def send(self, dest: int, message: Message) -> None:
+        """Send without blocking; to a rank that is dead or has failed nothing is sent.
+
+        Arrays may change afterwards: they are copied, unless they are marked read-only.
+        """
+        if dest in self._gone:
+            return
+        header, arrays = encode(message)
+        owned = [array.copy() if array.flags.writeable else array for array in arrays]
+        name = type(message).__name__
+        self.meter.bytes_sent[name] += len(header) + sum(array.nbytes for array in owned)
+        self.meter.messages_sent[name] += 1
+        self.transport.post(dest, message.tag, header, owned)
+
+    def flush(self, limit_bytes: int = 0) -> None:
+        """Wait until at most `limit_bytes` of what was sent are still on the way: bounds the memory of a sender.
+
+        A tolerated rank that takes nothing until the deadline has departed.
+        """
+
+        def room() -> bool | None:
+            return self.transport.outstanding_bytes() <= limit_bytes or None
+
+        try:
+            self._wait(room, "room for what was sent", None)
+        except PeerFailed:
+            stuck = [rank for rank in self._present(self.tolerated) if self.transport.outstanding_bytes(rank)]
+            if self.failure is not None or not stuck:
+                raise
+            for rank in stuck:
+                self.depart(self._peer_failed(rank, f"took no message for {self.timeout_seconds:g} s"))
+
+    # -- waiting and failing ----------------------------------------------------------------------------------
+
+    def _wait(
+        self,
+        ready: Callable[[], R | None],
+        what: str,
+        peer: int | Callable[[], int | None] | None,
+        since: Callable[[], float] | None = None,
+        closing: bool = False,
+    ) -> R:
+        start = time.monotonic()
+        while (result := ready()) is None:
+            self.on_pause()
+            if not closing:  # while closing, nothing that a rank says matters any more
+                if self.failure is not None:  # and what arrived before the notice has been looked at
+                    raise self.failure
+                if isinstance(peer, int) and peer in self.departed:
+                    raise self.departed[peer]
+                self._heed(self.poll_notice())
+            self._heed_deaths(closing)
+            now = time.monotonic()
+            if now - (since() if since else start) > self.timeout_seconds:
+                rank = peer() if callable(peer) else peer
+                if rank is None:
+                    raise self._peer_failed(self.rank, f"waited {self.timeout_seconds:g} s for {what}")
+                raise self._peer_failed(rank, f"sent no {what} for {self.timeout_seconds:g} s")
+            self.transport.pause(now - start)
+        return result
+
+    def _heed(self, failed: PeerFailed | None) -> None:
+        if failed is None or failed.rank in self.departed:
+            return
+        if failed.rank in self.tolerated:
+            if self.rank == 0:
+                self.send(failed.rank, Excused())
+            self.depart(failed)
+            self._gone.add(failed.rank)
+        else:
+            self.failure = self.failure or failed
+
+    def _heed_deaths(self, closing: bool) -> None:
+        for rank in self.transport.failed():
+            if rank not in self.departed:
+                # What it said before it died says more.
+                while (said := self.poll_notice()) is not None:
+                    self._heed(said)
+                died = self._peer_failed(rank, "died")
+                if not closing:
+                    self._heed(died)
+                elif rank == 0:
+                    raise died
+                else:
+                    self.depart(died)
+                    self._gone.add(rank)
+
+    def depart(self, failed: PeerFailed) -> None:
+        """Go on without a tolerated rank."""
+        self.departed[failed.rank] = failed
+        self.transport.forget(failed.rank)
+
+    def _present(self, ranks: Collection[int]) -> list[int]:
+        return [rank for rank in ranks if rank not in self.departed]
+
+    def _peer_failed(self, rank: int, reason: str) -> PeerFailed:
+        return PeerFailed(rank, self.role_of(rank), reason)
+
+    def poll_notice(self) -> PeerFailed | None:
+        """What the next rank said that failed, if one has."""
+        frame = self.transport.poll(Notice.tag, range(self.size))
+        if frame is None:
+            return None
+        try:
+            notice = decode(Notice, frame.header, frame.source).scalars
+        except ProtocolError as error:  # raised nowhere: this is also asked while another error ends the job
+            notice = {"code": error.exit_code, "reason": str(error)}
+        code = notice["code"]
+        if not 0 < code < 256 and not code == frame.source == 0:  # only rank 0 can end the job without an error
+            code = 4
+        return PeerFailed(frame.source, self.role_of(frame.source), f"failed: {notice['reason']}", code)
+
+    def fail(self, error: BaseException, code: int = 4) -> None:
+        """Tell everybody that this rank can't go on, and the exit code to end with."""
+        for rank in range(self.size):
+            if rank != self.rank:
+                self.send(rank, Notice(code, describe(error)[:1000]))
+
+    # -- measuring --------------------------------------------------------------------------------------------
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Charge the wall time of a block to a phase; of nested phases the inner one."""
+        return self.meter.phase(name)
+
+    @contextmanager
+    def patience(self, timeout_seconds: float) -> Iterator[None]:
+        """Another deadline for the waits of a block."""
+        before, self.timeout_seconds = self.timeout_seconds, timeout_seconds
+        try:
+            yield
+        finally:
+            self.timeout_seconds = before
+
+
+def describe(error: BaseException) -> str:
+    """One printable line about an error; for one that nobody foresaw, its type and place too."""
+    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
+    if isinstance(error, FedmpiError):
+        return text
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    place = f" ({traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno})" if traceback else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
