@@ -45,7 +45,7 @@ class Rates:
     elementwise: float
     """Elements through a numpy step such as `from_signed`, `to_signed` or `add`."""
     basis_steps: float
-    """nodes·(nodes + points) of `lagrange_basis`, which is plain Python."""
+    """nodes·(nodes + points) of `lagrange_basis`."""
     stream: float
     """Elements of a float32 matrix through a product with a vector: the headroom check."""
     copy_bytes: float
