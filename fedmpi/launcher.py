@@ -27,6 +27,11 @@ END_SECONDS = 5.0
 
 _POLL_SECONDS = 0.1
 
+_HOST_FAILED = 255
+"""Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
+
+_SSH_SECONDS = 10
+
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
 
@@ -178,7 +183,26 @@ def run_ranks(
             return PeerFailed.exit_code
     if said is not None:
         return said
+    if code == _HOST_FAILED and hostfile and not received and (blame := unreachable_host(hostfile)):
+        print(f"fedmpi: error: every host of {hostfile} must be reached by ssh, got {blame}", file=sys.stderr)
+        return PeerFailed.exit_code
     return 128 + received[0] if code and received else code
+
+
+def unreachable_host(hostfile: Path) -> str | None:
+    """The first host of a hostfile that ssh can't log in to, with the reason; this machine is not asked."""
+    rows = (line.partition("#")[0].split() for line in hostfile.read_text().splitlines())
+    for host in dict.fromkeys(row[0] for row in rows if row):
+        if host in ("localhost", os.uname().nodename):
+            continue
+        ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_SECONDS}", host, "true"]
+        try:
+            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=2 * _SSH_SECONDS)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{host}: {error}"
+        if done.returncode:
+            return f"{host}: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"
+    return None
 
 
 def signal_rank_0(folder: Path, number: int) -> bool:
