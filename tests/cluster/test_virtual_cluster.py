@@ -96,7 +96,7 @@ def test_two_clusters_at_once_do_not_meet(virtual_cluster: Callable[..., Any]) -
 @pytest.mark.parametrize("transfers", ["12 13", "12 32"], ids=["from one host", "to one host"])
 def test_a_link_lets_through_its_rate_and_no_more(virtual_cluster: Callable[..., Any], transfers: str) -> None:
     """Two transfers share the link of one host, so they can't be faster than that link alone."""
-    size, bits_per_second, burst = 1_000_000, 10_000_000, 16_000
+    size, bits_per_second, burst = 2_500_000, 10_000_000, 16_000
     send = f"ssh host$a \"head -c {size} /dev/zero | ssh host$b 'cat > /dev/null'\""
     script = f"for pair in {transfers}; do a=${{pair%?}}; b=${{pair#?}}; {send} & done; wait"
     with virtual_cluster(hosts=3, rate="10mbit") as cluster:
@@ -118,7 +118,8 @@ def test_a_signal_leaves_nothing_behind(
     start: Callable[..., "subprocess.Popen[str]"], tmp_path: Path, number: signal.Signals
 ) -> None:
     daemon = "ssh host2 'setsid sleep 3600 > /dev/null 2>&1 &'"
-    script = f"{daemon}; trap 'echo saved; exit 5' INT TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done"
+    trap = f"trap 'echo saved; touch {tmp_path}/saved' INT TERM; touch {tmp_path}/ready"
+    script = f"{daemon}; {trap}; until [ -e {tmp_path}/saved ]; do sleep 0.05; done; sleep 0.2; exit 5"
     process = start("--hosts", "2", "--rate", "100mbit", "--", "sh", "-c", script)
     wait_until((tmp_path / "ready").exists)
     assert any("sleep\0003600" in line for line in processes_that_name(tmp_path))
@@ -126,7 +127,7 @@ def test_a_signal_leaves_nothing_behind(
     out, err = process.communicate(timeout=SECONDS)
     assert err == ""
     if number != signal.SIGKILL:
-        assert (process.returncode, out) == (5, "saved\n"), "the command has time to save its work"
+        assert (process.returncode, out) == (5, "saved\n"), "the command has time to save its work, and gets the signal once"
         assert_nothing_is_left(tmp_path)
     else:  # only files can be
         wait_until(lambda: not processes_that_name(tmp_path))
