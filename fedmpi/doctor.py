@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +15,33 @@ from fedmpi import __version__
 from fedmpi.core.field import kernels_are_compiled
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
-from fedmpi.launcher import environment, find_mpirun, mpirun_command
+from fedmpi.launcher import FAULT_TOLERANT_OPEN_MPI, environment, find_mpirun, mpirun_command, open_mpi_version
 
 _HELLO = (
     "from mpi4py import MPI; c = MPI.COMM_WORLD; "
     "print(c.allreduce(1), MPI.Get_library_version().split(',')[0]) if c.rank == 0 else c.allreduce(1)"
 )
+_DEATH = """
+import os, signal
+from fedmpi.net import Message
+from fedmpi.net.mpi import job
+
+class Alive(Message, tag=1):
+    pass
+
+with job(timeout_seconds=20) as ch:
+    ch.tolerated = (1, 2)
+    if ch.rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ch.rank == 1:
+        ch.recv(0, Alive)
+        ch.send(0, Alive())
+    if ch.rank == 0:
+        ch.gather_within(10, (2,), Alive)
+        ch.send(1, Alive())
+        ch.recv(1, Alive)
+        print("lost", *ch.departed, flush=True)
+"""
 _SECONDS = 60
 
 
@@ -63,21 +85,42 @@ def _mpi() -> Iterator[Check]:
         yield Check("mpirun", False, str(error))
         return
     yield Check("mpirun", True, mpirun)
-    command, _ = mpirun_command(2, [sys.executable, "-c", _HELLO])
-    try:
-        hello = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        yield Check("ranks", False, f"2 ranks must start within {_SECONDS} s, and did not: {' '.join(command)}")
-        return
+    hello = _try_ranks(2, _HELLO)
     count, _, library = hello.stdout.strip().partition(" ")
-    if hello.returncode == 0 and count == "2":
+    works = hello.returncode == 0 and count == "2"
+    if works:
         yield Check("ranks", True, f"2 ranks start and talk, {library}")
+        yield _survival(mpirun)
     else:
-        reason = (hello.stderr.strip().splitlines() or [f"exit code {hello.returncode}, said {hello.stdout!r}"])[-1]
-        hint = "mpirun and mpi4py may be of different MPIs" if count == "1" else reason
+        hint = "mpirun and mpi4py may be of different MPIs" if count == "1" else _reason(hello)
         yield Check("ranks", False, f"2 ranks must start and talk, and do not: {hint}")
+
+
+def _survival(mpirun: str) -> Check:
+    """Kill one of three ranks, and see whether the other two can go on."""
+    if (version := open_mpi_version(mpirun)) < FAULT_TOLERANT_OPEN_MPI:
+        found = f"Open MPI {version}" if version else "another MPI"
+        text = f"a rank that dies ends the job: Open MPI {FAULT_TOLERANT_OPEN_MPI} or newer goes on, this is {found}"
+        return Check("survival", False, text, optional=True)
+    death = _try_ranks(3, _DEATH, tolerate_failures=True)
+    if death.stdout.split() == ["lost", "2"]:
+        return Check("survival", True, "a job outlives a killed rank (ULFM)", optional=True)
+    text = f"a rank that dies ends the job: one of 3 was killed, and mpirun ended with {death.returncode}"
+    return Check("survival", False, text, optional=True)
+
+
+def _try_ranks(ranks: int, code: str, *, tolerate_failures: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run Python code on some ranks; one that hangs ends with the exit code of `timeout`."""
+    command, _ = mpirun_command(ranks, [sys.executable, "-c", code], tolerate_failures=tolerate_failures)
+    try:
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        said = f"they must start within {_SECONDS} s, and did not: {shlex.join(command[:-1])} …"
+        return subprocess.CompletedProcess(command, 124, "", said)
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, said {done.stdout!r}"])[-1]
 
 
 def _memory() -> Check:

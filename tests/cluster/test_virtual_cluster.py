@@ -127,7 +127,9 @@ def test_a_signal_leaves_nothing_behind(
     out, err = process.communicate(timeout=SECONDS)
     assert err == ""
     if number != signal.SIGKILL:
-        assert (process.returncode, out) == (5, "saved\n"), "the command has time to save its work, and gets the signal once"
+        assert (process.returncode, out) == (5, "saved\n"), (
+            "the command has time to save its work, and gets the signal once"
+        )
         assert_nothing_is_left(tmp_path)
     else:  # only files can be
         wait_until(lambda: not processes_that_name(tmp_path))

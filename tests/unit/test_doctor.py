@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,16 +38,16 @@ def examine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[], 
 
 
 @pytest.fixture
-def mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """``mpirun(script)`` makes this the only mpirun; before that there is none."""
+def mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``mpirun(script, version="Open MPI) 5.0")`` makes this the only mpirun; before that there is none."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder))
 
-    def write(script: str) -> None:
+    def write(script: str, version: str = "Open MPI) 5.0") -> None:
         path = folder / "mpirun"
-        path.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo "mpirun (Open MPI) 5.0"; exit; fi\n{script}\n')
+        path.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo "mpirun ({version}"; exit; fi\n{script}\n')
         path.chmod(0o755)
 
     return write
@@ -73,6 +74,7 @@ def test_on_a_machine_that_works_everything_needed_is_ok(tmp_path: Path) -> None
     assert mark == "ok"
     assert text.startswith("2 ranks start and talk, ")
     assert "MPI" in text
+    assert lines["survival"] == [("ok", "a job outlives a killed rank (ULFM)")]
 
 
 @pytest.mark.usefixtures("mpirun")
@@ -112,6 +114,34 @@ def test_ranks_that_do_not_start_are_a_failure_with_the_reason(
     mark, text = lines["ranks"][0]
     assert mark == "!!"
     assert reason in text
+
+
+@pytest.mark.parametrize("version", [("Open MPI) 4.1.6", "Open MPI 4"), ("HYDRA", "another MPI")])
+def test_an_mpi_without_ulfm_is_named_and_no_failure(
+    examine: Callable[[], tuple[int, Report]], mpirun: Callable[..., None], version: tuple[str, str]
+) -> None:
+    mpirun("echo 2 library", version[0])
+    code, lines = examine()
+    assert code == 0
+    text = f"a rank that dies ends the job: Open MPI 5 or newer goes on, this is {version[1]}"
+    assert lines["survival"] == [("--", text)]
+
+
+def test_a_job_that_does_not_outlive_a_rank_is_seen_whatever_the_version_says(
+    examine: Callable[[], tuple[int, Report]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real job of three, one killed, without the option that this MPI needs to go on."""
+    command = doctor.mpirun_command
+
+    def without_ulfm(*args: Any, tolerate_failures: bool = False) -> tuple[list[str], list[str]]:
+        return command(*args)
+
+    monkeypatch.setattr(doctor, "mpirun_command", without_ulfm)
+    code, lines = examine()
+    assert code == 0
+    mark, text = lines["survival"][0]
+    assert mark == "--"
+    assert text.startswith("a rank that dies ends the job: one of 3 was killed, and mpirun ended with ")
 
 
 def test_what_is_optional_is_reported_and_no_failure(
