@@ -1,8 +1,10 @@
 """The `fedmpi` command."""
 
+import contextlib
 import dataclasses
 import json as json_format
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,16 +33,48 @@ class Run:
     """The network between the hosts, where they have several: eth0, or 10.0.0.0/16."""
     tolerate_failures: bool = True
     """Let the job outlive ranks that die, as long as its protocol can do without them (needs Open MPI 5)."""
+    encrypt: bool = False
+    """Encrypt and authenticate every link, under a key for this run that all hosts get by ssh."""
+    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Encrypt under this key, of `fedmpi keygen`, instead."""
 
     def __call__(self, options: list[str]) -> int:
         """Start mpirun."""
-        return run_ranks(
-            self.ranks,
-            [sys.executable, "-m", f"fedmpi.{self.system}", *options],
-            self.hostfile,
-            interface=self.interface,
-            tolerate_failures=self.tolerate_failures,
-        )
+        with self.key_options() as own:
+            return run_ranks(
+                self.ranks,
+                [sys.executable, "-m", f"fedmpi.{self.system}", *own, *options],
+                self.hostfile,
+                interface=self.interface,
+                tolerate_failures=self.tolerate_failures,
+            )
+
+    @contextlib.contextmanager
+    def key_options(self) -> Iterator[list[str]]:
+        """What tells the ranks where the cluster key is, while it is there."""
+        if not self.encrypt and self.cluster_key is None:
+            yield []
+            return
+        from fedmpi.key_distribution import distributed_key
+
+        with distributed_key(self.cluster_key, self.hostfile) as path:
+            yield ["--encrypt", "--cluster-key", str(path)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Keygen:
+    """Make a cluster key, for --cluster-key FILE: who holds it can take part in a job."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """A new file, which its owner alone may read."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Make it."""
+        from fedmpi.crypto.keys import create_key_file
+
+        create_key_file(self.file)
+        print(f"written to {self.file}, mode 0600")
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,6 +294,7 @@ def _show(figures: dict[str, Any], json: bool) -> int:
 
 COMMANDS: dict[str, Any] = {
     "run": Run,
+    "keygen": Keygen,
     "doctor": Doctor,
     "data": Data,
     "bench": Bench,

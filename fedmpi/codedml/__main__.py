@@ -5,6 +5,7 @@ import sys
 
 from fedmpi.codedml.faults import faults_of
 from fedmpi.codedml.service import dismiss, own_options, serve, views_folder
+from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 
@@ -29,5 +30,5 @@ def role(ch: Channel) -> None:
 
 
 if __name__ == "__main__":
-    with job() as channel:
+    with job(wrap=encryption(sys.argv[1:])) as channel:
         role(channel)

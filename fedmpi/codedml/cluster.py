@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fedmpi.codedml.service import dismiss, serve
+from fedmpi.encryption import encrypted
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 
@@ -18,7 +20,7 @@ def current() -> Channel | None:
 
 
 @contextmanager
-def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
+def workers(timeout_seconds: float = 600.0, *, cluster_key: Path | str | None = None) -> Iterator[None]:
     """Train on the ranks of this MPI job instead of threads.
 
     Rank 0 runs the block. All other ranks serve as workers while it lasts, and then leave the program: what
@@ -28,6 +30,8 @@ def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
     ----------
     timeout_seconds : float
         No rank waits longer for another.
+    cluster_key : Path or str, optional
+        Encrypt every link under the key in this file of `fedmpi keygen`, on every host.
 
     Raises
     ------
@@ -51,7 +55,8 @@ def workers(timeout_seconds: float = 600.0) -> Iterator[None]:
     _used = True
     from fedmpi.net.mpi import job
 
-    with job(timeout_seconds=timeout_seconds, traceback=True) as channel:
+    wrap = encrypted(None if cluster_key is None else Path(cluster_key))
+    with job(wrap=wrap, timeout_seconds=timeout_seconds, traceback=True) as channel:
         if channel.rank == 0:
             _channel = channel
             try:

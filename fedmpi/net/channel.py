@@ -363,7 +363,8 @@ class Channel(Endpoint):
 
         def all_closing() -> bool | None:
             while (frame := self.transport.poll(Closing.tag, others)) is not None:
-                closed[frame.source] = bool(decode(Closing, frame.header, frame.source).scalars["complete"])
+                with self._blaming(frame.source):
+                    closed[frame.source] = bool(decode(Closing, frame.header, frame.source).scalars["complete"])
             return None if missing() else True
 
         arrived: Callable[[], bool | None] = lambda: self.transport.outstanding_bytes() == 0 or None  # noqa: E731

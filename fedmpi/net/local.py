@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
 from fedmpi.net.channel import Channel
-from fedmpi.net.transport import KEPT_TAGS
+from fedmpi.net.transport import KEPT_TAGS, Transport
 
 
 @dataclass(eq=False)
@@ -97,13 +97,20 @@ class LocalTransport:
             self._own.arrived.wait(0.05 if waited_seconds > 0.001 else 0.0005)
 
 
-def run_local(roles: Sequence[Callable[[Channel], Any]], **options: Any) -> list[Any]:
+def run_local(
+    roles: Sequence[Callable[[Channel], Any]],
+    *,
+    wrap: Callable[[Transport], Transport] = lambda transport: transport,
+    **options: Any,
+) -> list[Any]:
     """Run one role per rank, each in a thread, and return what they return.
 
     Parameters
     ----------
     roles : sequence of callables
         Called with their `Channel`; the position is the rank.
+    wrap : callable
+        Applied to each transport before anything is sent.
     **options
         For every `Channel`.
 
@@ -117,7 +124,7 @@ def run_local(roles: Sequence[Callable[[Channel], Any]], **options: Any) -> list
     failures: list[BaseException] = []
 
     def run(rank: int, role: Callable[[Channel], Any]) -> None:
-        channel = Channel(LocalTransport(rank, mailboxes), **options)
+        channel = Channel(wrap(LocalTransport(rank, mailboxes)), **options)
         try:
             results[rank] = role(channel)
         except BaseException as error:

@@ -17,7 +17,7 @@ from fedmpi.net.channel import Channel
 from fedmpi.net.job_folder import write_exit_code, write_pid
 from fedmpi.net.leaving import leave_incomplete, leave_with_error
 from fedmpi.net.message import HEADER_LIMIT
-from fedmpi.net.transport import KEPT_TAGS, Transport
+from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
 
 mpi4py.rc.threads = False  # one thread speaks to MPI: no locks
 
@@ -84,9 +84,8 @@ class _MpiFrame:
             message = _improbe(self._comm, self.source, _PAYLOAD + self._tag, status)
             if message is None:
                 break
-            size = status.Get_count(MPI.BYTE)
-            if size != self._pieces[0].size:
-                message.Recv([bytearray(size), MPI.BYTE])
+            if (size := status.Get_count(MPI.BYTE)) != self._pieces[0].size:
+                _receive(message, status)
                 self._queue.popleft()
                 raise self._wrong_size(self._size, size)
             self._requests.append(message.Irecv([self._pieces.popleft(), MPI.BYTE]))
@@ -100,6 +99,15 @@ class _MpiFrame:
 
     def _wrong_size(self, expected: int, got: int) -> ProtocolError:
         return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got {got}")
+
+
+def _receive(message: MPI.Message, status: MPI.Status) -> tuple[int, bytearray]:
+    """The size and the bytes of an MPI message; of one larger than any of ours no bytes, nor memory for them."""
+    size = status.Get_count(MPI.BYTE)
+    data = bytearray(size if size <= CHUNK_BYTES else 0)
+    if len(data) == size:
+        message.Recv([data, MPI.BYTE])
+    return size, data
 
 
 def _check_is_death(error: MPI.Exception) -> None:
@@ -131,7 +139,7 @@ class MpiTransport:
         self._forgotten: set[int] = set()
         self._failed: frozenset[int] = frozenset()
         self._looked = 0.0
-        self._stash: defaultdict[int, deque[_MpiFrame]] = defaultdict(deque)
+        self._stash: defaultdict[int, deque[_MpiFrame | RefusedFrame]] = defaultdict(deque)
         self._queues: defaultdict[tuple[int, int], deque[_MpiFrame]] = defaultdict(deque)
 
     def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
@@ -194,7 +202,7 @@ class MpiTransport:
         for tag in self._stash.keys() - set(KEPT_TAGS):
             self._stash[tag] = deque(frame for frame in self._stash[tag] if frame.source != rank)
 
-    def poll(self, tag: int, sources: Collection[int]) -> _MpiFrame | None:
+    def poll(self, tag: int, sources: Collection[int]) -> _MpiFrame | RefusedFrame | None:
         """The next frame with this tag from one of the sources; frames from others are kept for later."""
         stash = self._stash[tag]
         for kept in stash:
@@ -210,15 +218,15 @@ class MpiTransport:
             stash.append(taken)
         return None
 
-    def _take(self, source: int, tag: int) -> _MpiFrame | None:
+    def _take(self, source: int, tag: int) -> _MpiFrame | RefusedFrame | None:
         status = MPI.Status()
         message = _improbe(self._comm, source, tag, status)
         if message is None:
             return None
-        data = bytearray(status.Get_count(MPI.BYTE))
-        message.Recv([data, MPI.BYTE])
-        if len(data) > (limit := INLINE_BYTES + HEADER_LIMIT):
-            raise ProtocolError(f"a header from rank {status.source} must be at most {limit} bytes, got {len(data)}")
+        size, data = _receive(message, status)
+        if size > (limit := INLINE_BYTES + HEADER_LIMIT):
+            why = f"a header from rank {status.source} must be at most {limit} bytes, got {size}"
+            return RefusedFrame(status.source, why)
         return self._frame(status, data)
 
     def _frame(self, status: MPI.Status, data: bytearray) -> _MpiFrame:
@@ -230,8 +238,7 @@ class MpiTransport:
         message = _improbe(self._comm, MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         if message is None:
             return None
-        data = bytearray(status.Get_count(MPI.BYTE))
-        message.Recv([data, MPI.BYTE])
+        _, data = _receive(message, status)
         if status.tag in KEPT_TAGS:
             self._stash[status.tag].append(self._frame(status, data))
             return 0
@@ -267,7 +274,11 @@ def job(
     good order with exit code 2; any other error ends the job within seconds, whatever the others do, unless rank 0
     tolerates it. A rank that dies takes the job down with it, unless the job was started to survive that.
     """
-    channel = Channel(wrap(MpiTransport(MPI.COMM_WORLD.Dup())), **options)
+    inner = MpiTransport(MPI.COMM_WORLD.Dup())
+    try:
+        channel = Channel(wrap(inner), **options)
+    except FedmpiError as error:
+        leave_with_error(Channel(inner, **options), error, _abort, survives=SURVIVES_DEATHS)
     if channel.rank == 0:
         write_pid()
     try:

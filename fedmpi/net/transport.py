@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from fedmpi.errors import ProtocolError
+
 KEPT_TAGS = range(124, 128)
 """Messages of the channel itself, by which a job ends: they are never dropped."""
 
@@ -17,7 +19,11 @@ class Frame(Protocol):
     """A message of which the header is here and the arrays may still be on the way."""
 
     source: int
-    header: memoryview
+
+    @property
+    def header(self) -> memoryview:
+        """The bytes of the header, and perhaps others behind it."""
+        ...
 
     def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
         """Start to fill the arrays. Raises ProtocolError where the payload is not of their size."""
@@ -25,6 +31,27 @@ class Frame(Protocol):
     def done(self) -> bool:
         """Whether the arrays are filled."""
         ...
+
+
+class RefusedFrame:
+    """What came, or will come, from a rank that broke the protocol: an error for whoever looks at it."""
+
+    def __init__(self, source: int, why: str):
+        self.source = source
+        self._why = why
+
+    @property
+    def header(self) -> memoryview:
+        """Raise."""
+        raise ProtocolError(self._why)
+
+    def receive(self, header_size: int, arrays: list[NDArray[Any]]) -> None:
+        """Raise."""
+        raise ProtocolError(self._why)
+
+    def done(self) -> bool:
+        """Raise."""
+        raise ProtocolError(self._why)
 
 
 class Transport(Protocol):

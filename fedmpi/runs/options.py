@@ -9,11 +9,12 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
 
 P = TypeVar("P")
 
-_OF_ONE_RUN = ("config", "dry_run", "inject", "out", "record_views", "resume")
+_OF_ONE_RUN = ("cluster_key", "config", "dry_run", "encrypt", "inject", "out", "record_views", "resume")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class RunOptions:
     """Iterations between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a failure."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Go on with the run of this folder, from its last whole checkpoint; its options hold."""
+    encrypt: bool = False
+    """Encrypt and authenticate every link; with --cluster-key, or as an option of `fedmpi run` itself."""
+    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The key to encrypt under, of `fedmpi keygen`: the same on every host."""
     inject: str | None = None
     """Faults for experiments, such as slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01 (rank: what, @ from which iteration)."""
     dry_run: bool = False
@@ -110,6 +115,8 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
         args=arguments + argv,  # of an option given twice the last one wins
         default=Command(cls(), RunOptions()),
     )
+    if (command.run.encrypt or command.run.cluster_key) and key_file_of(argv) is None:
+        raise UsageError("--encrypt and --cluster-key must stand on the command line, where every rank sees them")
     return command.params, command.run
 
 
