@@ -1,30 +1,28 @@
 """Encrypted links between MPI processes: the contract of all transports, and what a close and a foreign key need.
 
-Run by tests/protocol/test_sealed.py. Every test has a communicator of its own.
+Run by tests/protocol/test_mpirun.py. Every test has a communicator of its own.
 """
 
+import tracemalloc
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 from contract import HANG_SECONDS, SCENARIOS, SIZE, Go, Number, Words, play, words
 from mpi4py import MPI
+from wire import KEY, sealing
 
-from fedmpi.crypto.seal import KeyAgreement
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel
 from fedmpi.net.mpi import MpiTransport
-from fedmpi.net.sealed import SealedTransport
+
+SIZE_LIMIT = 16 << 20
 
 pytestmark = pytest.mark.mpi
-KEY = bytes(range(32))
 
 
 def sealed_channel(key: bytes = KEY) -> Channel:
     assert MPI.COMM_WORLD.size == SIZE
-    inner = MpiTransport(MPI.COMM_WORLD.Dup())
-    transport = SealedTransport(inner, KeyAgreement(key, inner.rank, inner.size))
-    return Channel(transport, timeout_seconds=HANG_SECONDS)
+    return Channel(sealing(key)(MpiTransport(MPI.COMM_WORLD.Dup())), timeout_seconds=HANG_SECONDS)
 
 
 @pytest.fixture
@@ -87,30 +85,20 @@ def test_a_rank_that_does_not_encrypt_is_named() -> None:
         for dest in (0, 1):
             plain.send(dest, Words(1, words(100_000)))
         return
-    ch = Channel(SealedTransport(inner, KeyAgreement(KEY, inner.rank, inner.size)), timeout_seconds=HANG_SECONDS)
-    with pytest.raises(ProtocolError, match=r"from rank 2 to rank . must be encrypted at both ends, got a frame in"):
+    ch = Channel(sealing()(inner), timeout_seconds=HANG_SECONDS)
+    with pytest.raises(ProtocolError, match=r"the link from rank 2 to rank . must begin with a hello, got a frame of"):
         ch.recv(2, Words)
 
 
-def test_no_byte_of_the_arrays_travels_in_the_clear(ch: Channel) -> None:
-    """Looked at below the encryption, where the frames of MPI arrive."""
-    secret = np.random.default_rng(5).integers(0, 256, 1 << 20, dtype=np.uint8).view(np.uint32)
+def test_an_oversized_frame_takes_no_memory(ch: Channel) -> None:
+    """It can't be received in parts: it is refused, and stays where it is."""
     if ch.rank == 1:
-        for size in (64, 1 << 18):
-            ch.send(0, Words(7, secret[:size]))
         ch.send(0, Go())
+        ch.transport._inner.post(0, Words.tag, bytes(SIZE_LIMIT + 1), [])
     if ch.rank == 0:
         ch.recv(1, Go)
-        for size in (64, 1 << 18):
-            comm, status = ch.transport._inner._comm, MPI.Status()
-            comm.Probe(1, Words.tag, status)
-            seen = bytearray(status.Get_count(MPI.BYTE))
-            comm.Recv([seen, MPI.BYTE], 1, Words.tag)
-            if size > 64:
-                comm.Probe(1, 128 + Words.tag, status)
-                rest = bytearray(status.Get_count(MPI.BYTE))
-                comm.Recv([rest, MPI.BYTE], 1, 128 + Words.tag)
-                seen += rest
-            assert len(seen) > secret[:size].nbytes
-            raw = secret[:size].tobytes()
-            assert not any(raw[at : at + 8] in seen for at in range(0, len(raw) - 8, max(8, len(raw) // 1000)))
+        tracemalloc.start()
+        with pytest.raises(ProtocolError, match=f"the link from rank 1 to rank 0: frame 0 of tag {Words.tag} must be"):
+            ch.recv(1, Words)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()

@@ -14,15 +14,16 @@ import pytest
 from contract import SCENARIOS, SIZE
 
 MPI_TESTS = Path(__file__).parent.parent / "mpi"
-OWN_TESTS = 6
-"""Tests of test_contract_mpi.py beside the scenarios."""
+OWN_TESTS = {"test_contract_mpi.py": 6, "test_sealed_mpi.py": 6}
+"""Tests beside the scenarios."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_contract(mpirun: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", OWN_TESTS)
+def test_contract(mpirun: Run, tmp_path: Path, file: str) -> None:
     report = f"--junitxml={tmp_path / 'report.xml'}"
-    options = ["--with-mpi", "-q", "--color=no", "-p", "no:cacheprovider", report, MPI_TESTS / "test_contract_mpi.py"]
+    options = ["--with-mpi", "-q", "--color=no", "-p", "no:cacheprovider", report, MPI_TESTS / file]
     done = mpirun(SIZE, "-m", "pytest", *options, timeout=240)
     reports = sorted(tmp_path.glob("*.xml"))
     assert [path.name for path in reports] == [f"report-{rank}.xml" for rank in range(SIZE)], done.stdout + done.stderr
@@ -38,7 +39,7 @@ def test_contract(mpirun: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for suites in suites_of.values():
         counts = {name: sum(int(s.attrib[name]) for s in suites) for name in ("tests", "failures", "errors", "skipped")}
-        assert counts == {"tests": len(SCENARIOS) + OWN_TESTS, "failures": 0, "errors": 0, "skipped": 0}
+        assert counts == {"tests": len(SCENARIOS) + OWN_TESTS[file], "failures": 0, "errors": 0, "skipped": 0}
 
 
 @pytest.fixture
