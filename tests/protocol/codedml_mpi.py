@@ -10,6 +10,7 @@ import numpy as np
 from fedmpi.codedml.__main__ import role
 from fedmpi.codedml.protocol import CodedGradient
 from fedmpi.codedml.service import serve
+from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 
@@ -44,7 +45,7 @@ def loaded(ch: Channel, folder: Path) -> None:
 def main() -> None:
     scenario, folder = sys.argv[1], Path(sys.argv[2])
     sys.argv[1:] = sys.argv[3:]
-    with job() as ch:
+    with job(wrap=encryption(sys.argv[1:])) as ch:
         if scenario == "modules" and ch.rank != 0:
             loaded(ch, folder)
         elif ch.rank == 3 and scenario == "raises":

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from protocol.codedml_threads import command_on_threads
 
+from fedmpi.crypto.keys import create_key_file
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HERE = Path(__file__).parent
 SLOW = ("galois", "numba", "torch", "scipy", "sklearn", "tyro", "rich")
@@ -85,16 +87,24 @@ def slow_modules(names: list[str]) -> set[str]:
     return {name.partition(".")[0] for name in names} & set(SLOW)
 
 
-def test_a_worker_loads_nothing_slow(mpirun: Run, tmp_path: Path) -> None:
-    done = mpirun(
-        5, HERE / "codedml_mpi.py", "modules", tmp_path, "--iterations", 2, "--out", tmp_path / "run", "--quiet"
-    )
+CIPHERS = {"fedmpi.net.sealed", "fedmpi.crypto.keys", "fedmpi.crypto.seal"}
+"""What a worker loads with --cluster-key, and never without."""
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_worker_loads_nothing_slow(mpirun: Run, tmp_path: Path, encrypted: bool) -> None:
+    create_key_file(tmp_path / "key")
+    options = ["--iterations", 2, "--out", tmp_path / "run", "--quiet"]
+    options += ["--cluster-key", tmp_path / "key"] if encrypted else []
+    done = mpirun(5, HERE / "codedml_mpi.py", "modules", tmp_path, *options)
     assert done.returncode == 0, done.stderr
     for rank in range(1, 5):
         names = json.loads((tmp_path / f"modules-{rank}.json").read_text())
         assert {"numpy", "mpi4py", "fedmpi"} <= {name.partition(".")[0] for name in names}
         assert slow_modules(names) == set()
         assert not [name for name in names if name.startswith(("fedmpi.data", "fedmpi.runs", "fedmpi.codedml.command"))]
+        assert CIPHERS & set(names) == (CIPHERS if encrypted else set())
+        assert encrypted or not [name for name in names if name.endswith(("x25519", "hkdf"))]
 
 
 @pytest.mark.parametrize(
