@@ -47,6 +47,10 @@ class Dataset:
         Classification: int64 in 0..C-1. Regression: float64.
     classes : tuple of str
         Name of label k at place k; empty for regression.
+    groups : ndarray of shape (m,) or None
+        Which group each training row belongs to, numbers or text, where a column says so.
+    coefficients : ndarray of shape (d,) or None
+        The true parameters of a made-up regression.
     """
 
     name: str
@@ -55,13 +59,16 @@ class Dataset:
     X_test: NDArray[Any]
     y_test: NDArray[Any]
     classes: tuple[str, ...]
+    groups: NDArray[Any] | None = None
+    coefficients: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
     """What a reader found: labels as the source has them, perhaps no test part.
 
-    `names[v]` is the class name of label v, for the sources that number their classes.
+    `names[v]` is the class name of label v, for the sources that number their classes; `columns` are the names of
+    the features, where they have any.
     """
 
     name: str
@@ -70,6 +77,9 @@ class Raw:
     X_test: NDArray[Any] | None = None
     y_test: NDArray[Any] | None = None
     names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    groups: NDArray[Any] | None = None
+    coefficients: NDArray[np.float64] | None = None
 
 
 def one_line(error: object) -> str:
@@ -104,7 +114,9 @@ def check_size(rows: int, columns: int, itemsize: int, what: str) -> None:
         )
 
 
-def check_part(X: NDArray[Any], y: NDArray[Any], what: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def check_part(
+    X: NDArray[Any], y: NDArray[Any], what: str, columns: tuple[str, ...] = ()
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Check one part of a data set and bring it to the house form.
 
     Parameters
@@ -115,6 +127,8 @@ def check_part(X: NDArray[Any], y: NDArray[Any], what: str) -> tuple[NDArray[Any
         Targets: numbers or text.
     what : str
         What the part is called in messages.
+    columns : tuple of str, optional
+        Names of the columns of X, for messages.
 
     Returns
     -------
@@ -133,7 +147,7 @@ def check_part(X: NDArray[Any], y: NDArray[Any], what: str) -> tuple[NDArray[Any
         raise UsageError(f"X of {what} must have rows and columns, got shape {X.shape}")
     if y.shape != X.shape[:1]:
         raise UsageError(f"y of {what} must have shape ({len(X)},) like X has rows, got {y.shape}")
-    check_finite(X, f"X of {what}")
+    check_finite(X, f"X of {what}", columns)
     check_finite(y[:, None], f"y of {what}")
     return X, y
 
@@ -145,7 +159,7 @@ def _house_form(a: NDArray[Any], what: str, kinds: str) -> NDArray[Any]:
     return np.ascontiguousarray(a, dtype=dtype)
 
 
-def check_finite(X: NDArray[Any], what: str) -> None:
+def check_finite(X: NDArray[Any], what: str, columns: tuple[str, ...] = ()) -> None:
     """Raise `UsageError` that names the first cell of the 2-D `X` that is NaN or infinite."""
     if X.dtype.kind != "f":
         return
@@ -154,7 +168,8 @@ def check_finite(X: NDArray[Any], what: str) -> None:
         bad = ~np.isfinite(X[start : start + step])
         if bad.any():
             row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+            name = f', "{columns[column]}"' if columns else ""
             raise UsageError(
                 f"{what} must be finite, got {X[start + row, column]} "
-                f"in row {start + row}, column {column} (counted from 0)"
+                f"in row {start + row}, column {column} (counted from 0){name}"
             )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data.dataset import Raw, open_binary, reading
 from fedmpi.data.files import read_csv, read_npz, read_svm
+from fedmpi.data.regression import NAME, diabetes
 from fedmpi.errors import UsageError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -83,13 +84,13 @@ def catalogue(data_dir: str | Path | None = None) -> list[Entry]:
         place = str((folder / known.layouts[0][0]).parent) if known.layouts else NO_FILE
         present = not known.layouts or locate(known, folder) is not None
         entries.append(Entry(name, present, place, known.description, known.source))
-    return [*entries, STAND_IN]
+    return [*entries, STAND_IN, MADE_UP]
 
 
 def unknown(name: str) -> UsageError:
     """Return the error for a name that is neither a known set nor a file."""
-    names = [*KNOWN, STAND_IN.name]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    names = [*KNOWN, STAND_IN.name, MADE_UP.name]
+    near = difflib.get_close_matches(name, names if "-" in name else names[:-1], n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return UsageError(
         f"data set must be one of {', '.join(names)}, synthetic:m=..,d=..,density=.. "
@@ -219,6 +220,9 @@ KNOWN = {
         _wine,
         (("tabular/winequality-white.csv",),),
     ),
+    "diabetes": Known(
+        "diabetes progression, 442 rows of 10 (regression)", "scikit-learn load_diabetes (Efron et al. 2004)", diabetes
+    ),
 }
 STAND_IN = Entry(
     "synthetic:gisette",
@@ -226,4 +230,11 @@ STAND_IN = Entry(
     NO_FILE,
     "stand-in of the shape of GISETTE, 6000 + 1000 rows of 5000",
     "made up",
+)
+MADE_UP = Entry(
+    NAME,
+    True,
+    NO_FILE,
+    "regression on a few of many features, noise of deviation 20; or synthetic-lasso:n=..,d=..,sparsity=..,noise=..",
+    "made up by scikit-learn make_regression",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data import regression as regression_data
 from fedmpi.data import synthetic
 from fedmpi.data.dataset import Dataset, Raw, check_part
 from fedmpi.data.files import is_data_file, read_file
@@ -24,6 +25,7 @@ def load(
     test_fraction: float = 0.2,
     regression: bool = False,
     label_column: str | None = None,
+    group_column: str | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Load a data set, checked and split.
@@ -31,8 +33,9 @@ def load(
     Parameters
     ----------
     name : str
-        A name of `catalogue`, ``synthetic:m=6000,d=5000,density=0.13[,test=1000][,classes=2]``, or the path
-        of a file: .npz (X, y or X_train, y_train, X_test, y_test), .csv[.gz], .svm or .libsvm[.gz|.bz2].
+        A name of `catalogue`, ``synthetic:m=6000,d=5000,density=0.13[,test=1000][,classes=2]``,
+        ``synthetic-lasso:n=5000,d=100,sparsity=0.9,noise=20,test=1000`` (any of these keys), or the path of a
+        file: .npz (X, y or X_train, y_train, X_test, y_test), .csv[.gz], .svm or .libsvm[.gz|.bz2].
     data_dir : str or Path, optional
         Folder of the known sets; by default $FEDMPI_DATA, else ``fedmpi`` in the cache folder of the user.
     classes : sequence of str, optional
@@ -45,7 +48,9 @@ def load(
     regression : bool
         Take the targets as float64 numbers instead of classes.
     label_column : str, optional
-        CSV files only: name or place of the label column; by default the last.
+        CSV files: name or place of the label column; by default the last. NPZ files: name of an array, or place in X.
+    group_column : str, optional
+        Likewise, of the column that says which group a row belongs to; by default none.
     seed : int
         Seed of the split and of synthetic sets.
 
@@ -68,18 +73,21 @@ def load(
     if regression and classes:
         raise UsageError(f"classes must be empty for regression, got {', '.join(classes)}")
 
-    raw = _checked(_read(name, data_dir, label_column, seed))
+    raw = _checked(_read(name, data_dir, label_column, group_column, seed))
     raw, aliases = (_as_numbers(raw), {}) if regression else _as_labels(raw)
     raw = _split(raw, test_fraction, seed, by_class=not regression)
     return _select(raw, aliases, classes, max_rows)
 
 
-def _read(name: str, data_dir: str | Path | None, label_column: str | None, seed: int) -> Raw:
+def _read(name: str, data_dir: str | Path | None, label_column: str | None, group_column: str | None, seed: int) -> Raw:
     kind, colon, spec = name.partition(":")
     if is_data_file(name):
-        return read_file(Path(name).expanduser(), label_column)
-    if label_column is not None:
-        raise UsageError(f"label_column must be given for CSV files only, got {name}")
+        return read_file(Path(name).expanduser(), label_column, group_column)
+    for option, value in (("label_column", label_column), ("group_column", group_column)):
+        if value is not None:
+            raise UsageError(f"{option} must be given for CSV and .npz files only, got {name}")
+    if kind == regression_data.NAME:
+        return regression_data.make(spec, seed)
     if kind == "synthetic" and colon:
         return synthetic.make(spec, seed)
     if name in KNOWN:
@@ -90,7 +98,7 @@ def _read(name: str, data_dir: str | Path | None, label_column: str | None, seed
 def _checked(raw: Raw) -> Raw:
     """Check both parts; `raw.y_test` is then never None where `raw.X_test` is not."""
     if raw.X_test is None or raw.y_test is None:
-        X, y = check_part(raw.X, raw.y, raw.name)
+        X, y = check_part(raw.X, raw.y, raw.name, raw.columns)
         return replace(raw, X=X, y=y)
     X, y = check_part(raw.X, raw.y, f"the training part of {raw.name}")
     X_test, y_test = check_part(raw.X_test, raw.y_test, f"the test part of {raw.name}")
@@ -127,11 +135,12 @@ def _split(raw: Raw, fraction: float, seed: int, by_class: bool) -> Raw:
     if raw.X_test is not None:
         return raw
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(raw.y == k) for k in range(len(raw.names))] if by_class else [np.arange(len(raw.y))]
+    strata = [np.flatnonzero(raw.y == k) for k in range(len(raw.names))] if by_class else [np.arange(len(raw.y))]
     test = np.zeros(len(raw.y), dtype=bool)
-    for rows in groups:
+    for rows in strata:
         test[rng.permutation(rows)[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
-    return replace(raw, X=raw.X[~test], y=raw.y[~test], X_test=raw.X[test], y_test=raw.y[test])
+    groups = None if raw.groups is None else raw.groups[~test]
+    return replace(raw, X=raw.X[~test], y=raw.y[~test], X_test=raw.X[test], y_test=raw.y[test], groups=groups)
 
 
 def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows: int | None) -> Dataset:
@@ -150,7 +159,8 @@ def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows:
         raw = replace(raw, names=tuple(raw.names[code] for code in codes))
     if not len(parts[3]):
         raise UsageError(f"test part of {raw.name} must have at least one row, got none")
-    return Dataset(raw.name, *parts, classes=raw.names)
+    groups = None if raw.groups is None or raw.names else raw.groups[:max_rows]
+    return Dataset(raw.name, *parts, classes=raw.names, groups=groups, coefficients=raw.coefficients)
 
 
 def _codes(raw: Raw, aliases: dict[str, int], classes: Sequence[str]) -> list[int]:

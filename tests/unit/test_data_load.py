@@ -129,14 +129,17 @@ def test_data_folder_order(monkeypatch, tmp_path):
     assert data_folder() == tmp_path / ".cache" / "fedmpi"
 
 
+MADE_UP = ["synthetic:gisette", "synthetic-lasso"]
+
+
 def test_catalogue_tells_what_is_there(tmp_path):
     before = {e.name: e for e in catalogue(tmp_path)}
-    assert list(before) == ["digits", "mnist", "cifar10", "gisette", "wine", "synthetic:gisette"]
-    assert [name for name, e in before.items() if e.present] == ["digits", "synthetic:gisette"]
+    assert list(before) == ["digits", "mnist", "cifar10", "gisette", "wine", "diabetes", *MADE_UP]
+    assert [name for name, e in before.items() if e.present] == ["digits", "diabetes", *MADE_UP]
     assert before["wine"].where == str(tmp_path / "tabular")
     (tmp_path / "tabular").mkdir()
     (tmp_path / "tabular/winequality-white.csv").touch()
-    assert {e.name for e in catalogue(tmp_path) if e.present} == {"digits", "synthetic:gisette", "wine"}
+    assert {e.name for e in catalogue(tmp_path) if e.present} == {"digits", "diabetes", *MADE_UP, "wine"}
     assert all(e.description and e.source for e in before.values())
 
 
@@ -151,6 +154,7 @@ def test_set_that_is_not_there(tmp_path):
     [
         ("cifr10", "must be one of digits, mnist, .*did you mean cifar10"),
         ("synthetic", "did you mean synthetic:gisette"),
+        ("synthetic-laso", "did you mean synthetic-lasso"),
         ("qqqq", r"got qqqq$"),
         ("table.xls", r"got table.xls$"),
         ("none.csv", "data file must exist, got none.csv"),
@@ -170,7 +174,7 @@ def test_unknown_names(name, text):
         ({"test_fraction": 1.0}, "got 1.0"),
         ({"test_fraction": float("nan")}, "got nan"),
         ({"regression": True, "classes": ("1", "2")}, "must be empty for regression, got 1, 2"),
-        ({"label_column": "y"}, "for CSV files only, got digits"),
+        ({"label_column": "y"}, "for CSV and .npz files only, got digits"),
         ({"classes": ("1", "ten")}, "must be one of 0, 1, 2, .* got ten"),
         ({"classes": ("1", "1")}, "must differ, got 1, 1"),
         ({"classes": ("1",)}, r"one-class data \(1\)"),
