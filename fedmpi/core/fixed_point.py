@@ -1,0 +1,89 @@
+"""Fixed point in the ring Z_{2^64}: reals as 64-bit words of which any sum is exact, wraps and all."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import HeadroomError
+
+Words = NDArray[np.uint64]
+
+WIDE_FRACTION_BITS = 52
+"""Of the second word of a wide value: what is left of a double behind the point, in [−1/2, 1/2]."""
+
+
+def limit(fraction_bits: int, summands: int) -> float:
+    """2^63 / (N·2^f): N values below it in size have a sum that Z_{2^64} can tell from every other."""
+    return 2.0 ** (63 - fraction_bits) / summands
+
+
+def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what: str = "value") -> Words:
+    """⌊v·2^f⌉ mod 2^64, refused where a sum of N such values could overflow: N·max|v|·2^f < 2^63.
+
+    Parameters
+    ----------
+    values : array of float64, shape (n,)
+    fraction_bits : int
+        f, in [0, 62].
+    summands : int
+        N, how many values will be added up.
+    what : str
+        What the values are called in messages.
+
+    Returns
+    -------
+    array of uint64, shape (n,)
+
+    Raises
+    ------
+    HeadroomError
+        Naming the first coordinate that is too large, or not finite.
+    """
+    most = limit(fraction_bits, summands)
+    fits = np.abs(values) < most  # false for NaN too
+    if not fits.all():
+        at = int(fits.argmin())
+        raise HeadroomError(
+            f"{what} of coordinate {at} must be below 2^63/(N·2^f) = {most:.6g} in size "
+            f"for N = {summands} and f = {fraction_bits} fraction bits, got {values[at]:.6g}"
+        )
+    return np.rint(values * 2.0**fraction_bits).astype(np.int64).view(np.uint64)
+
+
+def decode(words: Words, fraction_bits: int) -> NDArray[np.float64]:
+    """The reals of a sum of encoded values, shape (n,)."""
+    return words.view(np.int64).astype(np.float64) * np.float64(2.0**-fraction_bits)
+
+
+def encode_wide(values: NDArray[np.float64], summands: int, what: str = "value") -> Words:
+    """Two words a value, the nearest integer and the rest: for sums that need range and precision.
+
+    Parameters
+    ----------
+    values : array of float64, shape (n,)
+        N·|v| < 2^63; the rest is kept to 2^−53.
+    summands : int
+        N, at most 2^11.
+    what : str
+        What the values are called in messages.
+
+    Returns
+    -------
+    array of uint64, shape (2n,)
+
+    Raises
+    ------
+    HeadroomError
+        Naming the first coordinate that is too large, or not finite.
+    """
+    if summands > 2**11:  # N halves of 2^52 must stay below 2^63
+        raise HeadroomError(f"the number of summands of wide values must be at most {2**11}, got {summands}")
+    with np.errstate(invalid="ignore"):
+        integers = np.rint(values)
+        rest = values - integers
+    return np.concatenate([encode(integers, 0, summands, what), encode(rest, WIDE_FRACTION_BITS, summands, what)])
+
+
+def decode_wide(words: Words) -> NDArray[np.float64]:
+    """The reals of a sum of values encoded by `encode_wide`, shape (n,)."""
+    integers, rest = words.reshape(2, -1)
+    return decode(integers, 0) + decode(rest, WIDE_FRACTION_BITS)
