@@ -51,8 +51,14 @@ def write_checkpoint(run: Path, iteration: int, arrays: Mapping[str, NDArray[Any
     return path
 
 
-def read_checkpoint(run: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any], list[str]]:
+def read_checkpoint(run: Path, up_to: int | None = None) -> tuple[dict[str, NDArray[Any]], dict[str, Any], list[str]]:
     """The newest checkpoint of a run that is whole.
+
+    Parameters
+    ----------
+    run : Path
+    up_to : int, optional
+        The last iteration that will do.
 
     Returns
     -------
@@ -68,6 +74,8 @@ def read_checkpoint(run: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any],
     """
     refused: list[str] = []
     for path in sorted((run / FOLDER).glob("*.npz"), reverse=True):
+        if up_to is not None and int(path.stem) > up_to:
+            continue
         try:
             return *_read(path), refused
         except (OSError, ValueError, KeyError) as error:

@@ -1,0 +1,1 @@
+"""PPADMM: private linear regression with two servers that do not collude."""

@@ -1,0 +1,32 @@
+"""``mpirun -n 12 python -m fedmpi.ppadmm``: rank 0 is S1, rank 1 S2, all others are participants."""
+
+import signal
+import sys
+
+from fedmpi.net import Channel
+from fedmpi.net.mpi import job
+from fedmpi.ppadmm.service import dismiss, own_options, role_of, serve
+
+
+def role(ch: Channel) -> None:
+    """Map this rank to its role."""
+    own = own_options(sys.argv[1:])
+    ch.record_views = own.views is not None
+    if ch.rank == 0:
+        from fedmpi.ppadmm.command import run
+        from fedmpi.runs.interruption import heed_signals
+
+        ch.on_pause = heed_signals()
+        run(ch, sys.argv[1:])
+        dismiss(ch)
+    else:
+        for number in (signal.SIGTERM, signal.SIGUSR1):  # who sends them to one rank sends them to all
+            signal.signal(number, signal.SIG_IGN)
+        serve(ch, own.run)
+    if own.views is not None:
+        ch.save_views(own.views)
+
+
+if __name__ == "__main__":
+    with job(role_of=role_of) as channel:
+        role(channel)

@@ -1,0 +1,154 @@
+"""What PPADMM is run with."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from fedmpi.crypto.masks import KINDS, MaskKind
+from fedmpi.errors import ProtocolError, UsageError
+
+SUMS, SQUARES, FIRST_ITERATION = 0, 1, 2
+"""The stages of a training: what is added up first, then, and from then on."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of PPADMM, public to all ranks.
+
+    Raises
+    ------
+    UsageError
+        If a value breaks its rule.
+    """
+
+    method: Literal["ppadmm", "admm", "dssgd"] = "ppadmm"
+    """ppadmm: consensus ADMM, masked updates. admm: the same in the clear, not private. dssgd: distributed selective
+    SGD with Laplace noise [Shokri and Shmatikov 2015]."""
+    penalty: float = 10.0
+    """λ of λ(r‖x‖₁ + (1−r)/2·‖x‖₂²) beside ½‖Ax − b‖²; scikit-learn's Lasso calls λ/m alpha."""
+    l1_ratio: float = 1.0
+    """r: 1 for the Lasso, 0 for ridge regression, between them the elastic net."""
+    rho: str = "auto"
+    """ρ of the augmented Lagrangian: a number, or auto: the mean eigenvalue of the A_iᵀA_i."""
+    iterations: int = 500
+    """At most so many."""
+    tolerance: float = 1e-10
+    """Stop when primal and dual residual are below it, absolute and relative [Boyd et al. 2011, section 3.3.1];
+    0 for all iterations."""
+    fit_intercept: bool = True
+    """Centre features and targets by their means, which are added up under masks too."""
+    standardize: bool = False
+    """Divide each feature by its standard deviation, added up under masks too."""
+    fraction_bits: int = 40
+    """f: an update is rounded to 2^−f."""
+    mask: MaskKind = "aes-ctr"
+    """sha256: digests in counter mode, as in the paper. aes-ctr, chacha20: a keystream a round."""
+    precompute: bool = False
+    """Make all masks before the training starts."""
+    rekey_every: int = 0
+    """Rounds after which participants and S2 agree on new keys; 0 for never."""
+    min_participants: int | None = None
+    """S2 answers for no set smaller than this. Default: max(2, ⌈N/2⌉)."""
+    on_dropout: Literal["stop", "continue", "rejoin"] = "continue"
+    """When a participant dies or misses the deadline: stop the run; continue without it; or let it return."""
+    deadline: float = 60.0
+    """Seconds that a round waits for an update."""
+    epsilon: float = 1.0
+    """dssgd: ε of each participant's gradient, each iteration."""
+    share_fraction: float = 0.1
+    """dssgd: θ, the share of the gradient's coordinates that a participant sends."""
+    clip: float = 10.0
+    """dssgd: γ, each coordinate of a gradient is clipped to [−γ, γ]."""
+    learning_rate: float = 0.5
+    """dssgd: η."""
+    target: str | None = None
+    """Column of the target: a name or number in a .csv, an array in a .npz. Default: the last column, or y."""
+    split_by: str | None = None
+    """Column whose values say which participant a row belongs to. Default: rows are dealt out evenly."""
+
+    def __post_init__(self) -> None:
+        minima = {"penalty": 0, "tolerance": 0, "fraction_bits": 0, "iterations": 1, "rekey_every": 0}
+        for name, least in minima.items():
+            value = getattr(self, name)
+            if not least <= value < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        for name in ("deadline", "epsilon", "clip", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        if self.fraction_bits > 52:
+            raise UsageError(f"--fraction-bits must be at most 52, the bits of a double, got {self.fraction_bits}")
+        if not 0 <= self.l1_ratio <= 1:
+            raise UsageError(f"--l1-ratio must be in [0, 1], got {self.l1_ratio}")
+        if not 0 < self.share_fraction <= 1:
+            raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
+        if self.mask not in KINDS:
+            raise UsageError(f"--mask must be one of {', '.join(KINDS)}, got {self.mask}")
+        if self.method == "dssgd" and self.standardize:
+            raise UsageError("--standardize must not be given with --method dssgd, which has no secure sum for it")
+        if self.method == "dssgd" and self.on_dropout == "rejoin":
+            raise UsageError("--on-dropout must be stop or continue with --method dssgd, got rejoin")
+        if self.precompute and self.rekey_every:
+            raise UsageError("--precompute must not be given together with --rekey-every, which changes the keys")
+        if self.min_participants is not None and self.min_participants < 2:
+            raise UsageError(f"--min-participants must be at least 2, got {self.min_participants}")
+        if self.rho != "auto":
+            try:
+                rho = float(self.rho)
+            except ValueError:
+                rho = 0.0
+            if not 0 < rho < float("inf"):
+                raise UsageError(f"--rho must be auto or a positive number, got {self.rho}")
+
+    def fewest(self, participants: int) -> int:
+        """The smallest set that S2 answers for.
+
+        Raises
+        ------
+        UsageError
+            If there are fewer participants than that.
+        """
+        fewest = max(2, -(-participants // 2)) if self.min_participants is None else self.min_participants
+        if participants < fewest:
+            ranks = f"(start {fewest + 2} ranks or more: two servers and the participants)"
+            raise UsageError(f"the number of participants N must be at least {fewest}, got N={participants} {ranks}")
+        return fewest
+
+    def penalty_parameter(self, squares: float, columns: int, participants: int) -> float:
+        """ρ; auto rounds it to 6 digits, so that the last bits of a sum do not change it.
+
+        Parameters
+        ----------
+        squares : float
+            ‖A‖²_F of all rows together, the sum of the eigenvalues of all A_iᵀA_i.
+        """
+        if self.rho != "auto":
+            return float(self.rho)
+        return float(f"{squares / (participants * columns):.6g}") if squares > 0 else 1.0
+
+    def epoch(self, round: int) -> int:
+        """Which keys mask this round."""
+        return round // self.rekey_every if self.rekey_every else 0
+
+    @property
+    def precomputed_rounds(self) -> range:
+        """The rounds whose masks --precompute makes: those of the iterations, if none fails."""
+        return range(FIRST_ITERATION, FIRST_ITERATION + self.iterations)
+
+    def to_json(self) -> str:
+        """All values, for the other ranks."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Params":
+        """What `to_json` wrote.
+
+        Raises
+        ------
+        ProtocolError
+            If it is not that.
+        """
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise ProtocolError(f"parameters must be those of PPADMM, got {text[:200]}: {error}") from None

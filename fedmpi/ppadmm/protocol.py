@@ -1,0 +1,241 @@
+"""Consensus ADMM over participants whose updates S1 sees in sums only, one function per role.
+
+Rank 0 is S1, the primary server; rank 1 is S2, the auxiliary server (`auxiliary.auxiliary_server`); all further
+ranks are participants. Letters as in `admm`: participant i holds A_i (m_i, d), b_i (m_i,), x_i and u_i; S1 holds z.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fedmpi.crypto.keys import KeyPair
+from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
+from fedmpi.net import Channel, Float64, Message
+from fedmpi.net.report import Report
+from fedmpi.ppadmm.admm import NORMS, Consensus, Scaling, Shard, Vector
+from fedmpi.ppadmm.auxiliary import Ready
+from fedmpi.ppadmm.local import Local, Shelf
+from fedmpi.ppadmm.params import FIRST_ITERATION, SQUARES, SUMS, Params
+from fedmpi.ppadmm.plain import Observe, ignore
+from fedmpi.ppadmm.rounds import Back, ClearUpdate, Finish, Kept, Order, Rounds, layout
+from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, Sender, participants
+
+REPORT_SECONDS = 10.0
+"""How long S1 waits at the end for what the others have to report."""
+
+
+class Joined(Message, tag=2):
+    """Participant i → S1, once: d, the number of features."""
+
+    columns: int
+
+
+class Model(Message, tag=16):
+    """S1 → participants, at the end: coefficients in the units of the features, shape (d,), and intercept."""
+
+    coefficients: Float64
+    intercept: float
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where S1 stands before an iteration; x_i and u_i are with the participants."""
+
+    iteration: int
+    z: Vector
+    """Shape (d,)."""
+    members: tuple[int, ...]
+    """The ranks of the participants in the last sum."""
+    scaling: Scaling
+    rho: float
+    dual_residual: float = math.inf
+
+
+class Keeper:
+    """Keeps nothing. What writes checkpoints has the same methods; see `keeping`."""
+
+    def due(self, iteration: int) -> bool:
+        """Whether a checkpoint is to be written before this iteration, or with -1 at a premature end."""
+        return False
+
+    def save(self, state: State) -> None:
+        """Write one; every member has written its part."""
+
+    def advance(self, state: State) -> None:
+        """After an iteration; what it raises ends the training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What S1 ends with."""
+
+    coefficients: Vector
+    """In the units of the features, shape (d,)."""
+    intercept: float
+    iterations: int = 0
+    rho: float = 0.0
+    seconds: float = 0.0
+    """From when all had joined."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    reports: dict[int, Report] = field(default_factory=dict)
+
+
+def primary_server(
+    ch: Channel,
+    params: Params,
+    observe: Observe = ignore,
+    start: State | None = None,
+    keeper: Keeper | None = None,
+) -> Training:
+    """S1: z ← prox of the mean of x_i + u_i, of which it sees the sums only.
+
+    Parameters
+    ----------
+    ch : Channel
+    params : Params
+    observe : callable
+        Called with (iteration, coefficients, intercept) while the participants compute.
+    start : State, optional
+        Go on from here.
+    keeper : Keeper, optional
+        Writes checkpoints.
+    """
+    columns, keeper = join(ch, params), keeper or Keeper()
+    begun = time.perf_counter()
+    rounds = Rounds(ch, params, columns, start.members if start else participants(ch))
+    state = prepare(rounds) if start is None else start
+    converged = False
+    try:
+        while state.iteration < params.iterations and not converged:
+            state, converged = iterate(rounds, state, observe, keeper)
+            keeper.advance(state)
+    except (Interrupted, TooFewWorkers, ProtocolError):
+        stage = FIRST_ITERATION + state.iteration
+        if state.iteration and keeper.due(-1) and rounds.keep(stage, state.z, state.members):
+            keeper.save(state)
+        raise
+    model = state.scaling.original_units(state.z)
+    seconds = time.perf_counter() - begun
+    with ch.phase("evaluate"):
+        observe(state.iteration, *model)
+    reports = finish(ch, Model(*model))
+    return Training(*model, state.iteration, state.rho, seconds, rounds.failures, reports)
+
+
+def join(ch: Channel, params: Params) -> int:
+    """S1: wait until all are ready; returns d, on which all participants must agree."""
+    with ch.phase("offline"):
+        joined = ch.gather(participants(ch), Joined)
+        if params.method == "ppadmm":
+            ch.recv(AUXILIARY, Ready)
+    columns = joined[participants(ch)[0]].columns
+    for rank, message in joined.items():
+        if message.columns != columns or columns < 1:
+            raise ProtocolError(f"participant (rank {rank}) must have {columns} columns, got {message.columns}")
+    return columns
+
+
+def prepare(rounds: Rounds) -> State:
+    """S1: means, standard deviations and ρ, from sums over all participants."""
+    params = rounds.params
+    _, totals = rounds.add_up(SUMS, np.empty(0))
+    scaling = Scaling.fit(params, totals)
+    _, squares = rounds.add_up(SQUARES, np.append(scaling.means, scaling.target_mean))
+    if params.standardize:
+        scaling = scaling.with_scales(squares, totals[0])
+    members = tuple(sorted(rounds.members))
+    rho = params.penalty_parameter(float((squares / scaling.scales**2).sum()), rounds.columns, len(members))
+    return State(0, np.zeros(rounds.columns), members, scaling, rho)
+
+
+def iterate(rounds: Rounds, state: State, observe: Observe, keeper: Keeper) -> tuple[State, bool]:
+    """S1: one iteration; whether the z before it had converged."""
+    it, keep = state.iteration, keeper.due(state.iteration)
+    values = state.z if it else np.append(state.rho, state.scaling.scales)
+    meanwhile = partial(observe, it, *state.scaling.original_units(state.z))
+    total, norms = rounds.add_up(FIRST_ITERATION + it, values, keep=keep, meanwhile=meanwhile)
+    if keep:
+        keeper.save(replace(state, members=tuple(sorted(rounds.members))))
+    with rounds.ch.phase("compute"):
+        consensus = Consensus(rounds.params, state.rho, state.z, state.dual_residual)
+        converged = consensus.update(total, norms, len(rounds.members))
+    members = tuple(sorted(rounds.members))
+    z, dual = consensus.z, consensus.dual_residual
+    return replace(state, iteration=it + 1, z=z, dual_residual=dual, members=members), converged
+
+
+def finish(ch: Channel, model: Message) -> dict[int, Report]:
+    """S1: end the training everywhere, and return what the ranks report; it does not wait for one that hangs."""
+    with ch.phase("close"):
+        ch.send(AUXILIARY, Done())
+        for rank in participants(ch):
+            ch.send(rank, Finish())
+            ch.send(rank, model)
+        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
+
+
+def participant(
+    ch: Channel,
+    params: Params,
+    A: Vector,
+    b: Vector,
+    salt: bytes,
+    new_pair: Callable[[], KeyPair] = KeyPair,
+    shelf: Shelf | None = None,
+    first_iteration: int = 0,
+) -> tuple[Vector, float]:
+    """Participant i: x_i ← (A_iᵀA_i + ρI)⁻¹(A_iᵀb_i + ρ(z − u_i)), u_i ← u_i + x_i − z.
+
+    Parameters
+    ----------
+    ch : Channel
+    params : Params
+    A : array, shape (m_i, d)
+        Its rows; they stay here.
+    b : array, shape (m_i,)
+    salt, new_pair
+        As for `secure_sum.Sender`.
+    shelf : Shelf, optional
+        Where its checkpoints are.
+    first_iteration : int
+        The one that a resumed run goes on with.
+
+    Returns
+    -------
+    coefficients : array, shape (d,)
+    intercept : float
+        The model that S1 publishes at the end.
+    """
+    ch.tolerated = [rank for rank in participants(ch) if rank != ch.rank]
+    local, columns = Local(Shard(A, b), shelf, first_iteration), A.shape[1]
+    sender: Sender | None = None
+    if params.method == "ppadmm":
+        with ch.phase("offline"):
+            sender = Sender(ch, params, sum(layout(FIRST_ITERATION, columns)) + NORMS, salt, new_pair)
+    ch.send(PRIMARY, Joined(columns))
+    waiting = False
+    while (order := ch.recv_latest(PRIMARY, Order, until=Finish, shapes={"values": (None,)})) is not None:
+        if not order.asked:
+            if order.keep and order.counted:
+                local.step(order)
+                ch.send(PRIMARY, Kept(order.stage))
+            elif not waiting:
+                ch.send(PRIMARY, Back())
+                waiting = True
+            continue
+        waiting = False
+        with ch.phase("compute"):
+            vector = local.answer(order)
+        if vector is None:
+            continue
+        if sender is not None:
+            sender.send(order.round, order.stage, *vector)
+        else:
+            ch.send(PRIMARY, ClearUpdate(order.round, np.concatenate(vector)))
+    model = ch.recv(PRIMARY, Model, shapes={"coefficients": (columns,)})
+    return model.coefficients, model.intercept

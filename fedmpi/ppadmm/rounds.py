@@ -1,0 +1,203 @@
+"""S1's end of every sum: who is asked, who is in it, and who is left out; under masks, or for comparison in the clear.
+
+Everything is added up in stages, each in one round unless a round fails: stage 0 the moments, stage 1 the squares,
+stage 2 + k iteration k.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from fedmpi.core.fixed_point import decode, decode_wide
+from fedmpi.errors import FedmpiError, TooFewWorkers
+from fedmpi.net import Channel, Float64, Message
+from fedmpi.ppadmm.admm import NORMS, Vector
+from fedmpi.ppadmm.params import FIRST_ITERATION, SUMS, Params
+from fedmpi.ppadmm.secure_sum import MaskedUpdate, open_sum, participants
+
+KEEP_SECONDS = 10.0
+"""How long S1 waits at a premature end for the participants to write what they go on from."""
+
+
+class Order(Message, tag=3):
+    """S1 → participant i, each round: what to send now, and what came of the last round.
+
+    `counted`: whether i's vector was in the last sum. `asked`: whether i takes part in this round; else it may
+    say that it is `Back`. `keep`: write a checkpoint after the dual step. `values` are, by stage: nothing; the means
+    of features and target, shape (d + 1,); ρ and the scales, shape (d + 1,); then z, shape (d,).
+    """
+
+    round: int
+    stage: int
+    counted: bool
+    asked: bool
+    keep: bool
+    values: Float64
+
+
+class ClearUpdate(Message, tag=5):
+    """Participant i → S1, each round of --method admm: v_i as it is, shape (d + NORMS,). Not private."""
+
+    round: int
+    values: Float64
+
+
+class Back(Message, tag=14):
+    """Participant i → S1: I was left out, and can take part again."""
+
+
+class Finish(Message, tag=15):
+    """S1 → participants: no more orders; the model comes behind."""
+
+
+class Kept(Message, tag=21):
+    """Participant i → S1: the checkpoint of this stage, for which there was no round, is written."""
+
+    stage: int
+
+
+def layout(stage: int, columns: int) -> tuple[int, int]:
+    """How many numbers of a stage take one word, and how many behind them take two."""
+    if stage < FIRST_ITERATION:
+        return 0, columns + 2 if stage == SUMS else columns
+    return columns, NORMS
+
+
+class Rounds:
+    """S1's end of every sum.
+
+    Parameters
+    ----------
+    ch : Channel
+    params : Params
+    columns : int
+        d.
+    members : collection of int
+        The participants who take part.
+    """
+
+    def __init__(self, ch: Channel, params: Params, columns: int, members: Collection[int]):
+        self.ch, self.params, self.columns = ch, params, columns
+        self.members, self.away = set(members), set[int]()
+        self.failures: list[dict[str, Any]] = []
+        self.fewest = params.fewest(len(participants(ch)))
+        self._round = -1
+        if params.on_dropout != "stop":
+            ch.tolerated = participants(ch)
+        for rank in set(participants(ch)) - self.members:
+            self._leave_one_out(rank)
+
+    def add_up(
+        self, stage: int, values: Vector, *, keep: bool = False, meanwhile: Callable[[], None] = lambda: None
+    ) -> tuple[Vector, Vector]:
+        """The sums of what the participants send in a stage: one number a feature, and the wide ones behind.
+
+        Parameters
+        ----------
+        stage : int
+        values : array
+            For the `Order`.
+        keep : bool
+            Have all members write a checkpoint before they send anything.
+        meanwhile : callable
+            Called while the participants compute.
+        """
+        counted = set(self.members)
+        while True:
+            with self.ch.phase("communicate"):
+                self._take_back()
+                self._order(self.members | self.away, stage, counted, keep, values)
+            with self.ch.phase("evaluate"):
+                meanwhile()
+            opened = self._open_masked(stage) if self.params.method == "ppadmm" else self._open_clear(stage)
+            if opened is not None:
+                return opened
+            meanwhile = lambda: None  # noqa: E731
+
+    def keep(self, stage: int, values: Vector, members: Collection[int]) -> bool:
+        """Have the members write a checkpoint although no round comes; whether all of them did."""
+        self.ch.on_pause, self.members = lambda: None, set[int]()
+        try:
+            self._order(members, stage, members, True, values)
+            kept = self.ch.gather_within(KEEP_SECONDS, members, Kept, stage=stage)
+        except FedmpiError:
+            return False
+        return kept.keys() >= set(members)
+
+    def _order(self, ranks: Collection[int], stage: int, counted: Collection[int], keep: bool, values: Vector) -> None:
+        self._round += 1
+        values = values.copy()
+        values.flags.writeable = False  # lets the channel send it without a copy
+        for rank in sorted(set(ranks) - self.ch.departed.keys()):
+            # One that is away and has not taken the last order gets no more of them.
+            if rank not in self.away or not self.ch.transport.outstanding_bytes(rank):
+                self.ch.send(rank, Order(self._round, stage, rank in counted, rank in self.members, keep, values))
+
+    def _take_back(self) -> None:
+        if self.away:
+            back = self.ch.gather_within(0, self.away, Back)
+            self.members |= back.keys()
+            self.away -= back.keys()
+
+    def _gather(self, cls: type[Any], name: str, count: int) -> dict[int, Any]:
+        with self.ch.phase("wait"):
+            updates: dict[int, Any] = self.ch.gather_within(
+                self.params.deadline, self.members, cls, shapes={name: (count,)}, round=self._round
+            )
+        for failed in self.ch.departed.values():
+            if failed.exit_code == 2:  # its data or its values break a rule: no round can mend that
+                raise failed
+        return updates
+
+    def _open_masked(self, stage: int) -> tuple[Vector, Vector] | None:
+        narrow, wide = layout(stage, self.columns)
+        updates: dict[int, MaskedUpdate] = self._gather(MaskedUpdate, "words", narrow + 2 * wide)
+        with self.ch.phase("wait"):
+            opened = open_sum(self.ch, self.params, self._round, stage, updates)
+        if opened is None:
+            return None
+        words, members = opened
+        self._leave_out(members, stage)
+        return decode(words[:narrow], self.params.fraction_bits), decode_wide(words[narrow:])
+
+    def _open_clear(self, stage: int) -> tuple[Vector, Vector]:
+        narrow, wide = layout(stage, self.columns)
+        updates: dict[int, ClearUpdate] = self._gather(ClearUpdate, "values", narrow + wide)
+        check_present(self.params, self.fewest, self.members, updates)
+        self._leave_out(set(updates), stage)
+        total = np.zeros(narrow + wide)
+        for rank in sorted(updates):
+            total += updates[rank].values
+        return total[:narrow], total[narrow:]
+
+    def _leave_out(self, members: set[int], stage: int) -> None:
+        """Go on with the members; the others are sent home, or may come back."""
+        for rank in sorted(self.members - members):
+            self.failures.append(absence(self.ch, rank, stage - FIRST_ITERATION))
+            self._leave_one_out(rank)
+        self.members = members
+
+    def _leave_one_out(self, rank: int) -> None:
+        if self.params.on_dropout == "rejoin":
+            self.away.add(rank)
+        else:
+            self.ch.send(rank, Finish())
+
+
+def check_present(params: Params, fewest: int, members: Collection[int], present: Collection[int]) -> None:
+    """Refuse to go on with too few, by the rules that S2 keeps where there are masks.
+
+    Raises
+    ------
+    TooFewWorkers
+    """
+    lost = sorted(set(members) - set(present))
+    if len(present) < fewest or (lost and params.on_dropout == "stop"):
+        raise TooFewWorkers(f"at least {fewest} participants must answer, got {len(present)}; none of ranks {lost}")
+
+
+def absence(ch: Channel, rank: int, iteration: int) -> dict[str, Any]:
+    """Who is left out, when and why, for result.json."""
+    failed = ch.departed.get(rank)
+    return {"rank": rank, "iteration": iteration, "reason": failed.reason if failed else "missed the deadline"}

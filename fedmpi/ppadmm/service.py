@@ -1,0 +1,172 @@
+"""A rank's whole life, whatever the method of training."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.report import report
+from fedmpi.ppadmm.admm import Vector
+from fedmpi.ppadmm.auxiliary import auxiliary_server
+from fedmpi.ppadmm.dssgd import parameter_server, sgd_participant
+from fedmpi.ppadmm.params import FIRST_ITERATION, Params
+from fedmpi.ppadmm.plain import Observe, ignore
+from fedmpi.ppadmm.protocol import Keeper, State, Training, participant, primary_server
+from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, as_array, participants
+
+if TYPE_CHECKING:
+    from fedmpi.data import Dataset
+
+
+class Setup(Message, tag=1):
+    """S1 → all, once a training: the parameters and the data set's name, as JSON; all of it public.
+
+    `iteration` is 0, or the one that a resumed run goes on with; `members` the participants who were there then.
+    """
+
+    params: str
+    data: str
+    timeout_seconds: float
+    iteration: int
+    members: UInt32
+
+
+class Leave(Message, tag=20):
+    """S1 → all: no more training; go home."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where every rank finds the data set, of which a participant takes its own rows and S1 the test rows."""
+
+    dataset: str
+    data_dir: str | None = None
+    max_rows: int | None = None
+    test_fraction: float = 0.2
+    label_column: str | None = None
+    group_column: str | None = None
+    seed: int = 0
+
+    def load(self) -> "Dataset":
+        """The data set, checked, with its test part."""
+        from fedmpi.data import load
+
+        options = dataclasses.asdict(self)
+        return load(options.pop("dataset"), regression=True, **options)
+
+    def part(self, rank: int, parts: int) -> tuple[Vector, Vector]:
+        """The rows of the participant at a rank: A_i (m_i, d) and b_i (m_i,)."""
+        from fedmpi.data.partition import rows_of
+
+        data = self.load()
+        rows = rows_of(rank - AUXILIARY - 1, parts, len(data.y_train), data.groups)
+        return data.X_train[rows].astype(np.float64), data.y_train[rows]
+
+
+def role_of(rank: int) -> str:
+    """What a rank does, for messages to people."""
+    return {PRIMARY: "primary server", AUXILIARY: "auxiliary server"}.get(rank, "participant")
+
+
+def salt_of(params: Params, data: str = "") -> bytes:
+    """What the keys depend on besides: S1 can't tell S2 and the participants different parameters."""
+    return hashlib.sha256(f"{params.to_json()}\n{data}".encode()).digest()
+
+
+def lead(
+    ch: Channel,
+    params: Params,
+    source: Source,
+    observe: Observe = ignore,
+    start: State | None = None,
+    keeper: Keeper | None = None,
+) -> Training:
+    """S1: one training with the other ranks."""
+    params.fewest(len(participants(ch)))
+    iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
+    data = json.dumps(dataclasses.asdict(source), sort_keys=True)
+    setup = Setup(params.to_json(), data, ch.timeout_seconds, iteration, as_array(members))
+    for rank in range(1, ch.size):
+        ch.send(rank, setup)
+    role = parameter_server if params.method == "dssgd" else primary_server
+    return role(ch, params, observe, start, keeper)
+
+
+def serve(ch: Channel, run: Path | None = None) -> None:
+    """S2 or a participant: one training after another, until S1 sends it home.
+
+    Parameters
+    ----------
+    ch : Channel
+    run : Path, optional
+        The folder of the run, for checkpoints.
+    """
+    while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
+        params = Params.from_json(setup.params)
+        if not setup.timeout_seconds > 0 or setup.iteration < 0:
+            raise ProtocolError(f"the timeout of S1 must be positive, got {setup.timeout_seconds}")
+        ch.timeout_seconds = 2 * setup.timeout_seconds  # so that S1 names whom everybody is waiting for
+        if ch.rank != AUXILIARY:
+            take_part(ch, params, setup, run)
+        elif params.method == "ppadmm":
+            stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
+            members = [rank for rank in participants(ch) if rank in setup.members]
+            auxiliary_server(ch, params, salt_of(params, setup.data), first_stage=stage, members=members)
+        else:
+            ch.recv_any(PRIMARY, (Done,), patient=True)
+        ch.send(PRIMARY, report(ch))
+
+
+def take_part(ch: Channel, params: Params, setup: Setup, run: Path | None) -> None:
+    """Participant: one training on its own rows."""
+    A, b = _source(setup.data).part(ch.rank, len(participants(ch)))
+    if params.method == "dssgd":
+        sgd_participant(ch, params, A, b)
+        return
+    shelf = None
+    if run is not None:
+        from fedmpi.ppadmm.keeping import OwnShelf
+
+        shelf = OwnShelf(run, ch.rank, A, b, earlier=params.on_dropout == "rejoin")
+    participant(ch, params, A, b, salt_of(params, setup.data), shelf=shelf, first_iteration=setup.iteration)
+
+
+def _source(text: str) -> Source:
+    try:
+        return Source(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ProtocolError(f"the data set must be named as S1 does, got {text[:200]}: {error}") from None
+
+
+def dismiss(ch: Channel) -> None:
+    """S1: send all home."""
+    for rank in range(1, ch.size):
+        ch.send(rank, Leave())
+
+
+@dataclass(frozen=True)
+class OwnOptions:
+    """What every rank takes from its own command line: no rank writes where another tells it to."""
+
+    run: Path | None
+    """Folder of the run, where it was named."""
+    views: Path | None
+    """Where to write what this rank received."""
+
+
+def own_options(argv: list[str]) -> OwnOptions:
+    """Read --out, --resume and --record-views."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--record-views", action="store_true")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--resume", type=Path)
+    known = parser.parse_known_args(argv)[0]
+    run = known.out or known.resume
+    return OwnOptions(run, run / "views" if known.record_views and run else None)
