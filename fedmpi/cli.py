@@ -13,7 +13,7 @@ import tyro
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.launcher import run_ranks
 
-SYSTEMS = ("codedml",)
+SYSTEMS = ("codedml", "ppadmm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Run:
     Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9
     """
 
-    system: tyro.conf.Positional[Literal["codedml"]]
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm"]]
     """The system to run."""
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
-    """Ranks: 1 master and N - 1 workers."""
+    """Ranks: codedml has 1 master and N - 1 workers, ppadmm 2 servers and N - 2 participants."""
     hostfile: Path | None = None
     """Hosts, one per line: `name slots=4`."""
     interface: str | None = None

@@ -40,7 +40,7 @@ def auxiliary_server(
     first_stage: int = 0,
     members: Collection[int] | None = None,
 ) -> None:
-    """S2: add up the masks of those who are present. It sees no update, masked or not.
+    """S2: add up the masks of those who are present. It sees no update, masked or not; idle without --method ppadmm.
 
     Parameters
     ----------
@@ -55,12 +55,15 @@ def auxiliary_server(
     members : collection of int, optional
         The participants who were still there then. Default: all.
     """
+    if params.on_dropout != "stop":
+        ch.tolerated = participants(ch)
+    if params.method != "ppadmm":
+        ch.recv_any(PRIMARY, (Done,), patient=True)
+        return
     with ch.phase("offline"):
         masks = SharedMasks(ch, params, salt, new_pair)
         ch.send(PRIMARY, Ready())
     guard = Guard(params, participants(ch), first_stage, members)
-    if params.on_dropout != "stop":
-        ch.tolerated = participants(ch)
     while isinstance(heard := ch.recv_any(PRIMARY, (Heard, Done), patient=True), Heard):
         guard.admit(heard)
         claimed = [rank for rank in participants(ch) if rank in heard.ranks]

@@ -123,8 +123,9 @@ class Session:
         return self.lasso[0] if self.options.compare else None
 
     def clock(self) -> float:
-        """Seconds of the training so far, without the measuring."""
-        return time.perf_counter() - self.ch.meter.seconds["evaluate"] - self._start
+        """Seconds since the first call, without the measuring."""
+        start = self._start
+        return time.perf_counter() - self.ch.meter.seconds["evaluate"] - start
 
     @cached_property
     def _start(self) -> float:

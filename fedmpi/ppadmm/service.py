@@ -19,7 +19,7 @@ from fedmpi.ppadmm.dssgd import parameter_server, sgd_participant
 from fedmpi.ppadmm.params import FIRST_ITERATION, Params
 from fedmpi.ppadmm.plain import Observe, ignore
 from fedmpi.ppadmm.protocol import Keeper, State, Training, participant, primary_server
-from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, as_array, participants
+from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, as_array, participants
 
 if TYPE_CHECKING:
     from fedmpi.data import Dataset
@@ -115,12 +115,10 @@ def serve(ch: Channel, run: Path | None = None) -> None:
         ch.timeout_seconds = 2 * setup.timeout_seconds  # so that S1 names whom everybody is waiting for
         if ch.rank != AUXILIARY:
             take_part(ch, params, setup, run)
-        elif params.method == "ppadmm":
+        else:
             stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
             members = [rank for rank in participants(ch) if rank in setup.members]
             auxiliary_server(ch, params, salt_of(params, setup.data), first_stage=stage, members=members)
-        else:
-            ch.recv_any(PRIMARY, (Done,), patient=True)
         ch.send(PRIMARY, report(ch))
 
 

@@ -14,7 +14,7 @@ from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.command import run
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Training, participant, primary_server
-from fedmpi.ppadmm.secure_sum import PRIMARY, Done
+from fedmpi.ppadmm.secure_sum import PRIMARY
 from fedmpi.ppadmm.service import dismiss, role_of, salt_of, serve
 
 HANG_SECONDS = 30.0
@@ -79,10 +79,7 @@ def train_on_threads(
         return primary_server(ch, params, lambda it, coefficients, intercept: iterates.append(coefficients))
 
     def auxiliary(ch: Channel) -> None:
-        if params.method == "ppadmm":
-            auxiliary_server(ch, params, salt, pairs(ch.rank))
-        else:
-            ch.recv(PRIMARY, Done)
+        auxiliary_server(ch, params, salt, pairs(ch.rank))
 
     def member(ch: Channel) -> Any:
         return participant(ch, params, *parts[ch.rank - 2], salt, pairs(ch.rank))

@@ -166,7 +166,8 @@ def test_data_list_says_what_is_here_and_where_the_rest_belongs(
     monkeypatch.setenv("FEDMPI_DATA", str(tmp_path) if by == "environment" else "/nowhere")
     assert main(["data", "list", *(["--data-dir", str(tmp_path)] if by == "option" else [])]) == 0
     rows = listed(capsys)
-    assert {name for name, (mark, _) in rows.items() if mark == "ok"} == {"digits", "wine", "synthetic:gisette"}
+    here = {"digits", "wine", "diabetes", "synthetic:gisette", "synthetic-lasso"}
+    assert {name for name, (mark, _) in rows.items() if mark == "ok"} == here
     assert {name for name, (mark, _) in rows.items() if mark == "--"} == {"mnist", "cifar10", "gisette"}
     assert rows["mnist"][1].endswith(f"({tmp_path}/mnist)")
 
