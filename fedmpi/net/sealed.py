@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
-from fedmpi.net.channel import Notice
+from fedmpi.net.endpoint import Notice
 from fedmpi.net.message import decode
 from fedmpi.net.transport import Frame, RefusedFrame, Transport
 
