@@ -19,7 +19,7 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.seal import KeyAgreement
 from fedmpi.errors import PeerFailed, ProtocolError
 from fedmpi.net import Channel, run_local, sealed
-from fedmpi.net.channel import Notice
+from fedmpi.net.endpoint import Notice
 from fedmpi.net.message import encode
 from fedmpi.net.sealed import HELLO_TAG, SealedTransport
 
