@@ -174,6 +174,26 @@ class BenchCodedml:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchEncryption:
+    """Time `bench codedml` with encrypted links against plain ones, in runs that take turns."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 51
+    """Ranks: 1 master and N - 1 workers."""
+    rounds: int = 3
+    """Runs of each kind; the fastest count."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.rounds < 1:
+            raise UsageError(f"--rounds must be at least 1, got {self.rounds}")
+        return _show(bench.encryption(self.ranks, self.rounds), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchMpc:
     """Time the degree reduction of BGW or BH08, every party a rank; beside MPyC, where it is installed."""
 
@@ -202,6 +222,7 @@ class Bench:
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
+        | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
     ]
 

@@ -191,6 +191,8 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(setup.coefficients) > 1):
         raise ProtocolError(f"GroupSetup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
     ranks = range(setup.first_rank, setup.first_rank + setup.parties)
+    if not 0 < ranks.start <= ch.rank < ranks.stop <= ch.size:
+        raise ProtocolError(f"the group must have rank {ch.rank} and be among {ch.size} ranks, got {ranks}")
     party = Party(ch, field, ranks, setup.threshold, FieldRandom(field.p), byzantine=setup.byzantine)
     coefficients = elements(field, setup.coefficients, MASTER)
     degree = len(coefficients) - 1

@@ -246,7 +246,10 @@ def set_patience(ch: Channel, master_seconds: float) -> None:
 
 def receive_data(ch: Channel, field: PrimeField, rows: int, columns: int) -> FieldArray:
     """X̃_i, put together from its pieces, shape (rows, d)."""
-    X = np.empty((rows, columns), np.uint32)
+    try:
+        X = np.empty((rows, columns), np.uint32)
+    except (ValueError, MemoryError):
+        raise ProtocolError(f"the data must fit into memory, got {rows} rows of {columns} columns") from None
     filled = 0
     while filled < rows:
         message = ch.recv(MASTER, CodedData, shapes={"X_tilde": (None, columns)})

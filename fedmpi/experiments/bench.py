@@ -17,8 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from fedmpi.core import PrimeField
 from fedmpi.core.sigmoid import sigmoid
+from fedmpi.crypto.keys import create_key_file
 from fedmpi.crypto.random import FieldRandom
 from fedmpi.errors import FedmpiError
+from fedmpi.experiments.jobs import train
 from fedmpi.launcher import environment, mpirun_command
 
 ROUNDS = 7
@@ -92,6 +94,34 @@ def codedml(ranks: int = 51) -> dict[str, Any]:
         "seconds": seconds,
         "params": {key: result["params"][key] for key in ("N", "K", "T", "R")},
     }
+
+
+def encryption(ranks: int = 51, rounds: int = 3) -> dict[str, Any]:
+    """`codedml` with encrypted links against plain ones, in runs that take turns: the fastest of each, and CPU time."""
+    runs: dict[str, list[dict[str, Any]]] = {"plain": [], "encrypted": []}
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "key"
+        create_key_file(key)
+        options = ["--dataset", f"synthetic:m={ROWS},d={COLUMNS},density=0.13", "--case", "2"]
+        options += ["--iterations", str(ITERATIONS), "--no-compare"]
+        for i in range(rounds):
+            for name, own in (("plain", []), ("encrypted", ["--cluster-key", str(key)])):
+                runs[name].append(train(Path(folder) / f"{name}-{i}", ranks, [*options, *own]))
+    seconds = {name: [run["seconds"]["total"] for run in results] for name, results in runs.items()}
+    cpu = {name: min(map(_cpu_seconds, results)) for name, results in runs.items()}
+    return {
+        "ratio": min(seconds["encrypted"]) / min(seconds["plain"]),
+        "cpu_ratio": cpu["encrypted"] / cpu["plain"],
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "params": {key: runs["plain"][0]["params"][key] for key in ("N", "K", "T", "R")},
+    }
+
+
+def _cpu_seconds(run: dict[str, Any]) -> float:
+    """Of all ranks."""
+    seconds: float = run["cpu_seconds"]["master"] + run["params"]["N"] * run["cpu_seconds"]["worker_mean"]
+    return seconds
 
 
 def mpc(protocol: str, parties: int, products: int) -> dict[str, Any]:

@@ -93,11 +93,11 @@ def train_on_threads(
     return Threads(results[0], channels)
 
 
-def command_on_threads(workers: int, *argv: Any) -> None:
+def command_on_threads(workers: int, *argv: Any, **options: Any) -> None:
     """``python -m fedmpi.codedml``, with threads for workers."""
 
     def lead(ch: Channel) -> None:
         run(ch, [str(argument) for argument in argv])
         dismiss(ch)
 
-    run_local([lead] + [serve] * workers, timeout_seconds=HANG_SECONDS)
+    run_local([lead] + [serve] * workers, timeout_seconds=HANG_SECONDS, **options)

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedmpi.cli import main
 from fedmpi.errors import FedmpiError
-from fedmpi.experiments import bench
+from fedmpi.experiments import bench, jobs
 
 
 class Clock:
@@ -65,6 +67,24 @@ def test_codedml_reports_all_figures_of_one_real_run() -> None:
     assert 0 <= figures["test_accuracy"] <= 1
     assert figures["seconds"]["total"] < figures["wall_seconds"]
     assert 0 < figures["startup_seconds"] < figures["wall_seconds"]
+
+
+@pytest.mark.usefixtures("small")
+def test_encryption_compares_real_runs_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = []
+
+    def train(folder: Path, ranks: int, options: list[str]) -> Any:
+        result = jobs.train(folder, ranks, options)
+        runs.append((result["environment"]["mpi"].endswith(", encrypted"), result["seconds"]["total"]))
+        return result
+
+    monkeypatch.setattr(bench, "train", train)
+    figures = bench.encryption(5, rounds=2)
+    assert [encrypted for encrypted, _ in runs] == [False, True, False, True]
+    seconds = [total for _, total in runs]
+    assert figures["ratio"] == min(seconds[1::2]) / min(seconds[::2])
+    assert figures["cpu_ratio"] == figures["cpu_seconds"]["encrypted"] / figures["cpu_seconds"]["plain"]
+    assert figures["params"]["N"] == 4
 
 
 @pytest.mark.usefixtures("small")

@@ -12,6 +12,7 @@ import pytest
 
 from fedmpi import cli
 from fedmpi.cli import main
+from fedmpi.crypto.keys import create_key_file
 from fedmpi.crypto.random import FieldRandom
 from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.experiments import bench
@@ -46,13 +47,25 @@ def error_line(capsys: Capture) -> str:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("", ["run", "doctor", "data", "bench", "Privacy-preserving machine learning over MPI"]),
-        ("run", ["codedml", "-n", "--hostfile", "fedmpi run codedml -n 11 -- --dataset mnist"]),
+        ("", ["run", "keygen", "doctor", "data", "bench", "Privacy-preserving machine learning over MPI"]),
+        ("keygen", ["FILE", "its owner alone may read"]),
+        ("bench encryption", ["--rounds", "-n", "51", "--json"]),
+        (
+            "run",
+            [
+                "codedml",
+                "-n",
+                "--encrypt",
+                "--cluster-key",
+                "--hostfile",
+                "fedmpi run codedml -n 11 -- --dataset mnist",
+            ],
+        ),
         ("doctor", ["--data-dir", "what is missing"]),
         ("data", ["list", "fetch"]),
         ("data list", ["--data-dir", "List the data sets"]),
         ("data fetch", ["A name that `fedmpi data list` shows", "--data-dir", "official files"]),
-        ("bench", ["kernels", "codedml", "mpc"]),
+        ("bench", ["kernels", "codedml", "encryption", "mpc"]),
         ("bench kernels", ["--json", "numpy"]),
         ("bench codedml", ["--json", "-n", "51"]),
         ("bench mpc", ["--protocol", "--parties", "--products", "--json"]),
@@ -103,6 +116,18 @@ def test_run_hands_options_behind_the_dashes_to_the_system(started: list[tuple[A
     assert main(["run", "codedml", "-n", "5", "--", "--iterations", "2", "--", "-n"]) == 3
     program = [sys.executable, "-m", "fedmpi.codedml", "--iterations", "2", "--", "-n"]
     assert started == [(5, program, None)]
+
+
+@pytest.mark.parametrize("flags", [["--encrypt"], ["--encrypt", "--cluster-key", "key"], ["--cluster-key", "key"]])
+def test_run_tells_the_ranks_where_the_key_is(
+    flags: list[str], started: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    create_key_file(tmp_path / "key")
+    assert main(["run", "codedml", "-n", "5", *flags, "--", "--iterations", "2"]) == 3
+    ((ranks, program, hosts),) = started
+    assert (ranks, hosts, program[3:5], program[6:]) == (5, None, ["--encrypt", "--cluster-key"], ["--iterations", "2"])
+    assert (program[5] == str(tmp_path / "key")) == ("--cluster-key" in flags)
 
 
 @pytest.mark.parametrize("flag", ["-n", "--ranks"])
