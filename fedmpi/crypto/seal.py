@@ -1,6 +1,6 @@
 """Authenticated encryption of the links between ranks: X25519, HKDF and AES-256-GCM under a cluster key.
 
-AES-256-GCM is several times as fast as ChaCha20-Poly1305 on processors with AES instructions (docs/encryption.md).
+AES-256-GCM and not ChaCha20-Poly1305: processors have instructions for it.
 """
 
 import hmac
