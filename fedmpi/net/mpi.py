@@ -79,6 +79,14 @@ class _MpiFrame:
             start += array.nbytes
 
     def done(self) -> bool:
+        try:
+            self._take_pieces()
+            return not self._pieces and MPI.Request.Testall(self._requests)
+        except MPI.Exception as error:
+            _check_is_death(error)
+            return False  # and never will be: the source departs
+
+    def _take_pieces(self) -> None:
         status = MPI.Status()
         while self._pieces and self._queue[0] is self:
             message = _improbe(self._comm, self.source, _PAYLOAD + self._tag, status)
@@ -91,22 +99,24 @@ class _MpiFrame:
             self._requests.append(message.Irecv([self._pieces.popleft(), MPI.BYTE]))
             if not self._pieces:
                 self._queue.popleft()
-        try:
-            return not self._pieces and MPI.Request.Testall(self._requests)
-        except MPI.Exception as error:
-            _check_is_death(error)
-            return False  # and never will be: the source departs
 
     def _wrong_size(self, expected: int, got: int) -> ProtocolError:
         return ProtocolError(f"the payload from rank {self.source} must be {expected} bytes, got {got}")
 
 
-def _receive(message: MPI.Message, status: MPI.Status) -> tuple[int, bytearray]:
-    """The size and the bytes of an MPI message; of one larger than any of ours no bytes, nor memory for them."""
+def _receive(message: MPI.Message, status: MPI.Status) -> tuple[int, bytearray] | None:
+    """The size and the bytes of an MPI message; of one larger than any of ours no bytes, nor memory for them.
+
+    None if its source has died: the bytes were still with it.
+    """
     size = status.Get_count(MPI.BYTE)
     data = bytearray(size if size <= CHUNK_BYTES else 0)
-    if len(data) == size:
-        message.Recv([data, MPI.BYTE])
+    try:
+        if len(data) == size:
+            message.Recv([data, MPI.BYTE])
+    except MPI.Exception as error:
+        _check_is_death(error)
+        return None
     return size, data
 
 
@@ -117,12 +127,15 @@ def _check_is_death(error: MPI.Exception) -> None:
 
 
 def _improbe(comm: MPI.Comm, source: int, tag: int, status: MPI.Status) -> MPI.Message | None:
-    try:
-        return comm.Improbe(source, tag, status)
-    except MPI.Exception as error:
-        _check_is_death(error)
-        comm.Ack_failed()  # else a receive from any source fails for ever
-    return None if source != MPI.ANY_SOURCE else comm.Improbe(source, tag, status)
+    for _ in range(comm.size):  # each rank dies once
+        try:
+            return comm.Improbe(source, tag, status)
+        except MPI.Exception as error:
+            _check_is_death(error)
+            if source != MPI.ANY_SOURCE:
+                break
+            comm.Ack_failed()  # else a receive from any source fails for ever
+    return None
 
 
 class MpiTransport:
@@ -221,9 +234,9 @@ class MpiTransport:
     def _take(self, source: int, tag: int) -> _MpiFrame | RefusedFrame | None:
         status = MPI.Status()
         message = _improbe(self._comm, source, tag, status)
-        if message is None:
+        if message is None or (received := _receive(message, status)) is None:
             return None
-        size, data = _receive(message, status)
+        size, data = received
         if size > (limit := INLINE_BYTES + HEADER_LIMIT):
             why = f"a header from rank {status.source} must be at most {limit} bytes, got {size}"
             return RefusedFrame(status.source, why)
@@ -238,7 +251,9 @@ class MpiTransport:
         message = _improbe(self._comm, MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         if message is None:
             return None
-        _, data = _receive(message, status)
+        if (received := _receive(message, status)) is None:
+            return 0
+        data = received[1]
         if status.tag in KEPT_TAGS:
             self._stash[status.tag].append(self._frame(status, data))
             return 0

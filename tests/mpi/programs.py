@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -173,6 +174,22 @@ def wrong_option(ch: Channel) -> None:
         print("usage: ...", file=sys.stderr, flush=True)
         sys.exit(2)
     ch.recv(0, Never)
+
+
+def worker_dies_before_its_message_is_fetched(ch: Channel) -> None:
+    """Of a message of 60 kB over shared memory only the envelope is with rank 0 when the sender dies."""
+    ch.tolerated = (1, 2)
+    if ch.rank == 2:
+        ch.send(0, Answer(np.array([os.getpid()], np.uint32)))
+        ch.send(0, Answer(np.zeros(15_000, np.uint32)))
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ch.rank == 0:
+        process = Path(f"/proc/{ch.recv(2, Answer).words[0]}")
+        while process.exists():
+            time.sleep(0.01)
+        assert ch.gather_within(30, (2,), Answer).keys() <= {2}
+        ch.gather_within(30, (2,), Never)
+        print("departed", *ch.departed, flush=True)
 
 
 PROGRAMS: dict[str, Callable[[Channel], None]] = {

@@ -5,6 +5,7 @@ Every run has a limit of time that a job which works stays far below.
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 from contract import SCENARIOS, SIZE
+
+from fedmpi.launcher import environment, mpirun_command
 
 MPI_TESTS = Path(__file__).parent.parent / "mpi"
 OWN_TESTS = {"test_contract_mpi.py": 6, "test_sealed_mpi.py": 6}
@@ -109,6 +112,14 @@ def test_a_worker_that_dies_ends_the_job(program: Run, name: str, codes: set[int
     assert done.returncode in codes, done.stderr
     assert "rank 1" in done.stderr or ",1]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there must be a /proc to see a process end")
+def test_a_worker_that_dies_before_its_message_is_fetched_departs() -> None:
+    program = [sys.executable, str(MPI_TESTS / "programs.py"), "worker_dies_before_its_message_is_fetched"]
+    command, _ = mpirun_command(3, program, tolerate_failures=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines() == ["departed 2"], done.stderr
 
 
 @pytest.mark.parametrize("name", ["usage_error", "usage_error_after_workers_sent"])
