@@ -216,6 +216,28 @@ class BenchMpc:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchSurvival:
+    """Time what dead, slow and lying workers cost: 20 workers under mpirun, of which 16 are needed."""
+
+    seeds: int = 3
+    """Runs in which four workers are killed at random moments."""
+    iterations: int = 40
+    """J."""
+    dataset: str = "synthetic:m=4000,d=1000,density=0.2"
+    """As for a training."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_survival
+
+        if self.seeds < 1 or self.iterations < 1:
+            raise UsageError(f"--seeds and --iterations must be at least 1, got {self.seeds} and {self.iterations}")
+        return _show(bench_survival.survival(self.seeds, self.iterations, self.dataset), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
@@ -224,6 +246,7 @@ class Bench:
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
+        | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
     ]
 
     def __call__(self, options: list[str]) -> int:

@@ -113,7 +113,8 @@ class Answers:
     def _agree(self, arrays: Mapping[int, FieldArray]) -> bool:
         if not self._liars_left:
             return True
-        return consistent(self._code.field, *self._at_nodes(arrays), self._code.recovery_threshold - 1)
+        with self._ch.phase("check"):
+            return consistent(self._code.field, *self._at_nodes(arrays), self._code.recovery_threshold - 1)
 
     def _exclude_impossible(self, arrays: Mapping[int, FieldArray]) -> bool:
         field = self._code.field
@@ -124,7 +125,8 @@ class Answers:
 
     def _exclude_liars(self, arrays: Mapping[int, FieldArray], iteration: int) -> None:
         field, degree = self._code.field, self._code.recovery_threshold - 1
-        positions = locate_errors(field, *self._at_nodes(arrays), degree, self._liars_left, self._uniform)
+        with self._ch.phase("check"):
+            positions = locate_errors(field, *self._at_nodes(arrays), degree, self._liars_left, self._uniform)
         for i in [list(arrays)[k] for k in sorted(positions)]:
             self._exclude(i, f"lied in iteration {iteration}")
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from fedmpi.cli import main
+from fedmpi.codedml.faults import parse_faults
 from fedmpi.errors import FedmpiError
-from fedmpi.experiments import bench, jobs
+from fedmpi.experiments import bench, bench_survival, jobs
 
 
 class Clock:
@@ -191,3 +192,28 @@ def test_mpc_says_why_it_failed() -> None:
 def test_mpc_refuses_too_few(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "mpc", *argv]) == 2
     assert "--parties must be at least 3 and --products 1" in capsys.readouterr().err
+
+
+def test_four_different_workers_are_killed_each_time() -> None:
+    kills = [parse_faults(bench_survival.deaths(seed, 40)) for seed in range(20)]
+    assert all(len({fault.rank for fault in faults}) == 4 for faults in kills)
+    assert all(fault.kind == "kill" and 0 <= fault.first < 40 for faults in kills for fault in faults)
+    assert bench_survival.deaths(3, 40) == bench_survival.deaths(3, 40) != bench_survival.deaths(4, 40)
+
+
+@pytest.mark.slow
+def test_survival_reports_all_figures_of_real_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_survival, "WORKERS", 8)
+    monkeypatch.setattr(bench_survival, "OPTIONS", ("-K", "1", "-T", "1", "--no-compare", "--quiet"))  # R = 4
+    monkeypatch.setattr(bench_survival, "ROUNDS", 1)
+    figures = bench_survival.survival(1, 5, "synthetic:m=40,d=5,density=0.5")
+    assert set(figures) == {"undisturbed", "death", "straggler", "byzantine 1", "byzantine 2"}
+    assert (figures["death"]["runs"], figures["death"]["same_bits"]) == (1, True)
+    assert figures["straggler"]["ratio"] > 0
+    assert all(figures[f"byzantine {liars}"]["ratio"] > 1 for liars in (1, 2))
+
+
+def test_a_run_that_faults_have_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_survival, "WORKERS", 4)
+    with pytest.raises(FedmpiError, match="must end with 0, got 2"):
+        bench_survival.train(["--iterations", "2"])

@@ -65,9 +65,10 @@ def error_line(capsys: Capture) -> str:
         ("data", ["list", "fetch"]),
         ("data list", ["--data-dir", "List the data sets"]),
         ("data fetch", ["A name that `fedmpi data list` shows", "--data-dir", "official files"]),
-        ("bench", ["kernels", "codedml", "encryption", "mpc"]),
+        ("bench", ["kernels", "codedml", "encryption", "mpc", "survival"]),
         ("bench kernels", ["--json", "numpy"]),
         ("bench codedml", ["--json", "-n", "51"]),
+        ("bench survival", ["--seeds", "--iterations", "--dataset", "--json"]),
         ("bench mpc", ["--protocol", "--parties", "--products", "--json"]),
     ],
 )
