@@ -8,6 +8,7 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.masks import Words, mask_words
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message
+from fedmpi.net.report import report
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.secure_sum import (
     PRIMARY,
@@ -57,13 +58,18 @@ def auxiliary_server(
     """
     if params.on_dropout != "stop":
         ch.tolerated = participants(ch)
-    if params.method != "ppadmm":
+    if params.method == "ppadmm":
+        with ch.phase("offline"):
+            masks = SharedMasks(ch, params, salt, new_pair)
+            ch.send(PRIMARY, Ready())
+        answer(ch, params, masks, Guard(params, participants(ch), first_stage, members))
+    else:
         ch.recv_any(PRIMARY, (Done,), patient=True)
-        return
-    with ch.phase("offline"):
-        masks = SharedMasks(ch, params, salt, new_pair)
-        ch.send(PRIMARY, Ready())
-    guard = Guard(params, participants(ch), first_stage, members)
+    ch.send(PRIMARY, report(ch))
+
+
+def answer(ch: Channel, params: Params, masks: "SharedMasks", guard: "Guard") -> None:
+    """S2: open one sum after another, until there are no more rounds."""
     while isinstance(heard := ch.recv_any(PRIMARY, (Heard, Done), patient=True), Heard):
         guard.admit(heard)
         claimed = [rank for rank in participants(ch) if rank in heard.ranks]

@@ -168,6 +168,8 @@ class Session:
         summary["dataset"] = {"name": self.data.name, "m": len(self.data.X_train), "d": columns}
         model = training.coefficients, training.intercept
         summary["metrics"] = self.evaluate(*model) | {"nonzero": int(np.count_nonzero(training.coefficients))}
+        if params.method != "dssgd":
+            summary["metrics"]["converged"] = training.converged
         if self.options.compare:
             summary["metrics"]["centralized"] = self.evaluate(*self.lasso)
             summary["metrics"]["distance_to_centralized"] = mped(training.coefficients, self.lasso[0])

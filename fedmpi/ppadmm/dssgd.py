@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message, UInt32
+from fedmpi.net.report import report
 from fedmpi.ppadmm.admm import Scaling, Vector
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.plain import Observe, ignore
@@ -123,6 +124,7 @@ def sgd_participant(ch: Channel, params: Params, A: Vector, b: Vector, random: S
             coordinates, values = share(gradient, params, random)
         ch.send(PRIMARY, SharedGradient(weights.iteration, coordinates, values))
     ch.recv(PRIMARY, Model)
+    ch.send(PRIMARY, report(ch))
 
 
 def share(gradient: Vector, params: Params, random: Stream) -> tuple[NDArray[np.uint32], Vector]:

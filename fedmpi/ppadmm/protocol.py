@@ -16,7 +16,7 @@ import numpy as np
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
-from fedmpi.net.report import Report
+from fedmpi.net.report import Report, report
 from fedmpi.ppadmm.admm import NORMS, Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
@@ -78,6 +78,8 @@ class Training:
     """In the units of the features, shape (d,)."""
     intercept: float
     iterations: int = 0
+    converged: bool = False
+    """Whether the residuals stopped it."""
     rho: float = 0.0
     seconds: float = 0.0
     """From when all had joined."""
@@ -124,7 +126,7 @@ def primary_server(
     with ch.phase("evaluate"):
         observe(state.iteration, *model)
     reports = finish(ch, Model(*model))
-    return Training(*model, state.iteration, state.rho, seconds, rounds.failures, reports)
+    return Training(*model, state.iteration, converged, state.rho, seconds, rounds.failures, reports)
 
 
 def join(ch: Channel, params: Params) -> int:
@@ -238,4 +240,5 @@ def participant(
         else:
             ch.send(PRIMARY, ClearUpdate(order.round, np.concatenate(vector)))
     model = ch.recv(PRIMARY, Model, shapes={"coefficients": (columns,)})
+    ch.send(PRIMARY, report(ch))
     return model.coefficients, model.intercept

@@ -12,7 +12,6 @@ import numpy as np
 
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message, UInt32
-from fedmpi.net.report import report
 from fedmpi.ppadmm.admm import Vector
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.dssgd import parameter_server, sgd_participant
@@ -119,7 +118,6 @@ def serve(ch: Channel, run: Path | None = None) -> None:
             stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
             members = [rank for rank in participants(ch) if rank in setup.members]
             auxiliary_server(ch, params, salt_of(params, setup.data), first_stage=stage, members=members)
-        ch.send(PRIMARY, report(ch))
 
 
 def take_part(ch: Channel, params: Params, setup: Setup, run: Path | None) -> None:

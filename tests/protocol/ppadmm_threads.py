@@ -9,12 +9,10 @@ import numpy as np
 
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.net import Channel, run_local
-from fedmpi.net.report import report
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.command import run
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Training, participant, primary_server
-from fedmpi.ppadmm.secure_sum import PRIMARY
 from fedmpi.ppadmm.service import dismiss, role_of, salt_of, serve
 
 HANG_SECONDS = 30.0
@@ -68,10 +66,7 @@ def train_on_threads(
     def keeping(role: Role) -> Role:
         def play(ch: Channel) -> Any:
             kept[ch.rank] = ch
-            result = role(ch)
-            if ch.rank != PRIMARY:
-                ch.send(PRIMARY, report(ch))
-            return result
+            return role(ch)
 
         return play
 

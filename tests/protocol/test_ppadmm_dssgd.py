@@ -11,7 +11,6 @@ from scipy import stats
 from fedmpi.crypto.random import SecretStream
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, run_local
-from fedmpi.net.report import report
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.dssgd import SharedGradient, laplace, parameter_server, sgd_participant, share
 from fedmpi.ppadmm.params import Params
@@ -35,7 +34,6 @@ def train(params: Params, change: dict[int, SharedGradient] | None = None) -> tu
 
     def second(ch: Channel) -> None:
         auxiliary_server(ch, params, b"")
-        ch.send(0, report(ch))
 
     def member(ch: Channel) -> None:
         if change and ch.rank in change:
@@ -46,7 +44,6 @@ def train(params: Params, change: dict[int, SharedGradient] | None = None) -> tu
 
             ch.send = lying  # type: ignore[method-assign]
         sgd_participant(ch, params, *PARTS[ch.rank - 2], secret(ch.rank))
-        ch.send(0, report(ch))
 
     roles = [lead, second, *[member] * len(PARTS)]
     results = run_local(roles, timeout_seconds=HANG_SECONDS, role_of=role_of, record_views=True)
