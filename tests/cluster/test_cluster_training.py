@@ -42,9 +42,10 @@ def assert_same(folder: Path, expected: Weights) -> None:
         np.testing.assert_array_equal(got[name], expected[name])
 
 
-def train(cluster: Any, *options: Any) -> "subprocess.Popen[str]":
+def train(cluster: Any, *options: Any, encrypt: bool = False) -> "subprocess.Popen[str]":
     """A master and eight workers, three ranks on each host."""
-    command = [sys.executable, "-m", "fedmpi.cli", "run", "codedml", "-n", "9", "--hostfile", "{hostfile}", "--"]
+    command = [sys.executable, "-m", "fedmpi.cli", "run", "codedml", "-n", "9", "--hostfile", "{hostfile}"]
+    command += ["--encrypt", "--"] if encrypt else ["--"]
     return cluster.start([*command, *map(str, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -73,16 +74,19 @@ def test_three_hosts_train_to_the_bits_of_one(
     assert result["failures"] == []
 
 
+@pytest.mark.parametrize("encrypt", [False, True])
 def test_a_worker_killed_on_another_host_changes_no_bit(
-    virtual_cluster: Callable[..., Any], tmp_path: Path, local: Weights
+    virtual_cluster: Callable[..., Any], tmp_path: Path, local: Weights, encrypt: bool
 ) -> None:
     with virtual_cluster(slots=3) as cluster:
-        process = train(cluster, *ALL_BUT_ONE, "--out", tmp_path / "run", "--inject", "kill=8@10")
+        options = [*ALL_BUT_ONE, "--out", tmp_path / "run", "--inject", "kill=8@10"]
+        process = train(cluster, *options, encrypt=encrypt)
         _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert_same(tmp_path / "run", local)
-    failures = json.loads((tmp_path / "run" / "result.json").read_text())["failures"]
-    assert [(failure["rank"], failure["reason"]) for failure in failures] == [(8, "died")]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [(failure["rank"], failure["reason"]) for failure in result["failures"]] == [(8, "died")]
+    assert result["environment"]["mpi"].endswith("encrypted") == encrypt
 
 
 def test_a_host_that_is_cut_off_is_done_without(
