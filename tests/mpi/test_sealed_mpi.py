@@ -94,6 +94,7 @@ def test_an_oversized_frame_takes_no_memory(ch: Channel) -> None:
     """It can't be received in parts: it is refused, and stays where it is."""
     if ch.rank == 1:
         ch.send(0, Go())
+        ch.flush()  # it waits for a hello
         ch.transport._inner.post(0, Words.tag, bytes(SIZE_LIMIT + 1), [])
     if ch.rank == 0:
         ch.recv(1, Go)
