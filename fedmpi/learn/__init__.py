@@ -1,0 +1,43 @@
+"""Federated learning on torch: models, local training, evaluation and averaging, shared by several systems.
+
+Nothing here sends a message. A system's server and hosts call, in the order of a round:
+
+=====================  ==========================================================================================
+`build_model`          the model that all agree on, from a name or an import path and a public seed
+`client_rows`          which rows a client holds; `Inputs.of` makes tensors of them
+`hosted`               which clients live on which rank; `train_clients` runs those of one rank on its threads
+`Trainer.train`        local SGD from one flat vector of parameters to another; a loss of your own is an argument
+`sample`, `weights`    the clients of a round and their p_k
+`evaluate`             loss and accuracy
+=====================  ==========================================================================================
+
+Every random choice comes from `stream`, keyed by what it is for, so that results do not depend on the number of ranks.
+"""
+
+from fedmpi.learn.evaluation import evaluate
+from fedmpi.learn.federation import client_rows, hosted, sample, stream, threads_per_rank, train_clients, weights
+from fedmpi.learn.inputs import Inputs, scale_of
+from fedmpi.learn.models import CNN, MLP, build_model
+from fedmpi.learn.parameters import FlatModel
+from fedmpi.learn.trainer import LocalTraining, Loss, Trainer, cross_entropy
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "FlatModel",
+    "Inputs",
+    "LocalTraining",
+    "Loss",
+    "Trainer",
+    "build_model",
+    "client_rows",
+    "cross_entropy",
+    "evaluate",
+    "hosted",
+    "sample",
+    "scale_of",
+    "stream",
+    "threads_per_rank",
+    "train_clients",
+    "weights",
+]
