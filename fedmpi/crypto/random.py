@@ -73,3 +73,9 @@ class FieldRandom:
                 rejected = np.flatnonzero(chunk >= self.p)
                 chunk[rejected] = self._stream.words(rejected.size) & self._mask
         return out
+
+
+def permutation(count: int) -> NDArray[np.int64]:
+    """A secret random order of 0 … count-1."""
+    words = np.frombuffer(SecretStream().words(2 * count).tobytes(), np.uint64)
+    return np.argsort(words, kind="stable")

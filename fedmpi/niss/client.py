@@ -1,0 +1,290 @@
+"""The clients of NISS: ClientUpdate and ClientShare of Algorithm 2, for all clients that live on one rank."""
+
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
+from fedmpi.crypto.keys import KeyPair
+from fedmpi.crypto.random import SecretStream, Stream
+from fedmpi.errors import PeerFailed, ProtocolError
+from fedmpi.learn import Inputs, Trainer, build_model, client_rows, hosted, scale_of, stream, train_clients
+from fedmpi.learn.inputs import image_shape
+from fedmpi.net import Channel
+from fedmpi.net.report import report
+from fedmpi.niss.job import Job
+from fedmpi.niss.noise import distort, expand, on_grid
+from fedmpi.niss.params import Params
+from fedmpi.niss.protocol import (
+    FIRST_HOST,
+    KEY_BYTES,
+    SERVER,
+    TRACKER,
+    Alive,
+    Neighbours,
+    Ready,
+    Round,
+    Shares,
+    Stop,
+    Uploads,
+)
+
+SEED_BYTES = 32
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Clients:
+    """The clients of one rank: their rows, and what they train with."""
+
+    inputs: dict[int, Inputs]
+    trainers: list[Trainer]
+    """One for each thread."""
+    seed: int
+
+    @classmethod
+    def load(cls, job: Job, host: int, hosts: int, clients: int, threads: int) -> "Clients":
+        """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
+        params, data = job.params, job.load()
+        dtype = getattr(torch, params.dtype)
+        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.alpha)
+        scale = scale_of(data.X_train)
+        inputs = {
+            k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device)
+            for k in hosted(host, hosts, clients)
+        }
+        shape = image_shape(data.X_train.shape[1])
+        model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
+        trainers = [Trainer(model, params.training, device=params.device) for _ in range(threads)]
+        return cls(inputs, trainers, job.seed)
+
+    def train(self, clients: Sequence[int], round_: int, w: Vector) -> list[Vector]:
+        """Algorithm 2, E local rounds of each client, from w_t."""
+
+        def one(trainer: Trainer, k: int) -> Vector:
+            return trainer.train(w, self.inputs[k], stream(self.seed, "batches", k, round_))
+
+        return train_clients(one, self.trainers, clients)
+
+
+def host(ch: Channel, params: Params, own: Clients, secret: Callable[[], Stream] = SecretStream) -> None:
+    """All clients of one rank, round after round.
+
+    Parameters
+    ----------
+    secret : callable
+        A fresh secret stream.
+    """
+    h = len(own.trainers[0].flat)
+    rows = {k: len(inputs) for k, inputs in own.inputs.items()}
+    ch.send(SERVER, Ready(np.array([*rows], np.uint32), np.array([*rows.values()], np.uint64)))
+    ch.tolerated = range(FIRST_HOST, ch.size)
+    while True:
+        order = ch.recv_any(SERVER, (Round, Stop), shapes={"w": (h,)}, patient=True)
+        if not isinstance(order, Round):
+            break
+        clients = order.clients.tolist()
+        if not set(clients) <= rows.keys() or order.weights.shape != order.clients.shape:
+            raise ProtocolError(f"Round must be for clients of this rank, with their weights, got {clients}")
+        with ch.phase("compute"):
+            trained = own.train(clients, order.round, order.w)
+            if params.clipping == "update":
+                trained = [clipped(w, order.w, params.clip) for w in trained]
+        stds = {k: params.std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
+        if params.method == "niss":
+            noise = share_noise(ch, params, order.round, stds, h, own.trainers, secret)
+        else:
+            noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
+        there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
+        with ch.phase("compute"):
+            kept = [i for i, k in enumerate(clients) if there[k]]
+            values = np.empty((len(kept), h))
+            for value, i in zip(values, kept, strict=True):
+                value[:] = on_grid(order.weights[i] * trained[i]) + noise[clients[i]]
+        values.flags.writeable = False  # lets the channel send them without a copy
+        ch.send(SERVER, Uploads(order.round, order.clients[kept], values))
+    ch.send(SERVER, report(ch))
+
+
+def clipped(w: Vector, start: Vector, norm: float) -> Vector:
+    """Parameters no farther from where they began than `norm`."""
+    update = w - start
+    length = float(np.linalg.norm(update))
+    return w if length <= norm else start + update * (norm / length)
+
+
+def share_noise(
+    ch: Channel,
+    params: Params,
+    round_: int,
+    stds: dict[int, float],
+    h: int,
+    threads: Sequence[object],
+    secret: Callable[[], Stream],
+) -> dict[int, Vector]:
+    """ClientShare of Algorithm 2 for the clients of one rank: client → Σ_i (n_i + s_i r_i), shape (h,).
+
+    Parameters
+    ----------
+    stds : dict
+        Client → σ_k.
+    threads : sequence
+        As many threads work on the noise.
+    """
+    pairs = {k: KeyPair() for k in stds}
+    keys = np.frombuffer(b"".join(pair.public for pair in pairs.values()), np.uint8).reshape(-1, KEY_BYTES)
+    ch.send(
+        TRACKER,
+        Alive(round_, np.array([*stds], np.uint32), np.array([std**2 for std in stds.values()]), keys),
+    )
+    with ch.phase("wait"):
+        told = ch.gather_first(1, [TRACKER], Neighbours, round=round_)[TRACKER]
+    publics, edges = understood(told, stds.keys())
+    n: defaultdict[int, list[tuple[bytes, float]]] = defaultdict(list)
+    for (sender, _), std in edges.items():
+        if sender in stds:
+            n[sender].append((fresh_seed(secret()), std))
+    send_shares(ch, params, round_, h, edges, n, pairs, publics)
+    r = receive_shares(ch, params, round_, h, edges, pairs, publics)
+
+    def noise(_: object, k: int) -> Vector:
+        # A client that has nobody to share with keeps its noise.
+        own, random = n[k] or [(fresh_seed(secret()), stds[k])], secret()
+        total = np.zeros(h)
+        for seed, std in own:
+            total += expand(seed, std, h)
+        for share in r[k]:
+            received = share if isinstance(share, np.ndarray) else -expand(*share, h)
+            total += distort(received, params.tau2, random)
+        return total
+
+    for k in stds:
+        _ = n[k], r[k]  # so that threads only read
+    with ch.phase("compute"):
+        return dict(zip(stds, train_clients(noise, threads, [*stds]), strict=True))
+
+
+Edges = dict[tuple[int, int], float]
+"""(sender, receiver) of each share → its standard deviation."""
+
+
+def understood(told: Neighbours, own: object) -> tuple[dict[int, bytes], Edges]:
+    """The public keys of all ends, and the shares with an end on this rank, as the tracker tells them."""
+    senders, receivers, clients = told.senders.tolist(), told.receivers.tolist(), told.clients.tolist()
+    if told.keys.shape != (len(clients), KEY_BYTES) or not len(senders) == len(receivers) == len(told.variances):
+        raise ProtocolError("Neighbours must hold a key of each client, and a variance of each share")
+    edges = dict(zip(zip(senders, receivers, strict=True), np.sqrt(told.variances).tolist(), strict=True))
+    publics = {k: key.tobytes() for k, key in zip(clients, told.keys, strict=True)}
+    if len(edges) != len(senders) or any(a == b or not {a, b} <= publics.keys() for a, b in edges):
+        raise ProtocolError("Neighbours must hold different shares between different clients with keys")
+    if not np.isfinite(told.variances).all():
+        raise ProtocolError(f"variances of shares must be finite, got {told.variances}")
+    return publics, edges
+
+
+def send_shares(
+    ch: Channel,
+    params: Params,
+    round_: int,
+    h: int,
+    edges: Edges,
+    n: dict[int, list[tuple[bytes, float]]],
+    pairs: dict[int, KeyPair],
+    publics: dict[int, bytes],
+) -> None:
+    """Seal a negated share for every receiver, and send them: one message to each rank."""
+    outgoing: defaultdict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
+    left = {k: iter(shares) for k, shares in n.items()}
+    with ch.phase("compute"):
+        for sender, receiver in edges:
+            if sender in pairs:
+                seed, std = next(left[sender])
+                contents = seed if params.shares == "seeds" else (-expand(seed, std, h)).tobytes()
+                envelope = seal(pairs[sender], publics[receiver], place(round_, sender, receiver), contents)
+                outgoing[home(ch, receiver)].append((sender, receiver, envelope))
+    for rank, shares in outgoing.items():
+        senders, receivers, envelopes = zip(*shares, strict=True)
+        sealed = np.frombuffer(b"".join(envelopes), np.uint8).reshape(len(shares), -1)
+        ch.send(rank, Shares(round_, np.array(senders, np.uint32), np.array(receivers, np.uint32), sealed))
+
+
+def receive_shares(
+    ch: Channel,
+    params: Params,
+    round_: int,
+    h: int,
+    edges: Edges,
+    pairs: dict[int, KeyPair],
+    publics: dict[int, bytes],
+) -> defaultdict[int, list[tuple[bytes, float] | Vector]]:
+    """Client → the shares it received: a seed and a standard deviation, or the negated numbers themselves.
+
+    A rank that sends anything else than what the tracker announced departs; its shares are missing.
+    """
+    expected: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
+    for sender, receiver in edges:
+        if receiver in pairs:
+            expected[home(ch, sender)].add((sender, receiver))
+    size = (SEED_BYTES if params.shares == "seeds" else 8 * h) + OVERHEAD
+    with ch.phase("wait"):
+        messages = ch.gather_within(
+            ch.timeout_seconds / 8, expected, Shares, shapes={"sealed": (None, size)}, round=round_
+        )
+    r: defaultdict[int, list[tuple[bytes, float] | Vector]] = defaultdict(list)
+    with ch.phase("compute"):
+        for rank, message in sorted(messages.items()):
+            try:
+                opened = open_shares(message, expected[rank], pairs, publics)
+            except ProtocolError as error:
+                ch.depart(PeerFailed(rank, ch.role_of(rank), f"broke the protocol: {error}"))
+                continue
+            for (sender, receiver), contents in opened.items():
+                if params.shares == "seeds":
+                    r[receiver].append((contents, edges[sender, receiver]))
+                else:
+                    r[receiver].append(np.frombuffer(contents, "<f8"))
+    return r
+
+
+def open_shares(
+    message: Shares, expected: set[tuple[int, int]], pairs: dict[int, KeyPair], publics: dict[int, bytes]
+) -> dict[tuple[int, int], bytes]:
+    """(sender, receiver) → the contents of each envelope.
+
+    Raises
+    ------
+    ProtocolError
+        If they are not the expected ones, each sealed by its sender for its receiver in this round.
+    """
+    named = list(zip(message.senders.tolist(), message.receivers.tolist(), strict=False))
+    if len(named) != len(message.sealed) or set(named) != expected or len(named) != len(expected):
+        raise ProtocolError(f"Shares must be the {len(expected)} that were announced, got {named}")
+    opened = {
+        (a, b): unseal(pairs[b], publics[a], place(message.round, a, b), sealed.tobytes())
+        for (a, b), sealed in zip(named, message.sealed, strict=True)
+    }
+    for (a, b), contents in opened.items():
+        if len(contents) != SEED_BYTES and not np.isfinite(np.frombuffer(contents, "<f8")).all():
+            raise ProtocolError(f"the share of client {a} for {b} must be finite, got other values")
+    return opened
+
+
+def place(round_: int, sender: int, receiver: int) -> bytes:
+    """The context of an envelope."""
+    return b"NISS share" + struct.pack(">QII", round_, sender, receiver)
+
+
+def home(ch: Channel, client: int) -> int:
+    """The rank on which a client lives."""
+    return FIRST_HOST + client % (ch.size - FIRST_HOST)
+
+
+def fresh_seed(random: Stream) -> bytes:
+    """32 secret bytes."""
+    return random.words(SEED_BYTES // 4).tobytes()

@@ -1,0 +1,49 @@
+"""Gaussian mechanisms: how much noise gives (ε, δ)-differential privacy."""
+
+from functools import lru_cache
+from math import erfc, exp, log, sqrt
+
+from fedmpi.errors import UsageError
+
+
+@lru_cache
+def noise_multiplier(epsilon: float, delta: float, mechanism: str = "analytic") -> float:
+    """The least σ/Δ for (ε, δ).
+
+    Parameters
+    ----------
+    epsilon : float
+        Positive.
+    delta : float
+        In (0, 1).
+    mechanism : str
+        analytic: exact [Balle and Wang 2018, Theorem 8]. classic: √(2 ln(1.25/δ))/ε, which is proved for ε < 1 only
+        [Yang et al. 2021, Theorem 1].
+
+    Raises
+    ------
+    UsageError
+        If ε or δ is out of range.
+    """
+    if not (0 < epsilon < float("inf") and 0 < delta < 1):
+        raise UsageError(f"epsilon must be positive and delta in (0, 1), got {epsilon} and {delta}")
+    if mechanism == "classic":
+        return sqrt(2 * log(1.25 / delta)) / epsilon
+    low, high = 1e-6, 1.0
+    while delta_of(high, epsilon) > delta:
+        high *= 2
+    for _ in range(200):
+        middle = sqrt(low * high)
+        low, high = (middle, high) if delta_of(middle, epsilon) > delta else (low, middle)
+    return high
+
+
+def delta_of(multiplier: float, epsilon: float) -> float:
+    """The least δ for ε of the Gaussian mechanism with σ/Δ, which falls in both [Balle and Wang 2018, eq. (6)]."""
+    a, b = 1 / (2 * multiplier), epsilon * multiplier
+    upper, lower = _normal_cdf(a - b), _normal_cdf(-a - b)
+    return upper - exp(epsilon + log(lower)) if lower > 0 else upper
+
+
+def _normal_cdf(x: float) -> float:
+    return erfc(-x / sqrt(2)) / 2

@@ -1,0 +1,51 @@
+"""Noise in shares that cancel: n_i of the client that drew it, -n_i of the client that received it.
+
+All noise, and all that it is added to, is rounded to multiples of 2^-40. Sums of such numbers below 2^12 are exact in
+float64, in any order, so that what should cancel does so to the bit.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.crypto.gaussian import gaussian
+from fedmpi.crypto.random import SecretStream, Stream
+from fedmpi.errors import UsageError
+
+GRID = 2.0**-40
+
+LARGEST_STD = 2.0**8
+"""So that no sum of the noise of thousands of clients leaves the range in which sums are exact."""
+
+
+def on_grid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to multiples of `GRID`, in place."""
+    x *= 1 / GRID
+    np.rint(x, out=x)
+    x *= GRID
+    return x
+
+
+def expand(seed: bytes, std: float, size: int) -> NDArray[np.float64]:
+    """A share n_i ~ N(0, std²) of h = `size` coordinates, from its 32-byte seed.
+
+    The stream of a seed is used for one share only, so it may begin at its start.
+    """
+    if not 0 <= std <= LARGEST_STD:
+        raise UsageError(f"the standard deviation of noise must be in [0, {LARGEST_STD:g}], got {std}")
+    n = gaussian(SecretStream(seed), size)
+    n *= std
+    return on_grid(n)
+
+
+def distort(r: NDArray[np.float64], tau2: float, stream: Stream) -> NDArray[np.float64]:
+    """A received share after distortion: s ∘ r with s ~ N(1, τ²), drawn anew for each coordinate.
+
+    With one s for all coordinates the product would lie in the span of what colluders know.
+    """
+    if tau2 == 0:
+        return r
+    s = gaussian(stream, r.size)
+    s *= np.sqrt(tau2)
+    s += 1
+    s *= r
+    return on_grid(s)

@@ -1,0 +1,147 @@
+"""What NISS is run with."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedmpi.errors import UsageError
+from fedmpi.learn.trainer import LocalTraining
+from fedmpi.niss.mechanism import noise_multiplier
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of NISS [Yang et al. 2021, section VI-A].
+
+    Raises
+    ------
+    UsageError
+        If a value breaks its rule.
+    """
+
+    method: Literal["niss", "dp-fedavg", "fedavg"] = "niss"
+    """niss: noise that cancels (Algorithm 2). dp-fedavg: noise that stays (Algorithm 1). fedavg: no noise."""
+    model: str = "mlp"
+    """mlp (2 x 200 units), cnn, or package.module:Class, called with (input_shape, classes)."""
+    clients: int | None = None
+    """K: clients, spread evenly over the ranks from 2. Default: one per rank."""
+    fraction: float = 0.3
+    """C: m = max(C·K, 1) clients are drawn for a round."""
+    rounds: int = 30
+    """T: rounds of training."""
+    epochs: int = 5
+    """E: passes over its rows that a client makes in a round."""
+    batch_size: int = 10
+    """B."""
+    learning_rate: float = 0.01
+    """η."""
+    momentum: float = 0.0
+    """μ: of local gradient descent, from zero in each round."""
+    partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
+    alpha: float = 0.5
+    """α of --partition dirichlet: small values give clients few labels."""
+    clip: float = 3.0
+    """ζ: the Euclidean norm that gradients (or updates) are clipped to."""
+    clipping: Literal["gradient", "update"] = "gradient"
+    """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
+    epsilon: float = 10.0
+    """ε of one upload, from which a client chooses its noise."""
+    delta: float = 1e-4
+    """δ of the mechanism and of the accounting."""
+    mechanism: Literal["analytic", "classic"] = "analytic"
+    """From (ε, δ) to noise: exact (Balle and Wang 2018), or the paper's Theorem 1, which holds for ε < 1 only."""
+    noise_std: float | None = None
+    """σ_k of every client, in place of --epsilon and --mechanism."""
+    unit_variance: float = 0.01
+    """σ²: a client splits its noise in v = ⌈σ_k²/σ²⌉ shares."""
+    share_count: int | None = None
+    """v itself, in place of --unit-variance."""
+    collusion: float = 0.0
+    """ρ: so large a part of the other clients may collude with the server; τ² = max(2ρ - 1, 0) by Theorem 3."""
+    tau_squared: float | None = None
+    """τ²: variance of the factors s on received shares, in place of --collusion."""
+    coalitions: int = 1
+    """Groups of clients (k mod their number) that trust one another, and share noise among themselves only."""
+    shares: Literal["seeds", "vectors"] = "seeds"
+    """How shares travel: 32-byte seeds, or h numbers as in the paper; both sealed."""
+    dropout: float = 0.0
+    """Each client drops out with this probability between sharing its noise and its upload."""
+    accountant: Literal["rdp", "prv"] = "rdp"
+    """Of the ε that is shown and stops a run; result.json has both."""
+    max_epsilon: float | None = None
+    """Stop before the uploads of some client would spend more than this ε in all."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the training; sums are float64."""
+    device: str = "cpu"
+    """Where clients train: cpu, cuda, …"""
+
+    def __post_init__(self) -> None:
+        for name, least in {"clients": 1, "rounds": 1, "share_count": 1, "coalitions": 1, "noise_std": 0}.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
+        for name in ("clip", "unit_variance", "alpha", "epsilon", "max_epsilon"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(f"{_flag(name)} must be positive, got {value}")
+        if not 0 < self.fraction <= 1:
+            raise UsageError(f"--fraction must be in (0, 1], for a round has m ≤ K clients, got {self.fraction}")
+        if not 0 < self.delta < 1:
+            raise UsageError(f"--delta must be in (0, 1), got {self.delta}")
+        for name in ("collusion", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} must be in [0, 1], got {getattr(self, name)}")
+        if self.tau_squared is not None and not 0 <= self.tau_squared < float("inf"):
+            raise UsageError(f"--tau-squared must not be negative, got {self.tau_squared}")
+        if self.tau_squared is not None and self.collusion:
+            raise UsageError("--tau-squared and --collusion must not be given together: one follows from the other")
+        _ = self.training
+
+    @property
+    def training(self) -> LocalTraining:
+        """How a client trains in a round."""
+        clip = self.clip if self.clipping == "gradient" else float("inf")
+        return LocalTraining(self.epochs, self.batch_size, self.learning_rate, self.momentum, clip)
+
+    @property
+    def tau2(self) -> float:
+        """τ², by Theorem 3 max(2ρ - 1, 0)."""
+        return max(2 * self.collusion - 1, 0.0) if self.tau_squared is None else self.tau_squared
+
+    @property
+    def leftover(self) -> float:
+        """Var of the aggregated noise over Σσ_k²: τ² (Theorem 2), 1 without sharing, 0 without noise."""
+        return {"niss": self.tau2, "dp-fedavg": 1.0, "fedavg": 0.0}[self.method]
+
+    def clients_per_round(self, clients: int) -> int:
+        """Number of clients in a round: m = max(⌊C·K⌋, 1)."""
+        return max(int(self.fraction * clients + 1e-9), 1)
+
+    def sensitivity(self, weight: float, rows: int) -> float:
+        """Δ_k: how far two data sets of a client can take p_k w apart, in the Euclidean norm.
+
+        2 p_k η ζ E ⌈d_k/B⌉ / (1 - μ) if gradients are clipped, 2 p_k ζ if the update is.
+
+        Parameters
+        ----------
+        weight : float
+            p_k.
+        rows : int
+            d_k.
+        """
+        if self.clipping == "update":
+            return 2 * weight * self.clip
+        reach = self.learning_rate * self.clip * self.training.steps(rows) / (1 - self.momentum)
+        return 2 * weight * reach
+
+    def std(self, weight: float, rows: int) -> float:
+        """σ_k, per coordinate, of a client with weight p_k and d_k rows."""
+        if self.method == "fedavg":
+            return 0.0
+        if self.noise_std is not None:
+            return self.noise_std
+        return self.sensitivity(weight, rows) * noise_multiplier(self.epsilon, self.delta, self.mechanism)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

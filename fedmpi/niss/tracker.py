@@ -1,0 +1,99 @@
+"""The tracker of NISS: it knows who is alive, tells everybody whom to share noise with, and never sees noise."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Channel
+from fedmpi.net.report import report
+from fedmpi.niss.assignment import Assignment, assign, share_count
+from fedmpi.niss.protocol import (
+    FIRST_HOST,
+    KEY_BYTES,
+    SERVER,
+    Alive,
+    Arrived,
+    Ledger,
+    Neighbours,
+    Sampled,
+    Stop,
+    TrackerSetup,
+)
+
+
+def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArray[np.integer]]) -> None:
+    """Algorithm 2, the tracker.
+
+    Parameters
+    ----------
+    setup : TrackerSetup
+    permutation : callable
+        n → a secret random order of 0 … n-1.
+    """
+    if not (setup.unit_variance > 0 and setup.coalitions > 0 <= setup.share_count and setup.timeout_seconds > 0):
+        raise ProtocolError(f"TrackerSetup must hold positive numbers, got {setup}")
+    ch.tolerated = hosts = range(FIRST_HOST, ch.size)
+    ch.timeout_seconds = 2 * setup.timeout_seconds  # so that the server names whom everybody is waiting for
+    while True:
+        order = ch.recv_any(SERVER, (Sampled, Stop), patient=True)
+        if not isinstance(order, Sampled):
+            break
+        homes = {FIRST_HOST + int(k) % len(hosts) for k in order.clients}
+        # Half of the time that the server waits: those who are there wait for those who are not.
+        alive = ch.gather_within(setup.timeout_seconds / 2, homes, Alive, round=order.round)
+        variances, keys = attendance(order, alive, len(hosts))
+        groups = [[k for k in variances if k % setup.coalitions == group] for group in range(setup.coalitions)]
+        wanted = {k: share_count(variances[k], setup.unit_variance, setup.share_count) for k in variances}
+        assignment = assign([group for group in groups if group], wanted, permutation)
+        for rank in alive:
+            ch.send(rank, neighbours(order.round, rank - FIRST_HOST, len(hosts), assignment, variances, keys))
+        arrived = ch.gather_first(1, [SERVER], Arrived, round=order.round)[SERVER].clients.tolist()
+        left = assignment.leftover(variances, [k for k in arrived if k in variances], setup.tau2)
+        counts = assignment.counts.values()
+        ch.send(SERVER, Ledger(order.round, len(counts), min(counts, default=0), max(counts, default=0), left))
+    ch.send(SERVER, report(ch))
+
+
+def attendance(
+    order: Sampled, alive: dict[int, Alive], hosts: int
+) -> tuple[dict[int, float], dict[int, NDArray[np.uint8]]]:
+    """σ_k² and the public key of every live client, in the order of the clients."""
+    variances: dict[int, float] = {}
+    keys: dict[int, NDArray[np.uint8]] = {}
+    sampled = set(order.clients.tolist())
+    for rank, message in alive.items():
+        named = message.clients.tolist()
+        fitting = (len(named),) == message.variances.shape and (len(named), KEY_BYTES) == message.keys.shape
+        if not (fitting and set(named) <= sampled and len(set(named)) == len(named)):
+            raise ProtocolError(f"Alive from rank {rank} must have a variance and a key of clients of the round")
+        if any(k % hosts != rank - FIRST_HOST for k in named):
+            raise ProtocolError(f"Alive from rank {rank} must be of clients that live there, got {named}")
+        if not (np.isfinite(message.variances) & (message.variances >= 0)).all():
+            raise ProtocolError(f"variances from rank {rank} must not be negative, got {message.variances}")
+        variances |= dict(zip(named, message.variances.tolist(), strict=True))
+        keys |= dict(zip(named, message.keys, strict=True))
+    return {k: variances[k] for k in sorted(variances)}, keys
+
+
+def neighbours(
+    round_: int,
+    host: int,
+    hosts: int,
+    assignment: Assignment,
+    variances: dict[int, float],
+    keys: dict[int, NDArray[np.uint8]],
+) -> Neighbours:
+    """What one host has to know of an assignment."""
+    edges = [edge for edge in assignment.edges if host in (edge[0] % hosts, edge[1] % hosts)]
+    ends = sorted({k for edge in edges for k in edge})
+    pairs = np.array(edges, np.uint32).reshape(-1, 2)
+    return Neighbours(
+        round_,
+        pairs[:, 0].copy(),
+        pairs[:, 1].copy(),
+        np.array([variances[a] / assignment.counts[a] for a, _ in edges]),
+        np.array(ends, np.uint32),
+        np.array([keys[k] for k in ends], np.uint8).reshape(-1, KEY_BYTES),
+    )
