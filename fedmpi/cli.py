@@ -13,7 +13,7 @@ import tyro
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.launcher import run_ranks
 
-SYSTEMS = ("codedml", "ppadmm")
+SYSTEMS = ("codedml", "ppadmm", "niss")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +23,11 @@ class Run:
     Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9
     """
 
-    system: tyro.conf.Positional[Literal["codedml", "ppadmm"]]
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss"]]
     """The system to run."""
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
-    """Ranks: codedml has 1 master and N - 1 workers, ppadmm 2 servers and N - 2 participants."""
+    """Ranks. codedml: a master and N - 1 workers; ppadmm: two servers and N - 2 participants; niss: a server, a
+    tracker and N - 2 hosts of clients."""
     hostfile: Path | None = None
     """Hosts, one per line: `name slots=4`."""
     interface: str | None = None

@@ -1,6 +1,7 @@
 """The models of the papers, and models of the user's own by import path. All are plain `torch.nn.Module`s."""
 
 import importlib
+import threading
 from itertools import pairwise
 
 import torch
@@ -59,6 +60,8 @@ class CNN(nn.Sequential):
         )
 
 
+_SEEDING = threading.Lock()  # torch has one generator for all threads
+
 MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
 """Name on the command line → class; called with the shape of an input and the number of classes."""
 
@@ -84,7 +87,7 @@ def build_model(
         If there is no such model, it can't be made, or it keeps a state that is no parameter.
     """
     cls = MODELS[name] if name in MODELS else _import(name)
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             model = cls(input_shape, classes)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
 from fedmpi.crypto.keys import KeyPair
@@ -18,7 +17,7 @@ from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
 from fedmpi.net.report import report
 from fedmpi.niss.job import Job
-from fedmpi.niss.noise import distort, expand, on_grid
+from fedmpi.niss.noise import Seed, Vector, expand, mix, on_grid
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
     FIRST_HOST,
@@ -35,8 +34,6 @@ from fedmpi.niss.protocol import (
 )
 
 SEED_BYTES = 32
-
-Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +52,13 @@ class Clients:
         dtype = getattr(torch, params.dtype)
         parts = client_rows(params.partition, data.y_train, clients, job.seed, params.alpha)
         scale = scale_of(data.X_train)
+        shape = image_shape(data.X_train.shape[1])
+        model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
+        trainers = [Trainer(model, params.training, device=params.device) for _ in range(threads)]
         inputs = {
             k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device)
             for k in hosted(host, hosts, clients)
         }
-        shape = image_shape(data.X_train.shape[1])
-        model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
-        trainers = [Trainer(model, params.training, device=params.device) for _ in range(threads)]
         return cls(inputs, trainers, job.seed)
 
     def train(self, clients: Sequence[int], round_: int, w: Vector) -> list[Vector]:
@@ -146,26 +143,19 @@ def share_noise(
     with ch.phase("wait"):
         told = ch.gather_first(1, [TRACKER], Neighbours, round=round_)[TRACKER]
     publics, edges = understood(told, stds.keys())
-    n: defaultdict[int, list[tuple[bytes, float]]] = defaultdict(list)
+    n: defaultdict[int, list[Seed]] = defaultdict(list)
     for (sender, _), std in edges.items():
         if sender in stds:
             n[sender].append((fresh_seed(secret()), std))
     send_shares(ch, params, round_, h, edges, n, pairs, publics)
     r = receive_shares(ch, params, round_, h, edges, pairs, publics)
 
-    def noise(_: object, k: int) -> Vector:
-        # A client that has nobody to share with keeps its noise.
-        own, random = n[k] or [(fresh_seed(secret()), stds[k])], secret()
-        total = np.zeros(h)
-        for seed, std in own:
-            total += expand(seed, std, h)
-        for share in r[k]:
-            received = share if isinstance(share, np.ndarray) else -expand(*share, h)
-            total += distort(received, params.tau2, random)
-        return total
+    # A client that has nobody to share with keeps its noise.
+    own = {k: n.get(k) or [(fresh_seed(secret()), std)] for k, std in stds.items()}
 
-    for k in stds:
-        _ = n[k], r[k]  # so that threads only read
+    def noise(_: object, k: int) -> Vector:
+        return mix(own[k], r.get(k, []), params.tau2, secret(), h)
+
     with ch.phase("compute"):
         return dict(zip(stds, train_clients(noise, threads, [*stds]), strict=True))
 
@@ -194,7 +184,7 @@ def send_shares(
     round_: int,
     h: int,
     edges: Edges,
-    n: dict[int, list[tuple[bytes, float]]],
+    n: dict[int, list[Seed]],
     pairs: dict[int, KeyPair],
     publics: dict[int, bytes],
 ) -> None:
@@ -222,7 +212,7 @@ def receive_shares(
     edges: Edges,
     pairs: dict[int, KeyPair],
     publics: dict[int, bytes],
-) -> defaultdict[int, list[tuple[bytes, float] | Vector]]:
+) -> dict[int, list[Seed | Vector]]:
     """Client → the shares it received: a seed and a standard deviation, or the negated numbers themselves.
 
     A rank that sends anything else than what the tracker announced departs; its shares are missing.
@@ -236,7 +226,7 @@ def receive_shares(
         messages = ch.gather_within(
             ch.timeout_seconds / 8, expected, Shares, shapes={"sealed": (None, size)}, round=round_
         )
-    r: defaultdict[int, list[tuple[bytes, float] | Vector]] = defaultdict(list)
+    r: defaultdict[int, list[Seed | Vector]] = defaultdict(list)
     with ch.phase("compute"):
         for rank, message in sorted(messages.items()):
             try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
-from fedmpi.learn import FlatModel, Inputs, build_model, evaluate, sample, scale_of, weights
+from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, evaluate, sample, scale_of, weights
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
@@ -53,6 +53,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     data = job.load()
     if not data.classes:
         raise UsageError(f"the data set must have classes, got {data.name}")
+    client_rows(params.partition, data.y_train, clients, job.seed, params.alpha)  # raises where a client has no row
     if options.dry_run:
         model = build_model(params.model, image_shape(data.X_train.shape[1]), len(data.classes), job.seed)
         print("\n".join([heading(params, clients, data), *plan(params, clients, ch.size, len(FlatModel(model)), data)]))

@@ -4,6 +4,8 @@ All noise, and all that it is added to, is rounded to multiples of 2^-40. Sums o
 float64, in any order, so that what should cancel does so to the bit.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,11 +15,16 @@ from fedmpi.errors import UsageError
 
 GRID = 2.0**-40
 
+Vector = NDArray[np.float64]
+
+Seed = tuple[bytes, float]
+"""32 secret bytes that a share is made from, and its standard deviation."""
+
 LARGEST_STD = 2.0**8
 """So that no sum of the noise of thousands of clients leaves the range in which sums are exact."""
 
 
-def on_grid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def on_grid(x: Vector) -> Vector:
     """Round to multiples of `GRID`, in place."""
     x *= 1 / GRID
     np.rint(x, out=x)
@@ -25,7 +32,7 @@ def on_grid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x
 
 
-def expand(seed: bytes, std: float, size: int) -> NDArray[np.float64]:
+def expand(seed: bytes, std: float, size: int) -> Vector:
     """A share n_i ~ N(0, std²) of h = `size` coordinates, from its 32-byte seed.
 
     The stream of a seed is used for one share only, so it may begin at its start.
@@ -37,7 +44,7 @@ def expand(seed: bytes, std: float, size: int) -> NDArray[np.float64]:
     return on_grid(n)
 
 
-def distort(r: NDArray[np.float64], tau2: float, stream: Stream) -> NDArray[np.float64]:
+def distort(r: Vector, tau2: float, stream: Stream) -> Vector:
     """A received share after distortion: s ∘ r with s ~ N(1, τ²), drawn anew for each coordinate.
 
     With one s for all coordinates the product would lie in the span of what colluders know.
@@ -49,3 +56,25 @@ def distort(r: NDArray[np.float64], tau2: float, stream: Stream) -> NDArray[np.f
     s += 1
     s *= r
     return on_grid(s)
+
+
+def mix(own: Iterable[Seed], received: Iterable[Seed | Vector], tau2: float, stream: Stream, size: int) -> Vector:
+    """What a client adds to its upload: Σ_i (n_i + s_i ∘ r_i), shape (size,) [Yang et al. 2021, Algorithm 2].
+
+    Parameters
+    ----------
+    own : iterable of Seed
+        Of the n_i.
+    received : iterable of Seed or array
+        The seeds of which others hold n_i and this client -n_i, or the r_i themselves.
+    tau2 : float
+        τ².
+    stream : Stream
+        Secret; for the s_i.
+    """
+    total = np.zeros(size)
+    for seed, std in own:
+        total += expand(seed, std, size)
+    for share in received:
+        total += distort(share if isinstance(share, np.ndarray) else -expand(*share, size), tau2, stream)
+    return total

@@ -254,7 +254,7 @@ def server(
         uploads = state.uploads.copy()
         uploads[chosen] += 1
         largest = max(params.sensitivity(p, d) for p, d in zip(weights, federation.rows[chosen], strict=True))
-        noise = (*state.noise, outcome.noise_std * part / largest)
+        noise = (*state.noise, outcome.noise_std * float(part) / largest)
         state = State(t + 1, total / part if len(arrived) else state.w, uploads, noise)
         watch.after(state, outcome)
     return state

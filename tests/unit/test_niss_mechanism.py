@@ -1,0 +1,138 @@
+"""From (ε, δ) to noise and back, against numerical integration, Opacus and exact composition."""
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from fedmpi.errors import UsageError
+from fedmpi.niss.accounting import Ledger, epsilon_of, finite
+from fedmpi.niss.mechanism import delta_of, noise_multiplier
+from fedmpi.niss.params import Params
+
+
+def integrated_delta(multiplier: float, epsilon: float) -> float:
+    """The definition: ∫ max(p(x) - e^ε p(x - Δ), 0) dx for Δ = 1."""
+    p, q = stats.norm(0, multiplier), stats.norm(1, multiplier)
+    value, _ = integrate.quad(
+        lambda x: max(p.pdf(x) - np.exp(epsilon) * q.pdf(x), 0), -12 * multiplier, 0.5 - epsilon * multiplier**2,
+        epsabs=1e-13, limit=500,
+    )  # fmt: skip
+    return value
+
+
+@pytest.mark.parametrize(("multiplier", "epsilon"), [(1.0, 0.5), (2.0, 1.0), (0.6, 3.0), (4.0, 0.1)])
+def test_delta_is_that_of_the_definition(multiplier: float, epsilon: float) -> None:
+    assert delta_of(multiplier, epsilon) == pytest.approx(integrated_delta(multiplier, epsilon), rel=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.9, 1.0, 10.0, 500.0])
+@pytest.mark.parametrize("delta", [1e-2, 1e-4, 1e-10])
+def test_the_noise_is_enough_and_no_more(epsilon: float, delta: float) -> None:
+    multiplier = noise_multiplier(epsilon, delta)
+    assert delta_of(multiplier, epsilon) <= delta < delta_of(multiplier * (1 - 1e-6), epsilon)
+
+
+def test_the_classic_mechanism_is_enough_below_one_and_too_little_far_above() -> None:
+    for epsilon in (0.1, 0.5, 0.99):
+        assert noise_multiplier(epsilon, 1e-4, "classic") > noise_multiplier(epsilon, 1e-4)
+    assert noise_multiplier(0.5, 1e-4, "classic") == pytest.approx(np.sqrt(2 * np.log(1.25e4)) / 0.5)
+    assert delta_of(noise_multiplier(100.0, 1e-4, "classic"), 100.0) > 1e-4
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 0.1), (-1, 0.1), (1, 0), (1, 1), (float("inf"), 0.1)])
+def test_what_is_no_budget_is_refused(epsilon: float, delta: float) -> None:
+    with pytest.raises(UsageError, match="epsilon must be positive and delta in"):
+        noise_multiplier(epsilon, delta)
+
+
+def test_accountants_give_the_known_values() -> None:
+    spending = ((1.1, 0.01, 10_000),)
+    assert epsilon_of("rdp", spending, 1e-5) == pytest.approx(5.63, abs=0.005)
+    assert epsilon_of("prv", spending, 1e-5) == pytest.approx(5.20, abs=0.005)
+
+
+@pytest.mark.parametrize("rounds", [1, 9])
+def test_uploads_compose_like_one_gaussian(rounds: int) -> None:
+    """T uploads with σ/Δ are one with σ/(Δ√T): the exact ε is known; PRV is near it, RDP above."""
+    ledger = Ledger.of(4.0, [rounds, 0], [], 0.3, 1e-5)
+    prv, rdp = ledger.upload("prv"), ledger.upload("rdp")
+    exact = 4.0 / np.sqrt(rounds)
+    assert delta_of(exact, prv) <= 1e-5 <= delta_of(exact, prv - 0.02)  # the accountant's own error is 0.01
+    assert prv < rdp < 1.3 * prv
+
+
+def test_the_views_differ_as_they_should() -> None:
+    ledger = Ledger.of(2.0, [3, 5, 1], [2.0] * 10, 0.3, 1e-5)
+    assert ledger.uploads == 5
+    assert ledger.upload("rdp", more=1) > ledger.upload("rdp")
+    assert ledger.models[0][1:] == (0.3, 10)
+    without_sampling = Ledger.of(2.0, [10], [], 1.0, 1e-5).upload("rdp")
+    assert ledger.model("rdp") < without_sampling
+    assert Ledger.of(2.0, [1], [0.0], 0.3, 1e-5).model("rdp") == float("inf"), "noise that cancels protects no model"
+    assert finite(float("inf")) is None
+    assert Ledger.of(0.0, [1], [], 0.3, 1e-5).upload("prv") == float("inf")
+    assert Ledger.of(2.0, [0], [], 0.3, 1e-5).upload("prv") == 0
+    rounded = Ledger.of(2.0, [1], [2.00001, 2.00002, 1.9999], 0.3, 1e-5)
+    assert len(rounded.models) == 1
+    assert rounded.models[0][0] <= 1.9999, "rounding never makes the noise larger"
+
+
+def test_where_the_prv_accountant_gives_up_the_other_bound_is_taken() -> None:
+    spending = ((0.01, 1.0, 5),)
+    assert epsilon_of("prv", spending, 1e-5) == epsilon_of("rdp", spending, 1e-5) > 500
+
+
+# -- parameters ---------------------------------------------------------------------------------------------------
+
+
+def test_sensitivity_and_noise() -> None:
+    params = Params(epochs=5, batch_size=10, learning_rate=0.01, clip=3.0)
+    assert params.sensitivity(1 / 30, 600) == pytest.approx(2 / 30 * 0.01 * 3 * 300)
+    assert params.sensitivity(1 / 30, 601) == pytest.approx(2 / 30 * 0.01 * 3 * 305)
+    assert Params(momentum=0.9).sensitivity(1 / 30, 600) == pytest.approx(10 * params.sensitivity(1 / 30, 600))
+    assert Params(clipping="update").sensitivity(0.5, 600) == 3.0
+    assert params.std(1 / 30, 600) == pytest.approx(0.6 * noise_multiplier(10.0, 1e-4))
+    assert Params(noise_std=0.7).std(0.1, 5) == 0.7
+    assert Params("fedavg").std(0.1, 5) == 0
+    assert Params(clipping="update").training.clip == float("inf")
+
+
+@pytest.mark.parametrize(("rho", "tau2"), [(0.0, 0.0), (0.5, 0.0), (0.6, 0.2), (0.75, 0.5), (1.0, 1.0)])
+def test_theorem_3_sets_tau(rho: float, tau2: float) -> None:
+    assert Params(collusion=rho).tau2 == pytest.approx(tau2)
+
+
+def test_clients_of_a_round() -> None:
+    assert [Params(fraction=c).clients_per_round(k) for c, k in ((0.3, 100), (0.29, 100), (0.01, 5), (1.0, 7))] == [
+        30, 29, 1, 7,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"epsilon": 0.0}, "--epsilon must be positive, got 0.0"),
+        ({"epsilon": -1.0}, "--epsilon must be positive"),
+        ({"epsilon": float("nan")}, "--epsilon must be positive"),
+        ({"delta": 0.0}, "--delta must be in (0, 1), got 0.0"),
+        ({"fraction": 1.5}, "--fraction must be in (0, 1], for a round has m ≤ K clients, got 1.5"),
+        ({"fraction": 0.0}, "--fraction must be in (0, 1]"),
+        ({"clients": 0}, "--clients must be at least 1, got 0"),
+        ({"rounds": 0}, "--rounds must be at least 1"),
+        ({"share_count": 0}, "--share-count must be at least 1"),
+        ({"coalitions": 0}, "--coalitions must be at least 1"),
+        ({"unit_variance": 0.0}, "--unit-variance must be positive"),
+        ({"clip": 0.0}, "--clip must be positive"),
+        ({"collusion": 1.1}, "--collusion must be in [0, 1], got 1.1"),
+        ({"dropout": -0.1}, "--dropout must be in [0, 1]"),
+        ({"tau_squared": -0.1}, "--tau-squared must not be negative"),
+        ({"tau_squared": 0.5, "collusion": 0.9}, "--tau-squared and --collusion must not be given together"),
+        ({"max_epsilon": 0.0}, "--max-epsilon must be positive"),
+        ({"noise_std": -1.0}, "--noise-std must be at least 0"),
+        ({"momentum": 1.0}, "--momentum must be in [0, 1)"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(wrong: dict[str, float], text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        Params(**wrong)  # type: ignore[arg-type]
+    assert text in str(error.value)
