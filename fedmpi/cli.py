@@ -5,6 +5,7 @@ import dataclasses
 import json as json_format
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -301,10 +302,10 @@ class Project:
 class Reproduce:
     """Run a paper's experiments on this machine, and write figures, tables and report.md; finished runs are kept."""
 
-    system: tyro.conf.Positional[Literal["codedml"]]
+    system: tyro.conf.Positional[Literal["codedml", "niss"]]
     """The paper's system."""
     quick: bool = False
-    """Five minutes on two cores: fewer workers, rows and iterations."""
+    """Five minutes on two cores: fewer workers, rows, iterations and settings."""
     full: bool = False
     """All of it."""
     out: Path | None = None
@@ -314,13 +315,12 @@ class Reproduce:
 
     def __call__(self, options: list[str]) -> int:
         """Run, and print where the report is."""
-        from fedmpi.experiments import codedml
-
         if self.quick == self.full:
             raise UsageError("one of --quick and --full must be given, got " + ("both" if self.full else "none"))
-        scale = codedml.FULL if self.full else codedml.QUICK
+        experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
+        scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"
-        print(f"written to {codedml.reproduce(scale, out, self.data_dir)}")
+        print(f"written to {experiments.reproduce(scale, out, self.data_dir)}")
         return 0
 
 

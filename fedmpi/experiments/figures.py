@@ -41,6 +41,29 @@ def training_time(path: Path, title: str, panels: Mapping[str, Mapping[str, Line
     _save(figure, path)
 
 
+def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line]], xlabel: str, ylabel: str) -> None:
+    """One panel beside the other, four in a row at most, with the same axes.
+
+    Parameters
+    ----------
+    lines : mapping
+        Title of the panel → name of the line → (x, y).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(lines), 4)
+    rows = -(-len(lines) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    figure.suptitle(title)
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axis, (name, own) in zip(axes, lines.items(), strict=False):
+        _lines(axis, own)
+        axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+    _save(figure, path)
+
+
 def curves(path: Path, title: str, ylabel: str, lines: Mapping[str, Line]) -> None:
     """Figures 4 and 5: accuracy or loss over the iterations."""
     figure, (axis,) = _axes(1, title)

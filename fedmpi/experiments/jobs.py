@@ -16,8 +16,8 @@ ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
 
 
-def train(folder: Path, ranks: int, options: Sequence[str]) -> dict[str, Any]:
-    """Run fedmpi.codedml and return its result.json.
+def train(folder: Path, ranks: int, options: Sequence[str], system: str = "codedml") -> dict[str, Any]:
+    """Run a system and return its result.json.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def train(folder: Path, ranks: int, options: Sequence[str]) -> dict[str, Any]:
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / ARGUMENTS).write_text(json.dumps(arguments))
-    program = [sys.executable, "-m", "fedmpi.codedml", *options, "--quiet", "--out", str(folder)]
+    program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", "--out", str(folder)]
     command, _ = mpirun_command(ranks, program)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:

@@ -1,0 +1,178 @@
+"""Figure 3 of NISS [Yang et al. 2021]: accuracy against τ², for several levels of noise.
+
+Figure 4, the attack on three kinds of uploads, is not here.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmpi.data import catalogue
+from fedmpi.errors import UsageError
+from fedmpi.experiments import figures
+from fedmpi.experiments.jobs import train
+
+TAU_SQUARED = (0.0, 0.3, 0.6, 1.0)
+"""X in the paper's figure."""
+
+CLIENTS, FRACTION = 100, 0.3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One setting of the figure."""
+
+    dataset: str
+    partition: str
+    model: str
+    paper: str
+    """Points of accuracy that the paper's text says NISS gains."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.dataset}, {'IID' if self.partition == 'iid' else 'non-IID'}, {self.model.upper()}"
+
+    @property
+    def key(self) -> str:
+        """For names of folders."""
+        return f"{self.dataset}-{self.partition}-{self.model}"
+
+
+PAPER = {("mnist", "iid"): "12 to 13", ("mnist", "shards"): "30 to 40"}
+PAPER |= {("cifar10", "iid"): "15 to 25", ("cifar10", "shards"): "10 to 20"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run."""
+
+    name: str
+    datasets: tuple[str, ...]
+    models: tuple[str, ...]
+    noise: tuple[float, ...]
+    """Standard deviations of the noise in the aggregate, per coordinate, if nothing cancels."""
+    rounds: int
+    baseline: bool
+    """Run DP-FedAvg too, which should equal τ² = 1."""
+    ranks: int
+
+
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 10, False, 4)
+FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run."""
+
+    noise: float
+    """0 for FedAvg."""
+    tau2: float
+    method: str
+    result: dict[str, Any]
+
+    @property
+    def accuracy(self) -> float:
+        """On the test part, in the end."""
+        return float(self.result["metrics"]["test_accuracy"])
+
+
+def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
+    """Run what is not there yet, and write the figure, a table and report.md.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+    """
+    figures.require()
+    present = {entry.name: entry.present for entry in catalogue(data_dir)}
+    for name in scale.datasets:
+        if not present[name]:
+            raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
+    panels = [
+        Panel(dataset, partition, model, PAPER[dataset, partition])
+        for dataset in scale.datasets
+        for partition in ("iid", "shards")
+        for model in scale.models
+    ]
+    begun = time.perf_counter()
+    points: dict[Panel, list[Point]] = {}
+    for number, panel in enumerate(panels, 1):
+        print(f"[{number}/{len(panels)}] {panel.title}", flush=True)
+        points[panel] = []
+        for point in runs(panel, scale, out / "runs", data_dir):
+            points[panel].append(point)
+            print(
+                f"  {point.method:<9} noise {point.noise:<5g} τ² = {point.tau2:<4g} accuracy {point.accuracy:.4f} "
+                f"({time.perf_counter() - begun:.0f} s so far)",
+                flush=True,
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    return write(out, scale, points)
+
+
+def runs(panel: Panel, scale: Scale, folder: Path, data_dir: Path | None) -> Any:
+    """All points of one panel: FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg.
+
+    τ² = 0 is FedAvg to the bit, whatever the noise.
+    """
+    m = FRACTION * CLIENTS
+    common = ["--dataset", panel.dataset, "--partition", panel.partition, "--model", panel.model]
+    common += ["--clients", str(CLIENTS), "--fraction", str(FRACTION), "--rounds", str(scale.rounds)]
+    common += ["--evaluate-every", str(scale.rounds), *(["--data-dir", str(data_dir)] if data_dir else [])]
+
+    def one(method: str, noise: float, tau2: float) -> Point:
+        options = [*common, "--method", method, "--noise-std", repr(noise / m**0.5)]
+        if method == "niss":
+            options += ["--tau-squared", str(tau2)]
+        path = folder / f"{panel.key}-{method}-{noise:g}-{tau2:g}"
+        return Point(noise, tau2, method, train(path, scale.ranks, options, system="niss"))
+
+    yield one("fedavg", 0.0, 0.0)
+    for noise in scale.noise:
+        for tau2 in TAU_SQUARED[1:]:
+            yield one("niss", noise, tau2)
+        if scale.baseline:
+            yield one("dp-fedavg", noise, 1.0)
+
+
+def write(out: Path, scale: Scale, points: dict[Panel, list[Point]]) -> Path:
+    """Draw the figure, and write report.md."""
+    lines = {}
+    for panel, found in points.items():
+        fedavg = found[0].accuracy
+        lines[panel.title] = {
+            f"noise {noise:g}": (
+                list(TAU_SQUARED),
+                [fedavg] + [p.accuracy for p in found if p.noise == noise and p.method == "niss"],
+            )
+            for noise in scale.noise
+        }
+    figures.panels(out / "figure3.png", "NISS: accuracy against τ²", lines, "τ² (0: FedAvg)", "test accuracy")
+    text = [
+        "# NISS, Figure 3",
+        "",
+        f"K = {CLIENTS} clients, {FRACTION:g} of them in a round, E = 5, B = 10, η = 0.01, ζ = 3, "
+        f"{scale.rounds} rounds. Noise: its standard deviation per coordinate in the aggregate if nothing cancels, "
+        "σ_k √m. τ² = 0 gives the model of FedAvg to the bit, at any noise. Gain: points of τ² = 0 over τ² = 1.",
+        "",
+        "![accuracy against τ²](figure3.png)",
+        "",
+        "| setting | noise | "
+        + " | ".join(f"τ² = {t:g}" for t in TAU_SQUARED)
+        + " | DP-FedAvg | gain | paper's gain |",
+        "| --- | ---: |" + " ---: |" * len(TAU_SQUARED) + " ---: | ---: | ---: |",
+    ]
+    for panel, found in points.items():
+        for noise in scale.noise:
+            own = [found[0].accuracy] + [p.accuracy for p in found if p.noise == noise and p.method == "niss"]
+            dp = next((f"{p.accuracy:.2%}" for p in found if p.noise == noise and p.method == "dp-fedavg"), "")
+            cells = [f"{100 * a:.2f} %" for a in own]
+            gain = f"{100 * (own[0] - own[-1]):.1f}"
+            text.append(f"| {panel.title} | {noise:g} | {' | '.join(cells)} | {dp} | {gain} | {panel.paper} |")
+    report = out / "report.md"
+    report.write_text("\n".join(text) + "\n")
+    return report
