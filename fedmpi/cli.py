@@ -240,6 +240,29 @@ class BenchSurvival:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchPpadmm:
+    """Time the masks of PPADMM on one core, and an iteration against ADMM in the clear under mpirun."""
+
+    participants: int = 10
+    """Ranks besides the two servers."""
+    rows: int = 500
+    """Of each participant."""
+    columns: int = 5000
+    """d."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.participants < 2 or self.rows < 1 or self.columns < 1:
+            got = f"{self.participants}, {self.rows} and {self.columns}"
+            raise UsageError(f"--participants must be at least 2, --rows and --columns 1, got {got}")
+        return _show(bench.ppadmm(self.participants, self.rows, self.columns), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
@@ -249,6 +272,7 @@ class Bench:
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
+        | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
     ]
 
     def __call__(self, options: list[str]) -> int:
@@ -302,10 +326,10 @@ class Project:
 class Reproduce:
     """Run a paper's experiments on this machine, and write figures, tables and report.md; finished runs are kept."""
 
-    system: tyro.conf.Positional[Literal["codedml", "niss"]]
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss"]]
     """The paper's system."""
     quick: bool = False
-    """Five minutes on two cores: fewer workers, rows, iterations and settings."""
+    """Minutes on two cores: fewer ranks, rows, iterations and settings. The default."""
     full: bool = False
     """All of it."""
     out: Path | None = None
@@ -315,8 +339,8 @@ class Reproduce:
 
     def __call__(self, options: list[str]) -> int:
         """Run, and print where the report is."""
-        if self.quick == self.full:
-            raise UsageError("one of --quick and --full must be given, got " + ("both" if self.full else "none"))
+        if self.quick and self.full:
+            raise UsageError("one of --quick and --full must be given, got both")
         experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
         scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"

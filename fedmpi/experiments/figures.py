@@ -72,6 +72,23 @@ def curves(path: Path, title: str, ylabel: str, lines: Mapping[str, Line]) -> No
     _save(figure, path)
 
 
+def over_iterations(path: Path, title: str, ylabel: str, lines: Mapping[str, Line], *, log: bool) -> None:
+    """PPADMM's Figures 3 to 5: an error or seconds over the iterations.
+
+    Parameters
+    ----------
+    log : bool
+        Draw y in powers of ten.
+    """
+    figure, (axis,) = _axes(1, title)
+    for (name, (x, y)), style in zip(lines.items(), ("-", "--", ":", "-.", "-", "--"), strict=False):
+        axis.plot(x, y, style, label=name)
+    axis.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    _save(figure, path)
+
+
 def _axes(count: int, title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

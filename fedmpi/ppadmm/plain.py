@@ -31,7 +31,11 @@ def train_plain(
     coefficients : array, shape (d,)
     intercept : float
     """
-    shards = [Shard(A, b) for A, b in parts]
+    return train_shards(params, [Shard(A, b) for A, b in parts], observe)
+
+
+def train_shards(params: Params, shards: Sequence[Shard], observe: Observe = ignore) -> tuple[Vector, float]:
+    """The same, for participants who are there already."""
     N, columns = len(shards), shards[0].columns
     totals = _sum([shard.sums() for shard in shards])
     scaling = Scaling.fit(params, totals)
