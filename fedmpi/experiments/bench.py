@@ -1,6 +1,5 @@
 """Speed, always as a ratio to a plain computation measured in the same run: machines are shared and noisy."""
 
-import hmac
 import importlib.util
 import json
 import shlex
@@ -138,22 +137,13 @@ def mpc(protocol: str, parties: int, products: int) -> dict[str, Any]:
     return figures
 
 
-def masks() -> dict[str, Any]:
-    """Words of masks a second, on one core, and one digest after another through Python beside them."""
-    from fedmpi.crypto.masks import KINDS, mask_words
-
-    counts = {"aes-ctr": 1 << 22, "chacha20": 1 << 22, "sha256": 1 << 18}
-    seconds = fastest(*(lambda kind=kind: mask_words(kind, bytes(32), 0, counts[kind]) for kind in KINDS))
-    rates = {f"{kind}_million_words": counts[kind] / s / 1e6 for kind, s in zip(KINDS, seconds, strict=True)}
-    blocks = [block.to_bytes(4, "big") for block in range(1 << 12)]
-    (loop,) = fastest(lambda: [hmac.digest(bytes(32), block, "sha256") for block in blocks])
-    return rates | {"sha256_by_single_calls_million_words": 4 * len(blocks) / loop / 1e6}
-
-
 def ppadmm(participants: int, rows: int, columns: int) -> dict[str, Any]:
-    """Masks, and iterations of PPADMM against those of ADMM."""
+    """Masks, and iterations of PPADMM against those of ADMM: their work alone, and under mpirun."""
+    from fedmpi.experiments import ppadmm_work
+
     program = [sys.executable, "-m", "fedmpi.experiments.bench_ppadmm", str(rows), str(columns)]
-    return {"masks": masks(), **_last_json(mpirun_command(participants + 2, program)[0])}
+    work = {f"{name}, work": ratios for name, ratios in ppadmm_work.iteration(participants, rows, columns).items()}
+    return {"masks": ppadmm_work.masks(), **work, **_last_json(mpirun_command(participants + 2, program)[0])}
 
 
 def _last_json(command: list[str]) -> dict[str, Any]:
