@@ -3,6 +3,7 @@
 import signal
 import sys
 
+from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 from fedmpi.ppadmm.service import dismiss, own_options, role_of, serve
@@ -28,5 +29,5 @@ def role(ch: Channel) -> None:
 
 
 if __name__ == "__main__":
-    with job(role_of=role_of) as channel:
+    with job(wrap=encryption(sys.argv[1:]), role_of=role_of) as channel:
         role(channel)

@@ -123,7 +123,7 @@ def sgd_participant(ch: Channel, params: Params, A: Vector, b: Vector, random: S
             gradient = A.T @ (A @ weights.w - b) / max(len(b), 1)
             coordinates, values = share(gradient, params, random)
         ch.send(PRIMARY, SharedGradient(weights.iteration, coordinates, values))
-    ch.recv(PRIMARY, Model)
+    ch.recv_any(PRIMARY, (Model,), patient=True)
     ch.send(PRIMARY, report(ch))
 
 

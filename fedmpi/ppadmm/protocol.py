@@ -239,6 +239,8 @@ def participant(
             sender.send(order.round, order.stage, *vector)
         else:
             ch.send(PRIMARY, ClearUpdate(order.round, np.concatenate(vector)))
-    model = ch.recv(PRIMARY, Model, shapes={"coefficients": (columns,)})
+    # Who was left out waits for as long as the others work.
+    model = ch.recv_any(PRIMARY, (Model,), shapes={"coefficients": (columns,)}, patient=True)
+    assert isinstance(model, Model)
     ch.send(PRIMARY, report(ch))
     return model.coefficients, model.intercept

@@ -117,7 +117,7 @@ class Rounds:
 
     def keep(self, stage: int, values: Vector, members: Collection[int]) -> bool:
         """Have the members write a checkpoint although no round comes; whether all of them did."""
-        self.ch.on_pause, self.members = lambda: None, set[int]()
+        self.ch.on_pause, self.members = lambda: None, set[int]()  # nothing stops it, and nobody is asked any more
         try:
             self._order(members, stage, members, True, values)
             kept = self.ch.gather_within(KEEP_SECONDS, members, Kept, stage=stage)

@@ -22,8 +22,8 @@ class RunOptions:
     """What is trained on, and where the results go."""
 
     dataset: str | None = None
-    """digits, mnist, cifar10, gisette, wine, synthetic:m=6000,d=5000,density=0.13, or a file: .npz, .csv, .svm.
-    Default: digits, classes 4 9."""
+    """A set of `fedmpi data list`, such as digits, mnist, synthetic:m=6000,d=5000,density=0.13 or synthetic-lasso, or a
+    file: .npz, .csv, .svm. Default: of codedml digits, classes 4 9; of ppadmm synthetic-lasso."""
     data_dir: Path | None = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
     classes: tuple[str, ...] = ()

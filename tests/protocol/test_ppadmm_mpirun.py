@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from protocol.ppadmm_threads import command_on_threads
 
+from fedmpi.crypto.keys import create_key_file
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 OPTIONS = ["--dataset", "synthetic-lasso:n=400,d=20,noise=5,test=50", "--quiet"]
@@ -54,8 +56,13 @@ def process_of(rank: int, folder: Path) -> int:
     raise AssertionError(f"rank {rank} must be there")
 
 
-def test_mpirun_equals_threads(mpirun: Run, tmp_path: Path) -> None:
-    done = mpirun(6, "-m", "fedmpi.ppadmm", *OPTIONS, "--out", tmp_path / "mpi", "--record-views")
+@pytest.mark.parametrize("links", ["in the clear", "encrypted"])
+def test_mpirun_equals_threads(mpirun: Run, tmp_path: Path, links: str) -> None:
+    key: list[Any] = []
+    if links == "encrypted":
+        create_key_file(tmp_path / "key")
+        key = ["--cluster-key", tmp_path / "key"]
+    done = mpirun(6, "-m", "fedmpi.ppadmm", *OPTIONS, *key, "--out", tmp_path / "mpi", "--record-views")
     assert done.returncode == 0, done.stderr
     assert "written to" in done.stdout
     command_on_threads(4, *OPTIONS, "--out", tmp_path / "threads")
