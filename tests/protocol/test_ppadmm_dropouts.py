@@ -16,6 +16,7 @@ from fedmpi.ppadmm import secure_sum
 from fedmpi.ppadmm.auxiliary import VOID_ROUNDS, Guard
 from fedmpi.ppadmm.metrics import centralized, mped
 from fedmpi.ppadmm.params import FIRST_ITERATION, Params
+from fedmpi.ppadmm.plain import train_plain
 from fedmpi.ppadmm.protocol import participant
 from fedmpi.ppadmm.rounds import Back, Order, Rounds
 from fedmpi.ppadmm.secure_sum import (
@@ -312,3 +313,24 @@ def test_s1_that_hides_a_participant_learns_nothing(monkeypatch: pytest.MonkeyPa
     with pytest.raises(TooFewWorkers, match=r"the updates of all who are present must reach S1, got none of ranks \[7"):
         train_on_threads(PARAMS, PARTS)
     assert [type(answer) for answer in answers] == [Void] * (VOID_ROUNDS - 1) + [Refused]
+
+
+def test_a_void_round_is_repeated_under_other_masks_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hides_one_once(*arguments: Any) -> Any:
+        *asked, answers = arguments
+        return open_sum(*asked) if answers else hides_one(*arguments)
+
+    answers = attacking(monkeypatch, hides_one_once)
+    params = replace(PARAMS, min_participants=6)
+    threads = train_on_threads(params, PARTS, record_views=True)
+    assert [type(answer) for answer in answers] == [Void]
+    expected: list[np.ndarray] = []
+    train_plain(params, PARTS, lambda it, coefficients, intercept: expected.append(coefficients))
+    for one, other in zip(threads.iterates, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2.0**-30 * max(np.abs(other).max(), 1))
+    first, again = (
+        {source: m.words for source, m in threads.channels[0]._views if isinstance(m, MaskedUpdate) and m.round == r}
+        for r in (7, 8)
+    )
+    for rank in RANKS:
+        assert (first[rank] != again[rank]).all(), "the same values under another mask"
