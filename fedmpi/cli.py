@@ -340,7 +340,7 @@ class Reproduce:
     def __call__(self, options: list[str]) -> int:
         """Run, and print where the report is."""
         if self.quick and self.full:
-            raise UsageError("one of --quick and --full must be given, got both")
+            raise UsageError("only one of --quick and --full must be given, got both")
         experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
         scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"
