@@ -263,6 +263,28 @@ class BenchPpadmm:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchNiss:
+    """Time a round of federated averaging on MNIST, plain and with noise that cancels; beside Flower's simulation."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    """Ranks: server, tracker and N - 2 hosts of the 100 clients."""
+    rounds: int = 5
+    """Rounds of each run."""
+    flower_python: Path | None = None
+    """A Python that has flwr[simulation] and torch."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_niss
+
+        if self.ranks < 3 or self.rounds < 1:
+            raise UsageError(f"--ranks must be at least 3 and --rounds 1, got {self.ranks} and {self.rounds}")
+        return _show(bench_niss.niss(self.ranks, self.rounds, self.flower_python), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
@@ -271,6 +293,7 @@ class Bench:
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
+        | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
     ]

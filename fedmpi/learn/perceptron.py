@@ -20,6 +20,7 @@ class Perceptron:
 
     def __init__(self, layers: list[nn.Linear]):
         self._layers = [(layer.weight.data, layer.bias.data) for layer in layers]
+        self._known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @classmethod
     def of(cls, model: nn.Module) -> "Perceptron | None":
@@ -45,23 +46,30 @@ class Perceptron:
         y : torch.Tensor
             Labels, shape (B,).
         """
-        a, last = [X.reshape(len(X), -1)], len(self._layers) - 1
-        for position, (W, b) in enumerate(self._layers):
-            z = torch.addmm(b, a[-1], W.t())
-            a.append(z.relu_() if position < last else z)
-        delta = torch.softmax(a.pop(), 1)
-        delta[torch.arange(len(y), device=y.device), y] -= 1
+        a = [X.reshape(len(X), -1)]
+        for W, b in self._layers[:-1]:
+            a.append(torch.addmm(b, a[-1], W.t()).relu_())
+        W, b = self._layers[-1]
+        minus, ones = self._constants(X)
+        delta = torch.softmax(torch.addmm(b, a[-1], W.t()), 1).scatter_add_(1, y[:, None], minus)
         deltas = [delta]
-        for (W, _), activation in zip(reversed(self._layers[1:]), reversed(a), strict=False):
-            deltas.append(torch.mm(deltas[-1], W).mul_(activation > 0))
+        for (W, _), activation in zip(self._layers[:0:-1], a[:0:-1], strict=True):
+            deltas.append(torch.ops.aten.threshold_backward(torch.mm(deltas[-1], W), activation, 0))
         deltas.reverse()
         rate = learning_rate / len(X)
         if clip != float("inf"):
-            squares = sum(
-                torch.mm(x, x.t()).add_(1).mul_(torch.mm(d, d.t())).sum() for x, d in zip(a, deltas, strict=True)
-            )
-            norm = float(squares) ** 0.5 / len(X)
+            squares = 0.0
+            for x, d in zip(a, deltas, strict=True):
+                # The ones are the input of the bias.
+                squares += float(torch.addmm(ones, x, x.t()).view(-1).dot(torch.mm(d, d.t()).view(-1)))
+            norm = max(squares, 0.0) ** 0.5 / len(X)
             rate *= min(1.0, clip / norm) if norm else 1.0
         for (W, b), activation, delta in zip(self._layers, a, deltas, strict=True):
             W.addmm_(delta.t(), activation, alpha=-rate)
-            b.sub_(delta.sum(0), alpha=rate)
+            b.addmv_(delta.t(), ones, alpha=-rate)
+
+    def _constants(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Minus ones, shape (B, 1), and ones, shape (B,)."""
+        if len(X) not in self._known:
+            self._known[len(X)] = -X.new_ones(len(X), 1), X.new_ones(len(X))
+        return self._known[len(X)]

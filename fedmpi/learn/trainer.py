@@ -55,12 +55,12 @@ class LocalTraining:
         if not self.clip > 0:
             raise UsageError(f"the norm that gradients are clipped to must be positive, got {self.clip}")
 
-    def batches(self, rows: int, order: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """The rows of every batch of all epochs; each epoch in another order."""
+    def batches(self, inputs: Inputs, order: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Inputs and labels of every batch of all epochs; each epoch in another order."""
         for _ in range(self.epochs):
-            shuffled = order.permutation(rows)
-            for start in range(0, rows, self.batch_size):
-                yield shuffled[start : start + self.batch_size]
+            rows = torch.from_numpy(order.permutation(len(inputs))).to(inputs.y.device)
+            X, y = inputs.X.index_select(0, rows), inputs.y.index_select(0, rows)
+            yield from zip(torch.split(X, self.batch_size), torch.split(y, self.batch_size), strict=True)
 
     def steps(self, rows: int) -> int:
         """E ⌈d_k/B⌉."""
@@ -107,9 +107,8 @@ class Trainer:
         if self.velocity is not None:
             self.velocity.zero_()
         self.model.train()
-        for batch in self.settings.batches(len(inputs), order):
-            rows = torch.from_numpy(batch).to(inputs.y.device)
-            self.step(inputs.X.index_select(0, rows), inputs.y.index_select(0, rows))
+        for X, y in self.settings.batches(inputs, order):
+            self.step(X, y)
         return self.flat.read()
 
     def step(self, X: torch.Tensor, y: torch.Tensor) -> None:

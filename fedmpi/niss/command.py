@@ -233,6 +233,7 @@ class Session:
         summary["failures"] = self.failures
         summary["params"] = asdict(params) | {
             "clients": self.clients,
+            "clip": finite(params.clip),
             "clients_per_round": params.clients_per_round(self.clients),
             "tau_squared": params.tau2,
             "parameters": len(self.flat),

@@ -41,7 +41,7 @@ class Params:
     alpha: float = 0.5
     """α of --partition dirichlet: small values give clients few labels."""
     clip: float = 3.0
-    """ζ: the Euclidean norm that gradients (or updates) are clipped to."""
+    """ζ: the Euclidean norm that gradients (or updates) are clipped to; inf: none, for fedavg."""
     clipping: Literal["gradient", "update"] = "gradient"
     """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
     epsilon: float = 10.0
@@ -80,7 +80,9 @@ class Params:
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
                 raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
-        for name in ("clip", "unit_variance", "alpha", "epsilon", "max_epsilon"):
+        if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
+            raise UsageError(f"--clip must be positive, and finite but for fedavg, got {self.clip}")
+        for name in ("unit_variance", "alpha", "epsilon", "max_epsilon"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{_flag(name)} must be positive, got {value}")
