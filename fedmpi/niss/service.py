@@ -1,9 +1,10 @@
 """The whole life of a rank that is not the server."""
 
 import argparse
+import importlib.util
 from pathlib import Path
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel
 from fedmpi.niss.protocol import FIRST_HOST, SERVER, TRACKER, Setup, Stop, TrackerSetup
 
@@ -11,6 +12,13 @@ from fedmpi.niss.protocol import FIRST_HOST, SERVER, TRACKER, Setup, Stop, Track
 def role_of(rank: int) -> str:
     """What a rank does, for messages to people."""
     return {SERVER: "server", TRACKER: "tracker"}.get(rank, "host")
+
+
+def require_torch() -> None:
+    """Raise UsageError where torch or Opacus is missing."""
+    for name in ("torch", "opacus"):
+        if importlib.util.find_spec(name) is None:
+            raise UsageError(f'{name} must be installed for niss, got none: pip install "fedmpi[torch]"')
 
 
 def follow(ch: Channel, argv: list[str]) -> None:
@@ -33,6 +41,7 @@ def serve_clients(ch: Channel, order: Setup, own_model: str | None) -> None:
     own_model : str or None
         --model of this rank's own command line: code is imported only where it stands there.
     """
+    require_torch()
     from fedmpi.learn import threads_per_rank
     from fedmpi.niss.client import Clients, host
     from fedmpi.niss.job import Job
