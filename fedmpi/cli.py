@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.hosts import parse_places
 from fedmpi.launcher import run_ranks
 
 SYSTEMS = ("codedml", "ppadmm", "niss")
@@ -39,16 +40,23 @@ class Run:
     """Encrypt and authenticate every link, under a key for this run that all hosts get by ssh."""
     cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Encrypt under this key, of `fedmpi keygen`, instead."""
+    place: Annotated[str | None, tyro.conf.arg(metavar="ROLE=HOST,…")] = None
+    """Hosts for named roles, or for ranks: master=hostA,7=hostB. The others fill the hosts in their order."""
+    strict_placement: bool = False
+    """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
 
     def __call__(self, options: list[str]) -> int:
         """Start mpirun."""
+        roles = getattr(import_module(f"fedmpi.{self.system}"), "ROLES", {})
+        strict = ["--strict-placement"] if self.strict_placement else []
         with self.key_options() as own:
             return run_ranks(
                 self.ranks,
-                [sys.executable, "-m", f"fedmpi.{self.system}", *own, *options],
+                [sys.executable, "-m", f"fedmpi.{self.system}", *own, *options, *strict],
                 self.hostfile,
                 interface=self.interface,
                 tolerate_failures=self.tolerate_failures,
+                places=parse_places(self.place, roles) if self.place else None,
             )
 
     @contextlib.contextmanager
@@ -76,6 +84,30 @@ class Keygen:
 
         create_key_file(self.file)
         print(f"written to {self.file}, mode 0600")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Hostfile:
+    """Print a hostfile: fedmpi hostfile head:1 node[01-12] --slots 4 > hosts."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="HOST[:SLOTS] …")] = ()
+    """Names, or patterns such as node[01-12,20]. Rank 0 goes to the first."""
+    slots: int = 1
+    """Ranks on each host that does not say how many."""
+    slurm: bool = False
+    """The hosts and tasks of this Slurm job."""
+    mpich: bool = False
+    """In the form of MPICH."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Print one line per host."""
+        from fedmpi import hosts
+
+        if self.slurm == bool(self.names):
+            raise UsageError(f"either --slurm or hosts must be given, got {'both' if self.slurm else 'neither'}")
+        found = hosts.slurm_hosts() if self.slurm else hosts.named_hosts(self.names, self.slots)
+        print(hosts.hostfile(found, mpich=self.mpich), end="")
         return 0
 
 
@@ -387,6 +419,7 @@ def _show(figures: dict[str, Any], json: bool) -> int:
 COMMANDS: dict[str, Any] = {
     "run": Run,
     "keygen": Keygen,
+    "hostfile": Hostfile,
     "doctor": Doctor,
     "data": Data,
     "bench": Bench,

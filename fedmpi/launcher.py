@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedmpi.errors import PeerFailed, UsageError
+from fedmpi.hosts import assign, read_hostfile, require_slots
 from fedmpi.net import job_folder
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
@@ -31,6 +32,9 @@ _HOST_FAILED = 255
 """Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
 
 _SSH_SECONDS = 10
+
+SSH_ARGUMENTS = "PRTE_MCA_plm_ssh_args"
+"""Environment variable that Open MPI 5 takes arguments for its ssh from: a key, a port."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -65,6 +69,7 @@ def mpirun_command(
     *,
     interface: str | None = None,
     tolerate_failures: bool = False,
+    rank_map: Path | None = None,
 ) -> tuple[list[str], list[str]]:
     """The command that starts a program on a number of ranks, and warnings for people.
 
@@ -80,6 +85,8 @@ def mpirun_command(
         The network between the hosts: a name (eth0), or for Open MPI a subnet (10.0.0.0/16).
     tolerate_failures : bool
         Let the job outlive ranks that die, where this MPI can: Open MPI 5 and newer.
+    rank_map : Path, optional
+        One line for each rank, with its host; in place of the hostfile's order.
 
     Returns
     -------
@@ -87,22 +94,24 @@ def mpirun_command(
     """
     if ranks < 1:
         raise UsageError(f"-n must be at least 1, got {ranks}")
-    if hostfile is not None and not hostfile.is_file():
-        raise UsageError(f"--hostfile must be a file, got {hostfile}")
+    if hostfile is not None:
+        require_slots(read_hostfile(hostfile), ranks)
     mpirun = find_mpirun()
     command, warnings = [mpirun, "-n", str(ranks)], list[str]()
     version = open_mpi_version(mpirun)
     if tolerate_failures and version < FAULT_TOLERANT_OPEN_MPI:
         warnings.append(f"a rank that dies ends the job: only Open MPI {FAULT_TOLERANT_OPEN_MPI} and newer go on")
     if not version:
-        command += ["-f", str(hostfile)] if hostfile else []
+        command += ["-f", str(rank_map or hostfile)] if hostfile else []
         return [*command, *(["-iface", interface] if interface else []), *program], warnings
     if os.geteuid() == 0:
         command.append("--allow-run-as-root")
         warnings.append("running as root: an ordinary user is safer")
     # Never bound: Open MPI counts cores, Python and the vendors of clouds count hardware threads.
     command += ["--bind-to", "none"]
-    if hostfile is not None:
+    if rank_map is not None:
+        command += ["--hostfile", str(rank_map), "--map-by", "seq"]
+    elif hostfile is not None:
         command += ["--hostfile", str(hostfile)]
     else:
         command.append("--oversubscribe")
@@ -132,25 +141,37 @@ def run_ranks(
     *,
     interface: str | None = None,
     tolerate_failures: bool = False,
+    places: Mapping[int, str] | None = None,
 ) -> int:
     """Print the command and run it in the foreground.
 
     SIGTERM, SIGUSR1 and Ctrl-C go to rank 0, which ends the job when it has saved its work; given once more, or where
     rank 0 is not on this machine, to mpirun.
 
+    Parameters
+    ----------
+    places : mapping, optional
+        Rank → host of the hostfile that it must run on.
+
     Returns
     -------
     int
         The exit code of rank 0; where it is not known, mpirun's.
     """
-    command, warnings = mpirun_command(
-        ranks, program, hostfile, interface=interface, tolerate_failures=tolerate_failures
-    )
-    for warning in warnings:
-        print(f"fedmpi: warning: {warning}", file=sys.stderr)
-    print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="fedmpi-") as name:
         folder = Path(name)
+        rank_map = write_rank_map(folder / "rank-map", ranks, hostfile, places) if places else None
+        command, warnings = mpirun_command(
+            ranks,
+            program,
+            hostfile,
+            interface=interface,
+            tolerate_failures=tolerate_failures,
+            rank_map=rank_map,
+        )
+        for warning in warnings:
+            print(f"fedmpi: warning: {warning}", file=sys.stderr)
+        print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
         process: subprocess.Popen[bytes] | None = None
         received: list[int] = []
         early: list[int] = []  # while mpirun is being started
@@ -189,20 +210,33 @@ def run_ranks(
     return 128 + received[0] if code and received else code
 
 
+def ssh_command(host: str, script: str) -> list[str]:
+    """The ssh that runs a shell script on a host, with the arguments that Open MPI's own gets."""
+    arguments = shlex.split(os.environ.get(SSH_ARGUMENTS, ""))
+    return ["ssh", *arguments, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_SECONDS}", host, script]
+
+
 def unreachable_host(hostfile: Path) -> str | None:
     """The first host of a hostfile that ssh can't log in to, with the reason; this machine is not asked."""
-    rows = (line.partition("#")[0].split() for line in hostfile.read_text().splitlines())
-    for host in dict.fromkeys(row[0] for row in rows if row):
-        if host in ("localhost", os.uname().nodename):
+    for host in read_hostfile(hostfile):
+        if host.name in ("localhost", os.uname().nodename):
             continue
-        ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_SECONDS}", host, "true"]
+        ssh = ssh_command(host.name, "true")
         try:
             done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=2 * _SSH_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
-            return f"{host}: {error}"
+            return f"{host.name}: {error}"
         if done.returncode:
-            return f"{host}: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"
+            return f"{host.name}: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"
     return None
+
+
+def write_rank_map(path: Path, ranks: int, hostfile: Path | None, places: Mapping[int, str]) -> Path:
+    """Write the host of every rank, one a line."""
+    if hostfile is None:
+        raise UsageError("--place must be used with --hostfile, got none")
+    path.write_text("".join(f"{host}\n" for host in assign(ranks, read_hostfile(hostfile), places)))
+    return path
 
 
 def signal_rank_0(folder: Path, number: int) -> bool:

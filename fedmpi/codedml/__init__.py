@@ -6,7 +6,10 @@ if TYPE_CHECKING:
     from fedmpi.codedml.cluster import workers
     from fedmpi.codedml.estimator import CodedLogisticRegression
 
-__all__ = ["CodedLogisticRegression", "workers"]
+ROLES = {"master": 0}
+"""Ranks that have a name, for `fedmpi run --place`; the others are workers."""
+
+__all__ = ["ROLES", "CodedLogisticRegression", "workers"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.placement import Apart, check_placement
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = "Logistic or linear regression on Lagrange-coded data. Rank 0 is the master, the others are workers."
@@ -55,6 +56,9 @@ def run(ch: Channel, argv: list[str]) -> None:
         problem = replace(problem, learning_rate=learning_rate)
         progress.say("\n".join([*refused, f"going on after iteration {start.iteration}"]))
     session = Session(ch, params, options, data, problem, progress)
+    check_placement(
+        ch, [Apart("workers", range(1, ch.size), numbers.get("T", ch.size))], strict=options.strict_placement
+    )
     with keeper.saving():
         outcome = session.train(start, keeper)
         summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)

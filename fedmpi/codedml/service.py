@@ -7,6 +7,7 @@ from fedmpi.codedml.baseline import GroupSetup, member
 from fedmpi.codedml.faults import NO_FAULTS, Faults
 from fedmpi.codedml.protocol import MASTER, Setup, worker
 from fedmpi.net import Channel, Message
+from fedmpi.net.placement import tell_host
 
 
 class Leave(Message, tag=6):
@@ -15,6 +16,7 @@ class Leave(Message, tag=6):
 
 def serve(ch: Channel, faults: Faults = NO_FAULTS) -> None:
     """Worker: one training after another, until the master sends it home."""
+    tell_host(ch)
     while True:
         ch.tolerated = range(1, ch.size)  # who else is there is the master's business
         order = ch.recv_any(MASTER, (Setup, GroupSetup, Leave), patient=True)

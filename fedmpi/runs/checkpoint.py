@@ -84,6 +84,15 @@ def read_checkpoint(run: Path, up_to: int | None = None) -> tuple[dict[str, NDAr
     raise UsageError(f"--resume must name the folder of a run that holds a whole checkpoint, got {run}: {reason}")
 
 
+def holds_checkpoint(run: Path) -> bool:
+    """Whether there is a whole checkpoint to go on from."""
+    try:
+        read_checkpoint(run)
+    except UsageError:
+        return False
+    return True
+
+
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with another configuration or data set.
 

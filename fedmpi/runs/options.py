@@ -11,10 +11,21 @@ import tyro
 
 from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
+from fedmpi.runs.checkpoint import holds_checkpoint
 
 P = TypeVar("P")
 
-_OF_ONE_RUN = ("cluster_key", "config", "dry_run", "encrypt", "inject", "out", "record_views", "resume")
+_OF_ONE_RUN = (
+    "cluster_key",
+    "config",
+    "dry_run",
+    "encrypt",
+    "inject",
+    "out",
+    "record_views",
+    "resume",
+    "strict_placement",
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +60,16 @@ class RunOptions:
     checkpoint_every: int = 0
     """Iterations between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a failure."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Go on with the run of this folder, from its last whole checkpoint; its options hold."""
+    """Go on with the run of this folder, from its last whole checkpoint; its options hold. auto: with that of --out if
+    it has one, else begin."""
     encrypt: bool = False
     """Encrypt and authenticate every link; with --cluster-key, or as an option of `fedmpi run` itself."""
     cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The key to encrypt under, of `fedmpi keygen`: the same on every host."""
     inject: str | None = None
     """Faults for experiments, such as slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01 (rank: what, @ from which iteration)."""
+    strict_placement: bool = False
+    """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
     dry_run: bool = False
     """Print the roles and the bytes, and do nothing."""
     quiet: bool = False
@@ -96,6 +110,8 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
     SystemExit
         After --help, or where a flag does not exist (tyro prints the message).
     """
+    if _value(argv, "--resume") == "auto":
+        argv = _resolve_auto(argv)
     path = _value(argv, "--config")
     if path is None and (run := _value(argv, "--resume")) is not None:
         path = str(Path(run) / "config.toml")
@@ -127,6 +143,30 @@ def _value(argv: list[str], flag: str) -> str | None:
         if argument.startswith(f"{flag}="):
             return argument.removeprefix(f"{flag}=")
     return None
+
+
+def _without(argv: list[str], flag: str) -> list[str]:
+    """A command line without a flag and its value."""
+    left, skip = [], False
+    for argument in argv:
+        if not skip and argument != flag and not argument.startswith(f"{flag}="):
+            left.append(argument)
+        skip = argument == flag
+    return left
+
+
+def _resolve_auto(argv: list[str]) -> list[str]:
+    """What --resume auto stands for: the same command goes on with a run, however often it is stopped."""
+    out = _value(argv, "--out")
+    if out is None:
+        raise UsageError("--resume auto must be given with --out, where it looks for the run, got none")
+    argv, run = _without(argv, "--resume"), Path(out)
+    if holds_checkpoint(run):
+        return [*_without(argv, "--out"), "--resume", out]
+    if not (run / "result.json").exists():  # a run that was stopped before its first checkpoint begins again
+        for name in ("config.toml", "metrics.jsonl"):
+            (run / name).unlink(missing_ok=True)
+    return argv
 
 
 def _arguments(cls: type[P], path: Path) -> list[str]:

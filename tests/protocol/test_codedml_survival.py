@@ -158,6 +158,31 @@ def test_a_resumed_run_ends_with_the_same_bits(run: Path) -> None:
     assert iterations == list(range(13)), "every iteration is there once"
 
 
+def test_resume_auto_goes_on_with_the_run_of_its_folder(run: Path) -> None:
+    """The same command line, however often it is started."""
+    command_on_threads(7, *OPTIONS, "--out", run, "--resume", "auto")
+    assert json.loads((run / "result.json").read_text())["resumed_from"] == 10
+    expected, got = weights(run.parent), weights(run)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+    with pytest.raises(UsageError, match="which is done"):
+        command_on_threads(7, *OPTIONS, "--out", run, "--resume", "auto")
+
+
+def test_resume_auto_begins_where_there_is_no_checkpoint(run: Path) -> None:
+    command_on_threads(7, *OPTIONS, "--out", run.parent / "new", "--resume=auto")
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    command_on_threads(7, *OPTIONS, "--resume", "auto", "--out", run)
+    for folder in (run, run.parent / "new"):
+        assert json.loads((folder / "result.json").read_text())["resumed_from"] is None
+        assert len((folder / "metrics.jsonl").read_text().splitlines()) == 13
+    with pytest.raises(UsageError, match="--out must be a new folder"):
+        command_on_threads(7, *OPTIONS, "--resume", "auto", "--out", run)
+    with pytest.raises(UsageError, match="--resume auto must be given with --out"):
+        command_on_threads(7, *OPTIONS, "--resume", "auto")
+
+
 @pytest.mark.parametrize("damage", ["torn", "foreign", "no digest"])
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_used(run: Path, damage: str) -> None:
     last = run / "checkpoints" / "000010.npz"

@@ -25,9 +25,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What `fedmpi run` would have started."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_ranks(*arguments: Any, interface: str | None, tolerate_failures: bool) -> int:
+    def run_ranks(
+        *arguments: Any, interface: str | None, tolerate_failures: bool, places: dict[int, str] | None
+    ) -> int:
         assert (interface, tolerate_failures) == (None, True)
-        calls.append(arguments)
+        calls.append((*arguments, places) if places else arguments)
         return 3
 
     monkeypatch.setattr(cli, "run_ranks", run_ranks)
@@ -47,7 +49,7 @@ def error_line(capsys: Capture) -> str:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        ("", ["run", "keygen", "doctor", "data", "bench", "Privacy-preserving machine learning over MPI"]),
+        ("", ["run", "keygen", "hostfile", "doctor", "data", "bench", "Privacy-preserving machine learning over MPI"]),
         ("keygen", ["FILE", "its owner alone may read"]),
         ("bench encryption", ["--rounds", "-n", "51", "--json"]),
         (
@@ -135,6 +137,18 @@ def test_run_tells_the_ranks_where_the_key_is(
 def test_run_hands_on_ranks_and_hostfile(flag: str, started: list[tuple[Any, ...]]) -> None:
     assert main(["run", "codedml", flag, "7", "--hostfile", "some/hosts"]) == 3
     assert started == [(7, [sys.executable, "-m", "fedmpi.codedml"], Path("some/hosts"))]
+
+
+def test_run_hands_on_where_roles_and_ranks_must_run(started: list[tuple[Any, ...]]) -> None:
+    assert main(["run", "codedml", "-n", "7", "--hostfile", "h", "--place", "master=a,3=b", "--strict-placement"]) == 3
+    program = [sys.executable, "-m", "fedmpi.codedml", "--strict-placement"]
+    assert started == [(7, program, Path("h"), {0: "a", 3: "b"})]
+
+
+def test_run_refuses_roles_that_the_system_does_not_have(started: list[tuple[Any, ...]], capsys: Capture) -> None:
+    assert main(["run", "codedml", "-n", "7", "--hostfile", "h", "--place", "tracker=a"]) == 2
+    assert error_line(capsys) == "--place must be ROLE=HOST,… with the roles master, or a rank, got 'tracker=a'"
+    assert started == []
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,37 @@ def test_a_hostfile_is_passed_on(install: Install, monkeypatch: pytest.MonkeyPat
     root(monkeypatch, False)
     hosts = tmp_path / "hosts"
     hosts.write_text("a slots=4\nb slots=4\n")
-    command, warnings = launcher.mpirun_command(1000, PROGRAM, hosts)
+    command, warnings = launcher.mpirun_command(8, PROGRAM, hosts)
     assert command[command.index("--hostfile") + 1] == str(hosts)
     assert warnings == []  # the cores of this machine say nothing about those of others
+
+
+def test_more_ranks_than_slots_are_refused(install: Install, tmp_path: Path) -> None:
+    install(OPEN_MPI)
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a slots=4\nb slots=4\n")
+    with pytest.raises(UsageError, match="the hosts must have slots for 9 ranks, got 8 on 2 hosts"):
+        launcher.mpirun_command(9, PROGRAM, hosts)
+
+
+def test_placed_ranks_are_mapped_one_by_one(
+    install: Install, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    show = 'while [ $# -gt 0 ]; do case "$1" in --hostfile) cat "$2"; echo "$3 $4";; -f) cat "$2";; esac; shift; done'
+    hosts = tmp_path / "hosts"
+    hosts.write_text("a slots=2\nb slots=2\n")
+    install(OPEN_MPI, show)
+    assert launcher.run_ranks(3, PROGRAM, hosts, places={0: "b", 1: "a"}) == 0
+    assert capfd.readouterr().out.splitlines() == ["b", "a", "a", "--map-by seq"]
+    install(MPICH, show)
+    assert launcher.run_ranks(3, PROGRAM, hosts, places={0: "b", 1: "a"}) == 0
+    assert capfd.readouterr().out.splitlines() == ["b", "a", "a"]
+
+
+@pytest.mark.usefixtures("install")
+def test_places_need_a_hostfile() -> None:
+    with pytest.raises(UsageError, match="--place must be used with --hostfile"):
+        launcher.run_ranks(3, PROGRAM, places={0: "b"})
 
 
 @pytest.mark.parametrize("name", ["missing", ""])
@@ -119,7 +147,7 @@ def test_mpich_gets_none_of_the_flags_of_open_mpi(
     cores(monkeypatch, 1)
     assert launcher.mpirun_command(5, PROGRAM)[0] == [mpirun, "-n", "5", *PROGRAM]
     hosts = tmp_path / "hosts"
-    hosts.write_text("a:4\n")
+    hosts.write_text("a:5\n")
     assert launcher.mpirun_command(5, PROGRAM, hosts)[0] == [mpirun, "-n", "5", "-f", str(hosts), *PROGRAM]
 
 

@@ -1,0 +1,23 @@
+"""Which machine each rank runs on."""
+
+import os
+
+from fedmpi.net.channel import Channel
+from fedmpi.net.message import Message
+
+
+class Host(Message, tag=123):
+    """Any rank → rank 0, at the start: the name of its machine, as it says itself."""
+
+    name: str
+
+
+def tell_host(ch: Channel) -> None:
+    """Every rank but 0, as its first message."""
+    ch.send(0, Host(os.uname().nodename))
+
+
+def hosts_of_ranks(ch: Channel, seconds: float) -> dict[int, str]:
+    """Rank 0: the machines of all ranks that tell theirs in time."""
+    told = ch.gather_within(seconds, range(1, ch.size), Host)
+    return {0: os.uname().nodename} | {rank: host.name for rank, host in told.items()}
