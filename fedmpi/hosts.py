@@ -32,16 +32,17 @@ def read_hostfile(path: Path) -> list[Host]:
     """
     if not path.is_file():
         raise UsageError(f"--hostfile must be a file, got {path}")
-    slots: dict[str, int | None] = {}
+    hosts: dict[str, Host] = {}
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         text = line.partition("#")[0].strip()
         if text:
             host = _parse(text, f"line {number} of {path}")
-            before = slots.get(host.name)
-            slots[host.name] = host.slots if before is None or host.slots is None else before + host.slots
-    if not slots:
+            if host.name in hosts:
+                raise UsageError(f"a host must have one line in {path}, got {host.name} again in line {number}")
+            hosts[host.name] = host
+    if not hosts:
         raise UsageError(f"--hostfile must name a host, got none in {path}")
-    return [Host(name, count) for name, count in slots.items()]
+    return list(hosts.values())
 
 
 def _parse(text: str, where: str) -> Host:

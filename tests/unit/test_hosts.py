@@ -12,8 +12,8 @@ from fedmpi.hosts import Host, assign, expand, hostfile, named_hosts, parse_plac
 
 def test_both_forms_of_a_hostfile_are_read(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
-    path.write_text("# mine\na slots=4 max_slots=8\nb:2\n\n  c  # later\na slots = 1\n10.0.0.7 slots=3\n")
-    assert read_hostfile(path) == [Host("a", 5), Host("b", 2), Host("c"), Host("10.0.0.7", 3)]
+    path.write_text("# mine\na slots=4 max_slots=8\nb:2\n\n  c  # later\nd slots = 1\n10.0.0.7 slots=3\n")
+    assert read_hostfile(path) == [Host("a", 4), Host("b", 2), Host("c"), Host("d", 1), Host("10.0.0.7", 3)]
 
 
 @pytest.mark.parametrize("line", ["a slots=none", "a slots=0", "a b", "a:x", "slots=4", "a slots"])
@@ -24,7 +24,10 @@ def test_a_line_that_is_none_is_named(line: str, tmp_path: Path) -> None:
         read_hostfile(path)
 
 
-def test_a_hostfile_without_hosts_is_refused(tmp_path: Path) -> None:
+def test_a_hostfile_without_hosts_or_with_one_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("a slots=1\nb\na slots=2\n")
+    with pytest.raises(UsageError, match=r"a host must have one line in .*, got a again in line 3"):
+        read_hostfile(tmp_path / "hosts")
     (tmp_path / "hosts").write_text("# none\n")
     with pytest.raises(UsageError, match="--hostfile must name a host, got none"):
         read_hostfile(tmp_path / "hosts")
