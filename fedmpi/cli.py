@@ -117,13 +117,19 @@ class Doctor:
 
     data_dir: Path | None = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    hostfile: Path | None = None
+    """Check these hosts, and the network between them, instead of this machine."""
+    interface: str | None = None
+    """Measure this network, as for fedmpi run."""
 
     def __call__(self, options: list[str]) -> int:
         """Print one line per check."""
         from fedmpi.doctor import examine
+        from fedmpi.network import examine_hosts
 
         failures = 0
-        for check in examine(self.data_dir):
+        checks = examine_hosts(self.hostfile, self.interface) if self.hostfile else examine(self.data_dir)
+        for check in checks:
             mark = "ok" if check.ok else "--" if check.optional else "!!"
             print(f"{mark}  {check.name:<10} {check.text}", flush=True)
             failures += not check.ok and not check.optional
