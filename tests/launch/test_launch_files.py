@@ -1,0 +1,151 @@
+"""The files of launch/, docker/ and scripts/ec2/ against the schemas and linters of what reads them."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SHELL = ["launch/slurm.sbatch", "docker/start", "scripts/ec2/setup.sh"]
+BIN = Path(sys.executable).parent
+
+
+def called(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+
+
+@pytest.mark.parametrize("script", SHELL)
+def test_shell_scripts_have_no_findings(script: str) -> None:
+    shell = (ROOT / script).read_text().split(maxsplit=1)[0].rpartition("/")[2]
+    assert called(shell, "-n", script).returncode == 0
+    done = called(BIN / "shellcheck", script)
+    assert done.returncode == 0, done.stdout
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_the_linter_finds_something_in_a_bad_script(tmp_path: Path) -> None:
+    bad = (ROOT / SHELL[0]).read_text().replace('scontrol requeue "$SLURM_JOB_ID"', "scontrol requeue $SLURM_JOB_ID")
+    (tmp_path / "bad").write_text(bad)
+    assert called(BIN / "shellcheck", tmp_path / "bad").returncode == 1
+
+
+def test_the_dockerfile_has_no_findings(tmp_path: Path) -> None:
+    done = called(BIN / "hadolint", "docker/Dockerfile")
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "Dockerfile").write_text((ROOT / "docker/Dockerfile").read_text() + "RUN cd /tmp && sudo true\n")
+    assert called(BIN / "hadolint", tmp_path / "Dockerfile").returncode == 1
+
+
+def test_the_compose_file_is_one(tmp_path: Path) -> None:
+    def check(path: str | Path) -> int:
+        return called(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path).returncode
+
+    assert check("docker/compose.yaml") == 0
+    text = (ROOT / "docker/compose.yaml").read_text()
+    (tmp_path / "compose.yaml").write_text(text.replace("networks: [ranks]", "network: [ranks]"))
+    assert check(tmp_path / "compose.yaml") == 1
+
+
+def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pods of an MPIJob, as the operator would make them."""
+    templates = [replicas["template"] for replicas in job["spec"]["mpiReplicaSpecs"].values()]
+    return [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **template} for template in templates]
+
+
+def check_mpijob(job: dict[str, Any]) -> None:
+    jsonschema.validate(job, json.loads((Path(__file__).parent / "mpijob.schema.json").read_text()))
+    for pod in pods(job):
+        kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_mpijob_is_one() -> None:
+    job = yaml.safe_load((ROOT / "launch/mpijob.yaml").read_text())
+    check_mpijob(job)
+    spec = job["spec"]["mpiReplicaSpecs"]
+    arguments = spec["Launcher"]["template"]["spec"]["containers"][0]["args"]
+    ranks = int(arguments[arguments.index("-n") + 1])
+    assert ranks == spec["Worker"]["replicas"] + 1 == job["spec"]["slotsPerWorker"] * 11
+    mutations: list[Callable[[Any], Any]] = [
+        lambda job: job["spec"].update(slots=1),
+        lambda job: job["spec"].update(mpiImplementation="LAM"),
+        lambda job: job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"].update(container=[]),
+        lambda job: job["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0].update(args="x"),
+    ]
+    for mutate in mutations:
+        wrong = copy.deepcopy(job)
+        mutate(wrong)
+        with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+            check_mpijob(wrong)
+
+
+def test_no_two_files_disagree_on_the_users_and_ports() -> None:
+    dockerfile, sshd = (ROOT / "docker/Dockerfile").read_text(), (ROOT / "docker/sshd_config").read_text()
+    job = yaml.safe_load((ROOT / "launch/mpijob.yaml").read_text())
+    assert "Port 2222" in sshd
+    assert "EXPOSE 2222" in dockerfile
+    assert '"-p 2222 ' in dockerfile
+    assert "USER 1000\n" in dockerfile
+    assert all(pod["spec"]["securityContext"]["runAsUser"] == 1000 for pod in pods(job))
+    assert job["spec"]["sshAuthMountPath"] == "/home/fedmpi/.ssh"
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_runs_out_of_time_is_requeued_and_goes_on(tmp_path: Path) -> None:
+    """With the variables that Slurm sets, and a scontrol that writes down what it is asked for."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol\n')
+    (folder / "scontrol").chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{folder}:{BIN}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "7",
+        "SLURM_NTASKS": "5",
+        "SLURM_JOB_NODELIST": os.uname().nodename,
+        "SLURM_TASKS_PER_NODE": "5",
+        "SLURM_SUBMIT_DIR": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+    }
+    slow = ",".join(f"slow={rank}:0.1s" for rank in range(1, 5))
+    run, metrics = tmp_path / "runs" / "slurm-7", tmp_path / "runs" / "slurm-7" / "metrics.jsonl"
+
+    def sbatch(*options: str) -> "subprocess.Popen[str]":
+        command = [
+            "bash",
+            str(ROOT / "launch/slurm.sbatch"),
+            "codedml",
+            "--no-compare",
+            *options,
+        ]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        )
+
+    job = sbatch("--iterations", "60", "--inject", slow)
+    assert job.stdout is not None
+    said = []
+    for line in job.stdout:
+        said.append(line)
+        if line.strip().startswith("6/60"):
+            job.send_signal(signal.SIGUSR1)  # as --signal=B:USR1@120 does
+    assert job.wait(timeout=60) == 0, "".join(said)
+    assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+    assert not (run / "result.json").exists()
+    assert list((run / "checkpoints").glob("*.npz"))
+    again = sbatch("--iterations", "60")
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, out
+    assert json.loads((run / "result.json").read_text())["resumed_from"] > 0
+    assert len(metrics.read_text().splitlines()) == 61
+    assert (tmp_path / "scontrol").read_text() == "requeue 7\n", "a job that is done is not requeued"
+    assert list(tmp_path.glob("fedmpi-hosts.*")) == []
