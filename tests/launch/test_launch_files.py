@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import kubernetes_validate
+import marshmallow
 import pytest
 import yaml
 
@@ -86,6 +87,21 @@ def test_the_mpijob_is_one() -> None:
         mutate(wrong)
         with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
             check_mpijob(wrong)
+
+
+def test_the_configuration_of_parallelcluster_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    schema = pytest.importorskip(
+        "pcluster.schemas.cluster_schema", reason="pip install --no-deps aws-parallelcluster, as .ci/run does"
+    )
+    path = ROOT / "launch/parallelcluster.yaml"
+    cluster = schema.ClusterSchema(cluster_name="fedmpi").load(yaml.safe_load(path.read_text()))
+    (resource,) = cluster.scheduling.queues[0].compute_resources
+    assert (resource.max_count, resource.min_count) == (51, 0), "as many as slurm.sbatch asks for, and none when idle"
+    assert cluster.head_node.ssh.allowed_ips == "192.0.2.1/32"
+    wrong = yaml.safe_load(path.read_text().replace("CapacityType:", "Capacity:"))
+    with pytest.raises(marshmallow.ValidationError, match="Unknown field"):
+        schema.ClusterSchema(cluster_name="fedmpi").load(wrong)
 
 
 def test_no_two_files_disagree_on_the_users_and_ports() -> None:

@@ -1,0 +1,75 @@
+"""The source archive and the wheel, installed into fresh virtual environments, with a compiler and without one."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NO_COMPILER = {"CC": "/nowhere/cc"}
+
+
+def called(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """What a command prints that must succeed; no package index is asked."""
+    done = subprocess.run(
+        [*map(str, command)],
+        env=os.environ | {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"} | (env or {}),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(source: Path, out: Path, *options: str, env: Mapping[str, str] | None = None) -> Path:
+    """Build an archive of the project; its path."""
+    command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", str(out), str(source)]
+    called(*command, cwd=out.parent, env=env)
+    (path,) = [*out.glob("*.whl"), *out.glob("*.tar.gz")]
+    return path
+
+
+def fresh_environment(folder: Path) -> Path:
+    """A virtual environment that finds what fedmpi depends on in that of the tests, but no fedmpi; its python."""
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    site = called(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip()
+    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("sdist") / "dist", "--sdist")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "compiler"), [("sdist", True), ("wheel", False)])
+def test_what_is_built_installs_and_trains(kind: str, compiler: bool, sdist: Path, tmp_path: Path) -> None:
+    env = {} if compiler else NO_COMPILER
+    archive = sdist
+    if kind == "wheel":  # of the unpacked source archive, as `python -m build` does
+        called("tar", "-xzf", sdist, cwd=tmp_path)
+        archive = build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "dist", "--wheel", env=env)
+    python = fresh_environment(tmp_path / "venv")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--ignore-installed"]
+    called(*pip, "--no-build-isolation", archive, cwd=tmp_path, env=env)
+
+    program = "import fedmpi, fedmpi.core.field as f; print(fedmpi.__file__, f.kernels_are_compiled())"
+    where, compiled = called(python, "-c", program, cwd=tmp_path).split()
+    assert Path(where).is_relative_to(tmp_path / "venv"), "the installed one, not the clone"
+    assert compiled == str(compiler)
+    run = [tmp_path / "venv" / "bin" / "fedmpi", "run", "codedml", "-n", "5", "--"]
+    called(*run, "--iterations", "5", "--quiet", "--out", tmp_path / "run", cwd=tmp_path)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["environment"]["kernels"] == ("compiled" if compiler else "numpy")
+    assert result["metrics"]["test_accuracy"] > 0.9
