@@ -393,6 +393,8 @@ class Reproduce:
     """Minutes on two cores: fewer ranks, rows, iterations and settings. The default."""
     full: bool = False
     """All of it."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
+    """Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them."""
     out: Path | None = None
     """Folder of the results. Default: runs/reproduce-<system>-quick or -full."""
     data_dir: Path | None = None
@@ -402,6 +404,14 @@ class Reproduce:
         """Run, and print where the report is."""
         if self.quick and self.full:
             raise UsageError("only one of --quick and --full must be given, got both")
+        if self.from_ is not None:
+            if self.system != "codedml":
+                raise UsageError(f"--from must be used with codedml, got {self.system}")
+            from fedmpi.experiments import codedml
+
+            out = self.out or Path("runs") / f"reproduce-{self.system}-from-{self.from_.resolve().name}"
+            print(f"written to {codedml.figure3_from(self.from_, out)}")
+            return 0
         experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
         scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"

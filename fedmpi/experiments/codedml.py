@@ -134,7 +134,13 @@ def time_one(
     data: DataSet, protocol: str, workers: int, scale: Scale, runs: Path, folder: list[str], rates: Rates
 ) -> Timed:
     """Run one protocol, and project it."""
-    options = [*data.options, *folder, "--iterations", str(scale.iterations)]
+    name, options = timed_run(data, protocol, workers, scale)
+    return timed(data, protocol, workers, train(runs / name, workers + 1, [*options, *folder]), rates)
+
+
+def timed_run(data: DataSet, protocol: str, workers: int, scale: Scale) -> tuple[str, list[str]]:
+    """The folder's name and the options of a timed run."""
+    options = [*data.options, "--iterations", str(scale.iterations)]
     if scale.rows is not None:
         rows = min(scale.rows, data.size.rows)
         options = [*without(options, "--max-rows"), "--max-rows", str(rows)]
@@ -142,9 +148,12 @@ def time_one(
     method, _, case = protocol.partition(" case ")
     if case and coded_layout(workers, 1, 2)["T"] == 1:  # both cases are the same code: run once
         case = "2"
-    name = f"{data.key}-{method}{case}-{workers}"
-    result = train(runs / name, workers + 1, [*options, "--method", method, *(["--case", case] if case else [])])
-    task = Task(result["dataset"]["m"], result["dataset"]["d"], 1, scale.iterations)
+    return f"{data.key}-{method}{case}-{workers}", [*options, "--method", method, *(["--case", case] if case else [])]
+
+
+def timed(data: DataSet, protocol: str, workers: int, result: dict[str, Any], rates: Rates) -> Timed:
+    """A run and its projections."""
+    task = Task(result["dataset"]["m"], result["dataset"]["d"], 1, result["params"]["iterations"])
     return Timed(
         data,
         protocol,
@@ -153,6 +162,55 @@ def time_one(
         project(protocol, workers, task, Machines(), rates),
         project(protocol, workers, data.size, Machines(), rates),
     )
+
+
+def figure3_runs(scale: Scale, data: DataSet = CIFAR10) -> dict[str, tuple[int, list[str]]]:
+    """Name → workers and options of the timed runs of Figure 3, each once."""
+    runs = {}
+    for workers in scale.workers:
+        for protocol in PROTOCOLS:
+            name, options = timed_run(data, protocol, workers, scale)
+            runs[name] = workers, options
+    return runs
+
+
+def figure3_from(made: Path, out: Path) -> Path:
+    """Figure 3 of CIFAR-10 from runs that were made elsewhere, with one machine per rank.
+
+    Parameters
+    ----------
+    made : Path
+        Holds the run folders, with the names of `figure3_runs`.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+
+    Raises
+    ------
+    UsageError
+        If a run is missing or is another one.
+    """
+    figures.require()
+    rates, points, hosts = calibrate(), [], set[str]()
+    for workers in FULL.workers:
+        for protocol in PROTOCOLS:
+            name, _ = timed_run(CIFAR10, protocol, workers, FULL)
+            try:
+                result = json.loads((made / name / "result.json").read_text())
+            except (OSError, ValueError):
+                raise UsageError(f"--from must hold the finished run {name}, got none in {made}") from None
+            if (result["method"], result["ranks"]) != (protocol.partition(" ")[0], workers + 1):
+                got = f"{result['method']} with {result['ranks']}"
+                raise UsageError(f"{name} must be a run with {workers + 1} ranks, got {got}")
+            hosts |= set(result["environment"]["hosts"])
+            points.append(timed(CIFAR10, protocol, workers, result, rates))
+    out.mkdir(parents=True, exist_ok=True)
+    text = pages.training_time(out, FULL, CIFAR10, points, f"measured elsewhere, on {len(hosts)} machines")
+    path = out / "report.md"
+    path.write_text(f"# CodedPrivateML: Figure 3 from runs on {len(hosts)} machines\n\n{text}\n", encoding="utf-8")
+    return path
 
 
 def without(options: list[str], name: str) -> list[str]:

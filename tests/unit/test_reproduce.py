@@ -259,3 +259,41 @@ def test_the_command(asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFix
     assert len(lines) == len(asked) + 1
     assert lines[0].startswith("[ 1/")
     assert {ranks for _, ranks, options in asked if "--evaluate-every" in options} == {11, 31, 51}
+
+
+@pytest.fixture
+def made(asked: list[Any], tmp_path: Path) -> Path:
+    """The runs of Figure 3, as if fetched from a cluster."""
+    for name, (workers, options) in codedml.figure3_runs(codedml.FULL).items():
+        folder = tmp_path / "made" / name
+        result = codedml.train(folder, workers + 1, options)
+        hosts = [f"host{number}" for number in range(workers + 1)]
+        result |= {"ranks": workers + 1, "environment": {"hosts": hosts}}
+        (folder / "result.json").write_text(json.dumps(result))
+    asked.clear()
+    return tmp_path / "made"
+
+
+def test_figure_3_from_runs_made_elsewhere(
+    made: Path, asked: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "codedml", "--from", str(made), "--out", str(tmp_path / "out")]) == 0
+    assert asked == [], "nothing is run"
+    assert capsys.readouterr().out == f"written to {tmp_path / 'out' / 'report.md'}\n"
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Figure 3 from runs on 51 machines" in text
+    assert "measured here" not in text
+    rows = read_csv(tmp_path / "out" / "figure3-cifar10.csv")
+    assert len(rows) == len(codedml.FULL.workers) * len(codedml.PROTOCOLS)
+    of_50 = {row["protocol"]: float(row["measured elsewhere"]) for row in rows if row["N"] == "50"}
+    assert of_50 == {"coded case 1": 1.0, "coded case 2": 2.0, "bh08": 6.0, "bgw": 8.0}
+
+
+def test_a_run_that_is_missing_or_another_one_is_named(made: Path, tmp_path: Path) -> None:
+    path = made / "cifar10-bgw-50" / "result.json"
+    path.write_text(path.read_text().replace('"ranks": 51', '"ranks": 11'))
+    with pytest.raises(UsageError, match="cifar10-bgw-50 must be a run with 51 ranks, got bgw with 11"):
+        codedml.figure3_from(made, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(UsageError, match="--from must hold the finished run cifar10-bgw-50, got none in"):
+        codedml.figure3_from(made, tmp_path / "out")

@@ -187,6 +187,7 @@ def push(argv: Sequence[str]) -> int:
     """Install fedmpi."""
     made = reaching(parser("push", "Install this project's fedmpi on every instance."))
     made.add_argument("--data", type=Path, help="folder of data sets for the head, as fedmpi data fetch makes it")
+    made.add_argument("--sets", nargs="+", default=[""], metavar="NAME", help="those of --data to copy (default: all)")
     made.add_argument("--slots", type=int, default=1, help="ranks per instance (default: 1)")
     made.add_argument(
         "--setup", type=Path, default=jobs.PROJECT / "scripts/ec2/setup.sh", help="the script that installs"
@@ -200,6 +201,7 @@ def push(argv: Sequence[str]) -> int:
         say,
         setup=options.setup,
         data=options.data,
+        sets=options.sets,
         slots=options.slots,
         wait=options.wait,
     )

@@ -76,7 +76,9 @@ class Fleet:
         return "".join(f"{instance.private_address} slots={slots}\n" for instance in self.instances).encode()
 
 
-def push(fleet: Fleet, keys: Path, say: Say, *, setup: Path, data: Path | None, slots: int, wait: float) -> None:
+def push(
+    fleet: Fleet, keys: Path, say: Say, *, setup: Path, data: Path | None, sets: Sequence[str], slots: int, wait: float
+) -> None:
     """Install this project's fedmpi on every instance, and all that the head needs.
 
     Parameters
@@ -87,6 +89,8 @@ def push(fleet: Fleet, keys: Path, say: Say, *, setup: Path, data: Path | None, 
         The script that installs.
     data : Path, optional
         Data sets, for the head.
+    sets : sequence of str
+        The folders in it that are copied.
     slots : int
         Ranks per instance.
     wait : float
@@ -108,9 +112,9 @@ def push(fleet: Fleet, keys: Path, say: Say, *, setup: Path, data: Path | None, 
     }
     fleet.head.send(fleet.folder, head)
     if data is not None:
-        sets = {str(path.relative_to(data)): path for path in sorted(data.rglob("*")) if path.is_file()}
-        fleet.head.send(f"{fleet.folder}/data", sets)
-        say(f"{len(sets)} files of data are on the head")
+        paths = [path for name in sets for path in sorted((data / name).rglob("*")) if path.is_file()]
+        fleet.head.send(f"{fleet.folder}/data", {str(path.relative_to(data)): path for path in paths})
+        say(f"{len(paths)} files of data are on the head")
 
 
 def source_archive(folder: Path) -> Path:
@@ -125,7 +129,7 @@ def source_archive(folder: Path) -> Path:
 
 def start(fleet: Fleet, system: str, ranks: int, interface: str | None, options: Sequence[str]) -> str:
     """Start a run on the head, where it goes on by itself; its name."""
-    job = time.strftime("%Y%m%d-%H%M%S")
+    job = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}"
     network = ["--interface", interface] if interface else []
     command = ["venv/bin/fedmpi", "run", system, "-n", str(ranks), "--hostfile", "hosts", *network, "--", *options]
     quoted = shlex.join(command).replace("'", "'\\''")
