@@ -2,12 +2,15 @@
 
 import importlib
 import threading
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import nn
 
 from fedmpi.errors import UsageError
+from fedmpi.learn.resnet import ConcatResNet
 
 Shape = tuple[int, ...]
 """Of one input: (channels, height, width), or (features,)."""
@@ -62,8 +65,13 @@ class CNN(nn.Sequential):
 
 _SEEDING = threading.Lock()  # torch has one generator for all threads
 
-MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN}
-"""Name on the command line → class; called with the shape of an input and the number of classes."""
+MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    **{f"mlp-{layers}": partial(MLP, hidden=(64,) * (layers - 1)) for layers in (3, 5, 7)},
+    **{f"resnet{layers}": partial(ConcatResNet, layers=layers) for layers in (20, 32, 56)},
+}
+"""Name on the command line → model; called with the shape of an input and the number of classes."""
 
 
 def build_model(
@@ -74,7 +82,7 @@ def build_model(
     Parameters
     ----------
     name : str
-        mlp, cnn, or ``package.module:Class``: a module that is called with (input_shape, classes).
+        One of `MODELS`, or ``package.module:Class``: a module that is called with (input_shape, classes).
     input_shape : tuple of int
     classes : int
     seed : int
@@ -86,11 +94,11 @@ def build_model(
     UsageError
         If there is no such model, it can't be made, or it keeps a state that is no parameter.
     """
-    cls = MODELS[name] if name in MODELS else _import(name)
+    make = MODELS[name] if name in MODELS else _import(name)
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = cls(input_shape, classes)
+            model = make(input_shape, classes)
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -108,12 +116,12 @@ def build_model(
     return model.to(dtype)
 
 
-def _import(name: str) -> type[nn.Module]:
+def _import(name: str) -> Callable[[Shape, int], nn.Module]:
     module, colon, attribute = name.partition(":")
     if not colon:
         raise UsageError(f"--model must be one of {', '.join(MODELS)}, or package.module:Class, got {name}")
     try:
-        found: type[nn.Module] = getattr(importlib.import_module(module), attribute)
+        found: Callable[[Shape, int], nn.Module] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"--model must be importable, got {name}: {error}") from None
     return found

@@ -1,0 +1,116 @@
+"""Parameter perturbation and gradient recovery: all that the server computes beyond plain federated averaging.
+
+Letters as in [Feng et al. 2020]: W the parameters, a vector of h numbers here; r the scalings of the units, R the
+factor of each parameter; r_a the additive noise, public to the clients, and γ its secret coefficient. A bias is the
+weight of a unit that is always 1: so the last one gets γ r_a too, and α counts that unit.
+
+Where r_a is of the size of 1, as in the paper, γ α r_a grows with the units of the last hidden layer: the noise is then
+so much larger than the outputs that float32 can't take it away again (convolutional networks lose all but one digit),
+and so much larger than the last weights that they show γ. So r_a is divided by their number, unless `Ranges` says no.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.pbpfl.structure import UNSCALED, Structure
+
+Vector = NDArray[np.float64]
+Uniform = Callable[[int], Vector]
+"""count → independent secret reals, uniform in [0, 1)."""
+
+
+class Ranges(Protocol):
+    """From where the noise is drawn."""
+
+    @property
+    def scaling(self) -> float:
+        """Each r is log-uniform in [1/scaling, scaling]."""
+        ...
+
+    @property
+    def gamma_range(self) -> tuple[float, float]:
+        """γ is uniform between them; both positive."""
+        ...
+
+    @property
+    def addition(self) -> str:
+        """sum: r_a is uniform in [-1, 1]; mean: in [-1/n, 1/n] for n units in the last hidden layer."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The secrets of one round. Only `r_a` is told to the clients."""
+
+    r: Vector
+    """Scalings, positive, shape (units,); that at `UNSCALED` is 1."""
+    r_a: Vector
+    """Pairwise different, shape (n_L,)."""
+    gamma: float
+
+    @property
+    def v(self) -> float:
+        """‖γ r_a‖² (Lemma 2)."""
+        return self.gamma**2 * float(self.r_a @ self.r_a)
+
+
+def draw(structure: Structure, ranges: Ranges, uniform: Uniform) -> Noise:
+    """Fresh noise: r log-uniform, r_a uniform with pairwise different components, γ uniform."""
+    r = ranges.scaling ** (2 * uniform(structure.units) - 1)
+    r[UNSCALED] = 1
+    most = 1 / structure.last.shape[1] if ranges.addition == "mean" else 1.0
+    r_a = most * (2 * uniform(structure.outputs) - 1)
+    while len(np.unique(r_a)) < len(r_a):
+        r_a = most * (2 * uniform(structure.outputs) - 1)
+    low, high = ranges.gamma_range
+    return Noise(r, r_a, low + (high - low) * float(uniform(1)[0]))
+
+
+def without_addition(noise: Noise) -> Noise:
+    """Noise with which the outputs are the true ones: for the use of the final model ("data processing")."""
+    return Noise(noise.r, np.zeros_like(noise.r_a), 0.0)
+
+
+def multipliers(structure: Structure, r: Vector) -> Vector:
+    """R of eqs. (7), (13) and (14): r of the output over r of the input, shape (h,)."""
+    R = np.empty(structure.parameters)
+    for layer in structure.layers:
+        outgoing = r[layer.outgoing]
+        per_group = outgoing.reshape(len(layer.incoming), -1, 1) / r[layer.incoming][:, None, :]
+        rows = per_group.reshape(layer.shape[:2])
+        R[layer.weight] = np.broadcast_to(rows[(...,) + (None,) * (len(layer.shape) - 2)], layer.shape).ravel()
+        if layer.bias is not None:
+            R[layer.bias] = outgoing
+    return R
+
+
+def addition(structure: Structure, noise: Noise) -> Vector:
+    """R^a of eqs. (8) and (15): γ r_a,i in row i of the last layer, 0 elsewhere, shape (h,)."""
+    A = np.zeros(structure.parameters)
+    last = structure.last
+    A[last.weight] = np.repeat(noise.gamma * noise.r_a, last.shape[1])
+    if last.bias is not None:
+        A[last.bias] = noise.gamma * noise.r_a
+    return A
+
+
+def perturb(structure: Structure, w: Vector, noise: Noise) -> Vector:
+    """Ŵ = R ∘ W + R^a, eqs. (6) and (12), shape (h,)."""
+    return multipliers(structure, noise.r) * w + addition(structure, noise)
+
+
+def recover(structure: Structure, terms: Vector, noise: Noise) -> Vector:
+    """∇F = R ∘ (∂L̂/∂Ŵ - γσ + vβ), eq. (19), shape (h,).
+
+    Parameters
+    ----------
+    terms : array, shape (3, h)
+        ∂L̂/∂Ŵ, σ and β of one client, or sums over clients, all with the same weights.
+    """
+    gradient, sigma, beta = terms
+    recovered: Vector = multipliers(structure, noise.r) * (gradient - noise.gamma * sigma + noise.v * beta)
+    return recovered
