@@ -66,6 +66,9 @@ def fetch(
     folder = data_folder(data_dir)
     if (present := locate(KNOWN[name], folder)) is not None or not KNOWN[name].layouts:
         return present or []
+    if name not in SOURCES:
+        wanted = ", ".join(KNOWN[name].layouts[0])
+        raise UsageError(f"data set {name} must be put into {folder} as {wanted}, got none: {KNOWN[name].source}")
     official, downloads = SOURCES[name]
     base = (base_url or official).rstrip("/") + "/"
     try:

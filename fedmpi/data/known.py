@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data.bank import read_bank
 from fedmpi.data.dataset import Raw, open_binary, reading
 from fedmpi.data.files import read_csv, read_npz, read_svm
+from fedmpi.data.lesions import read_originals, read_small
 from fedmpi.data.regression import NAME, diabetes
 from fedmpi.errors import UsageError
 
@@ -222,6 +224,24 @@ KNOWN = {
     ),
     "diabetes": Known(
         "diabetes progression, 442 rows of 10 (regression)", "scikit-learn load_diabetes (Efron et al. 2004)", diabetes
+    ),
+    "bank": Known(
+        "bank marketing, 41188 rows of 63 (20 before one-hot), whether a client subscribed (0/1 or 2 classes)",
+        "bank-additional-full.csv of Bank Marketing (UCI)",
+        read_bank,
+        (("bank_marketing/bank-additional-full.csv",),),
+    ),
+    "ham10000": Known(
+        "skin lesions, 10015 images of 3x28x28, 7 classes, split by lesion",
+        "HAM10000 (Tschandl et al. 2018), averaged to 28x28",
+        read_small,
+        (("ham10000/ham10000_28x28_rgb.npz",),),
+    ),
+    "ham10000-64": Known(
+        "skin lesions, 10015 images of 3x64x64, 7 classes, split by lesion",
+        "original images of HAM10000 (Tschandl et al. 2018)",
+        read_originals,
+        (("ham10000/HAM10000_metadata.csv", "ham10000/images/ISIC_0027419.jpg"),),
     ),
 }
 STAND_IN = Entry(
