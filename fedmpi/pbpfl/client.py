@@ -1,0 +1,137 @@
+"""The clients of PBPFL [Feng et al. 2020, section 3.2]: all that live on one rank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmpi.learn import hosted, stream, train_clients
+from fedmpi.net import Channel
+from fedmpi.net.report import report
+from fedmpi.pbpfl.gradients import Differentiator, squared_error
+from fedmpi.pbpfl.params import Params
+from fedmpi.pbpfl.problem import Job, Part, Problem, evaluate
+from fedmpi.pbpfl.protocol import SERVER, Evaluation, Final, Ready, Round, Stop, Terms, from_bytes, to_bytes
+from fedmpi.pbpfl.structure import structure_of
+
+
+@dataclass(eq=False)
+class Client:
+    """One client: its rows, and the order in which it takes them."""
+
+    number: int
+    rows: Part
+    seed: int
+    batch_size: int
+    _order: tuple[int, NDArray[np.int64]] = field(default=(-1, np.zeros(0, np.int64)))
+
+    def batch(self, t: int) -> Part:
+        """D_k^t: the batch of a round; every epoch in another order."""
+        steps = -(-len(self.rows) // self.batch_size)
+        epoch, step = divmod(t, steps)
+        if self._order[0] != epoch:
+            order = stream(self.seed, "batches", self.number, epoch).permutation(len(self.rows))
+            self._order = epoch, order
+        return self.rows.rows(self._order[1][step * self.batch_size : (step + 1) * self.batch_size])
+
+
+@dataclass(frozen=True, eq=False)
+class Clients:
+    """The clients of one rank, and what they compute with."""
+
+    params: Params
+    clients: dict[int, Client]
+    differentiators: list[Differentiator]
+    """One for each thread."""
+    outputs: int
+    total: int
+    """K."""
+    seed: int
+
+    @classmethod
+    def load(cls, job: Job, host: int, hosts: int, clients: int, threads: int) -> "Clients":
+        """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
+        problem, params = Problem(job), job.params
+        parts = problem.clients(clients)
+        own = {
+            k: Client(k, problem.training(parts[k], params.device), job.seed, params.batch_size)
+            for k in hosted(host, hosts, clients)
+        }
+        last = structure_of(problem.model(), problem.input_shape).last.name
+        differentiators = [Differentiator(problem.model(), last, params.device) for _ in range(threads)]
+        return cls(params, own, differentiators, problem.outputs, clients, job.seed)
+
+    def terms(self, order: Round, names: Sequence[int]) -> list[NDArray[np.float64]]:
+        """∂L̂/∂Ŵ, σ and β of each client on its batch of the round, shape (3, h); in the clear, ∂L/∂W, shape (1, h)."""
+        w, t = from_bytes(order.w, self.params), order.round
+        r_a = torch.tensor(order.r_a, dtype=self.differentiators[0].flat.values.dtype, device=self.params.device)
+
+        def one(own: Differentiator, k: int) -> NDArray[np.float64]:
+            own.flat.load(w)
+            batch = self.clients[k].batch(t)
+            outputs, alpha = own.forward(batch.X)
+            if self.params.perturbed:
+                terms = own.terms(outputs, alpha, batch.targets, r_a)
+            elif self.params.method == "fedavg-ce":
+                assert batch.labels is not None  # `Params.wants_value` saw to it
+                terms = own.gradient(torch.nn.functional.cross_entropy(outputs, batch.labels))[None]
+            else:
+                terms = own.gradient(squared_error(outputs, batch.targets))[None]
+            values: NDArray[np.float64] = terms.to("cpu", torch.float64).numpy()
+            return values
+
+        return train_clients(one, self.differentiators, names)
+
+    def present(self, t: int) -> list[int]:
+        """The clients that --dropout leaves in a round."""
+        draws = stream(self.seed, "dropout", t).random(self.total)
+        return [k for k in self.clients if draws[k] >= self.params.dropout]
+
+    def evaluation(self, w: NDArray[np.float64]) -> Evaluation:
+        """The final model on the rows of each client."""
+        own = self.differentiators[0]
+        own.flat.load(w)
+        own.model.eval()
+        results = [evaluate(own.model, client.rows) for client in self.clients.values()]
+        own.model.train()
+        errors, right = np.array(results).reshape(-1, 2).T
+        return Evaluation(np.array([*self.clients], np.uint32), errors.astype(np.float64), right.astype(np.uint64))
+
+
+def host(ch: Channel, params: Params, own: Clients) -> None:
+    """All clients of one rank, round after round."""
+    from fedmpi.pbpfl.masked import upload_masked
+
+    h = len(own.differentiators[0].flat)
+    sizes = np.array([len(client.rows) for client in own.clients.values()], np.uint64)
+    ch.send(SERVER, Ready(np.array([*own.clients], np.uint32), sizes))
+    ch.tolerated = range(1, ch.size)
+    wanted = {"w": (h * params.item_bytes,), "r_a": (own.outputs if params.perturbed else 0,)}
+    while True:
+        order = ch.recv_any(SERVER, (Round, Final, Stop), shapes=wanted, patient=True)
+        if isinstance(order, Round):
+            names = own.present(order.round)
+            with ch.phase("compute"):
+                terms = dict(zip(names, own.terms(order, names), strict=True))
+            if params.masked:
+                upload_masked(ch, params, own, order, terms)
+            else:
+                ch.send(SERVER, clear_upload(params, order.round, h, terms))
+        elif isinstance(order, Final):
+            with ch.phase("compute"):
+                evaluation = own.evaluation(from_bytes(order.w, params))
+            ch.send(SERVER, evaluation)
+        else:
+            break
+    ch.send(SERVER, report(ch))
+
+
+def clear_upload(params: Params, t: int, h: int, terms: dict[int, NDArray[np.float64]]) -> Terms:
+    """The terms of all clients of one rank as they are."""
+    values = np.empty((len(terms), params.terms * h * params.item_bytes), np.uint8)
+    for row, own in zip(values, terms.values(), strict=True):
+        row[:] = to_bytes(own, params)
+    values.flags.writeable = False  # lets the channel send them without a copy
+    return Terms(t, np.array([*terms], np.uint32), values)

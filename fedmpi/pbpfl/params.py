@@ -1,0 +1,141 @@
+"""What PBPFL is run with."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedmpi.errors import UsageError
+
+VALUES = frozenset(["bank", "wine", "diabetes"])
+"""Data sets whose label is a number to be predicted, unless --target says otherwise."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of PBPFL [Feng et al. 2020, section 5.1].
+
+    Raises
+    ------
+    UsageError
+        If a value breaks its rule.
+    """
+
+    method: Literal["pbpfl", "pbpfl-masked", "fedavg-mse", "fedavg-ce"] = "pbpfl"
+    """pbpfl: clients train perturbed weights. pbpfl-masked: besides, the server sees no client's gradient alone.
+    fedavg-mse, fedavg-ce: the same rounds in the clear, with squared error or cross-entropy."""
+    model: str = "mlp-3"
+    """mlp-3, mlp-5, mlp-7 (64 hidden units a layer), resnet20, resnet32, resnet56, mlp, cnn, or
+    package.module:Class, called with (input_shape, outputs)."""
+    clients: int | None = None
+    """K: clients, spread evenly over the ranks from 1. Default: one per rank."""
+    epochs: int = 5
+    """Passes over the rows of the client that has most; a round is one batch of every client."""
+    rounds: int | None = None
+    """Rounds of training, in place of --epochs."""
+    batch_size: int = 32
+    """Rows of a client in a round."""
+    learning_rate: float = 0.05
+    """η."""
+    target: Literal["auto", "classes", "value"] = "auto"
+    """classes: one output for each, 0 or 1. value: one output. auto: value for bank, wine and diabetes."""
+    partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
+    alpha: float = 0.5
+    """α of --partition dirichlet: small values give clients few labels."""
+    scaling: float = 10.0
+    """Each r is drawn log-uniformly from [1/scaling, scaling]."""
+    gamma_range: tuple[float, float] = (0.5, 2.0)
+    """γ is drawn uniformly between them."""
+    addition: Literal["mean", "sum"] = "mean"
+    """r_a is uniform in [-1/n, 1/n] for n units in the last hidden layer (mean), or in [-1, 1], as in the paper (sum),
+    with which convolutional networks need --dtype float64."""
+    dropout: float = 0.0
+    """For experiments: each client is lost in a round with this probability, before it sends its gradient."""
+    threshold: int | None = None
+    """pbpfl-masked: so many clients must be left in a round, and as many together could unmask one.
+    Default: ⌊K/2⌋ + 1."""
+    ring_bits: Literal[32, 64] = 64
+    """pbpfl-masked: of the words that masked numbers travel in."""
+    fraction_bits: int | None = None
+    """pbpfl-masked: bits behind the point. Default: 40 of 64, or 18 of 32."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the clients' computation, and of what travels."""
+    device: str = "cpu"
+    """Where clients compute: cpu, cuda, …"""
+
+    def __post_init__(self) -> None:
+        for name, least in {"clients": 1, "epochs": 1, "rounds": 1, "batch_size": 1, "threshold": 2}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
+        for name in ("learning_rate", "alpha"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
+        if not 1 <= self.scaling < float("inf"):
+            raise UsageError(f"--scaling must be at least 1, got {self.scaling}")
+        low, high = self.gamma_range
+        if not 0 < low <= high < float("inf"):
+            raise UsageError(f"--gamma-range must be two positive numbers in order, got {low} {high}")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"--dropout must be in [0, 1), got {self.dropout}")
+        most = self.ring_bits - 2
+        if self.fraction_bits is not None and not 0 <= self.fraction_bits <= most:
+            raise UsageError(f"--fraction-bits must be in [0, {most}], got {self.fraction_bits}")
+
+    @property
+    def perturbed(self) -> bool:
+        """Whether clients get perturbed weights."""
+        return self.method in ("pbpfl", "pbpfl-masked")
+
+    @property
+    def masked(self) -> bool:
+        """Whether uploads are masked."""
+        return self.method == "pbpfl-masked"
+
+    @property
+    def terms(self) -> int:
+        """Vectors in an upload: gradient, σ and β, or the gradient alone."""
+        return 3 if self.perturbed else 1
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a number in the clear."""
+        return {"float32": 4, "float64": 8}[self.dtype]
+
+    @property
+    def fraction(self) -> int:
+        """Bits behind the point of masked numbers."""
+        if self.fraction_bits is not None:
+            return self.fraction_bits
+        return {32: 18, 64: 40}[self.ring_bits]
+
+    def least_clients(self, clients: int) -> int:
+        """How many of K clients must be left in a round.
+
+        Raises
+        ------
+        UsageError
+            If K clients can't hide anything, or are fewer than --threshold.
+        """
+        if not self.masked:
+            return 1
+        least = self.threshold if self.threshold is not None else clients // 2 + 1
+        if not 2 <= least <= clients:
+            raise UsageError(f"--method pbpfl-masked must have at least {max(least, 2)} clients, got {clients}")
+        return least
+
+    def wants_value(self, dataset: str) -> bool:
+        """Whether the label of a data set is a number to be predicted."""
+        value = self.target == "value" or (self.target == "auto" and dataset in VALUES)
+        if value and self.method == "fedavg-ce":
+            raise UsageError("--method fedavg-ce must have classes: take --target classes")
+        if value and self.partition != "iid":
+            raise UsageError(f"--partition must be iid where the label is a value, got {self.partition}")
+        return value
+
+    def total_rounds(self, largest_client: int) -> int:
+        """Rounds of training, where the client that has most has so many rows."""
+        return self.rounds or self.epochs * -(-largest_client // self.batch_size)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,148 @@
+"""What is trained on: the data set as tensors, and the model that all ranks agree on."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedmpi.data import Dataset, load
+from fedmpi.errors import ProtocolError
+from fedmpi.learn import build_model, client_rows, scale_of
+from fedmpi.learn.inputs import image_shape
+from fedmpi.pbpfl.params import Params
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is public, and that all ranks must agree on."""
+
+    params: Params
+    dataset: str
+    data: dict[str, Any]
+    """Further arguments of `fedmpi.data.load`, but for the seed."""
+    seed: int
+    """Of public randomness."""
+
+    def to_json(self) -> str:
+        """As the server sends it."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """As a host receives it.
+
+        Raises
+        ------
+        ProtocolError
+            If it is no job.
+        UsageError
+            If a value breaks a rule.
+        """
+        try:
+            values = json.loads(text)
+            params = Params(**{**values["params"], "gamma_range": tuple(values["params"]["gamma_range"])})
+            job = cls(params, values["dataset"], dict(values["data"]), int(values["seed"]))
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ProtocolError(f"a job must be JSON with the parameters of PBPFL, got {error}") from None
+        return job
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some rows, ready for a model."""
+
+    X: torch.Tensor
+    """Shape (n, *input_shape)."""
+    targets: torch.Tensor
+    """ȳ, shape (n, n_L): the value, or 1 for the class of the row and 0 for the others."""
+    labels: torch.Tensor | None
+    """Class numbers, shape (n,), where there are classes."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, rows: NDArray[np.int64]) -> "Part":
+        """Some of the rows."""
+        chosen = torch.from_numpy(rows).to(self.X.device)
+        return Part(self.X[chosen], self.targets[chosen], None if self.labels is None else self.labels[chosen])
+
+
+class Problem:
+    """One data set and one model.
+
+    Parameters
+    ----------
+    job : Job
+
+    Notes
+    -----
+    Integers (images) are divided by their largest value. Other columns are brought to mean 0 and deviation 1; the
+    means and deviations of the training rows are taken for public. Of the rows that are not trained on, the first
+    half is for validation, the second for testing.
+    """
+
+    def __init__(self, job: Job):
+        self.job, self.params = job, job.params
+        value = job.params.wants_value(job.dataset)
+        self.data: Dataset = load(job.dataset, seed=job.seed, regression=value, **job.data)
+        self.outputs = len(self.data.classes) or 1
+        columns = self.data.X_train.shape[1]
+        self.input_shape = image_shape(columns) if self.data.X_train.dtype.kind in "iu" else (columns,)
+        self.dtype: torch.dtype = getattr(torch, job.params.dtype)
+
+    def model(self) -> nn.Module:
+        """The model with its initial parameters."""
+        return build_model(self.params.model, self.input_shape, self.outputs, self.job.seed, self.dtype)
+
+    def clients(self, clients: int) -> list[NDArray[np.int64]]:
+        """The training rows of each client."""
+        return client_rows(self.params.partition, self.data.y_train, clients, self.job.seed, self.params.alpha)
+
+    def training(self, rows: NDArray[np.int64], device: str = "cpu") -> Part:
+        """Some of the training rows."""
+        return self._part(self.data.X_train[rows], self.data.y_train[rows], device)
+
+    def held_out(self) -> tuple[Part, Part]:
+        """Rows for validation and for testing."""
+        order = np.random.default_rng(self.job.seed).permutation(len(self.data.y_test))
+        halves = np.split(order, [len(order) // 2]) if len(order) > 1 else [order, order]
+        validation, test = (self._part(self.data.X_test[h], self.data.y_test[h], "cpu") for h in halves)
+        return validation, test
+
+    @cached_property
+    def _shift_and_scale(self) -> tuple[Any, Any]:
+        X = self.data.X_train
+        if X.dtype.kind in "iu":
+            return 0.0, scale_of(X)
+        deviation = X.std(axis=0)
+        return X.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+
+    def _part(self, X: NDArray[Any], y: NDArray[Any], device: str) -> Part:
+        shift, scale = self._shift_and_scale
+        rows = ((X.astype(np.float64) - shift) / scale).reshape(len(X), *self.input_shape)
+        labels = torch.tensor(y, device=device) if self.data.classes else None
+        targets = np.eye(self.outputs)[y] if self.data.classes else y[:, None]
+        return Part(
+            torch.tensor(rows, dtype=self.dtype, device=device),
+            torch.tensor(targets, dtype=self.dtype, device=device),
+            labels,
+        )
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, part: Part, batch: int = 500) -> tuple[float, int]:
+    """Sum of squared errors over all rows and outputs, and the number of rows with the right class (0 without)."""
+    total, right = 0.0, 0
+    for start in range(0, len(part), batch):
+        rows = slice(start, start + batch)
+        outputs = model(part.X[rows])
+        total += float((outputs - part.targets[rows]).square().sum())
+        if part.labels is not None:
+            right += int((outputs.argmax(1) == part.labels[rows]).sum())
+    return total, right
