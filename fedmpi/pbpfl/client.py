@@ -14,7 +14,9 @@ from fedmpi.pbpfl.gradients import Differentiator, squared_error
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Job, Part, Problem, evaluate
 from fedmpi.pbpfl.protocol import SERVER, Evaluation, Final, Ready, Round, Stop, Terms, from_bytes, to_bytes
-from fedmpi.pbpfl.structure import structure_of
+
+Shifted = tuple[NDArray[np.float64], float]
+"""Terms, shape (3, h), and γ̂."""
 
 
 @dataclass(eq=False)
@@ -51,36 +53,38 @@ class Clients:
     seed: int
 
     @classmethod
-    def load(cls, job: Job, host: int, hosts: int, clients: int, threads: int) -> "Clients":
-        """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
+    def load(cls, job: Job, last: str, host: int, hosts: int, clients: int, threads: int) -> "Clients":
+        """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts); `last` is a layer."""
         problem, params = Problem(job), job.params
         parts = problem.clients(clients)
         own = {
             k: Client(k, problem.training(parts[k], params.device), job.seed, params.batch_size)
             for k in hosted(host, hosts, clients)
         }
-        last = structure_of(problem.model(), problem.input_shape).last.name
         differentiators = [Differentiator(problem.model(), last, params.device) for _ in range(threads)]
         return cls(params, own, differentiators, problem.outputs, clients, job.seed)
 
-    def terms(self, order: Round, names: Sequence[int]) -> list[NDArray[np.float64]]:
-        """∂L̂/∂Ŵ, σ and β of each client on its batch of the round, shape (3, h); in the clear, ∂L/∂W, shape (1, h)."""
+    def terms(self, order: Round, names: Sequence[int]) -> list[Shifted]:
+        """∂L̂/∂Ŵ, σ and β of each client on its batch of the round, shape (3, h), and the shift they are for.
+
+        In the clear, ∂L/∂W, shape (1, h), and 0.
+        """
         w, t = from_bytes(order.w, self.params), order.round
         r_a = torch.tensor(order.r_a, dtype=self.differentiators[0].flat.values.dtype, device=self.params.device)
 
-        def one(own: Differentiator, k: int) -> NDArray[np.float64]:
+        def one(own: Differentiator, k: int) -> Shifted:
             own.flat.load(w)
             batch = self.clients[k].batch(t)
-            outputs, alpha = own.forward(batch.X)
+            outputs, hidden = own.forward(batch.X)
+            shift = 0.0
             if self.params.perturbed:
-                terms = own.terms(outputs, alpha, batch.targets, r_a)
+                terms, shift = own.terms(outputs, hidden, batch.targets, r_a)
             elif self.params.method == "fedavg-ce":
                 assert batch.labels is not None  # `Params.wants_value` saw to it
                 terms = own.gradient(torch.nn.functional.cross_entropy(outputs, batch.labels))[None]
             else:
                 terms = own.gradient(squared_error(outputs, batch.targets))[None]
-            values: NDArray[np.float64] = terms.to("cpu", torch.float64).numpy()
-            return values
+            return terms.to("cpu", torch.float64).numpy(), shift
 
         return train_clients(one, self.differentiators, names)
 
@@ -128,10 +132,11 @@ def host(ch: Channel, params: Params, own: Clients) -> None:
     ch.send(SERVER, report(ch))
 
 
-def clear_upload(params: Params, t: int, h: int, terms: dict[int, NDArray[np.float64]]) -> Terms:
+def clear_upload(params: Params, t: int, h: int, terms: dict[int, Shifted]) -> Terms:
     """The terms of all clients of one rank as they are."""
     values = np.empty((len(terms), params.terms * h * params.item_bytes), np.uint8)
-    for row, own in zip(values, terms.values(), strict=True):
+    for row, (own, _) in zip(values, terms.values(), strict=True):
         row[:] = to_bytes(own, params)
     values.flags.writeable = False  # lets the channel send them without a copy
-    return Terms(t, np.array([*terms], np.uint32), values)
+    shifts = np.array([shift for _, shift in terms.values()])
+    return Terms(t, np.array([*terms], np.uint32), shifts, values)

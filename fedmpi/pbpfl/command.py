@@ -123,7 +123,7 @@ class Session:
     def train(self, start: State, keeper: Keeper, progress: Progress) -> tuple[State, dict[int, Report]]:
         """All rounds."""
         with self.ch.phase("distribute"):
-            fed: Federation = setup(self.ch, self.problem.job.to_json(), self.clients)
+            fed: Federation = setup(self.ch, self.problem.job.to_json(), self.structure.last.name, self.clients)
         begun, uniform = time.perf_counter(), UnitRandom()
 
         def lost(round_: int, client: int) -> None:

@@ -16,7 +16,7 @@ from fedmpi.pbpfl.protocol import State
 from fedmpi.runs import RunFolder
 from fedmpi.runs.checkpoint import check_same, read_checkpoint, write_checkpoint
 
-_ANY_PARAMS = {"method", "scaling", "gamma_range", "addition", "threshold", "ring_bits", "fraction_bits", "device"}
+_ANY_PARAMS = {"method", "scaling", "gamma_range", "threshold", "ring_bits", "fraction_bits", "device"}
 """What hides weights and gradients, and changes them by no more than rounding; the loss is in `configuration`."""
 
 

@@ -16,12 +16,12 @@ from fedmpi.net import Channel, Message
 from fedmpi.net.message import UInt8, UInt32
 from fedmpi.pbpfl.double_masking import ENVELOPE_BYTES, PUBLIC_BYTES, SHARE_WORDS, Member, Shares, Words, unmask
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.perturbation import Vector
+from fedmpi.pbpfl.perturbation import Vector, unshift
 from fedmpi.pbpfl.protocol import SERVER, Federation, Round, ask, too_few
 from fedmpi.pbpfl.ring import to_reals, to_words
 
 if TYPE_CHECKING:
-    from fedmpi.pbpfl.client import Clients
+    from fedmpi.pbpfl.client import Clients, Shifted
 
 M = TypeVar("M", bound=Message)
 
@@ -77,9 +77,7 @@ class Revealed(Message, tag=13):
     shares: UInt32
 
 
-def upload_masked(
-    ch: Channel, params: Params, own: "Clients", order: Round, terms: Mapping[int, NDArray[np.float64]]
-) -> None:
+def upload_masked(ch: Channel, params: Params, own: "Clients", order: Round, terms: "Mapping[int, Shifted]") -> None:
     """The clients of one host: clients that have no terms are lost after they have shared."""
     t, threshold = order.round, params.least_clients(own.total)
     members = {k: Member(k, own.total, threshold, t) for k in own.clients}
@@ -102,9 +100,9 @@ def upload_masked(
                 if sender != member.number:
                     member.accept(sender, envelope.tobytes())
         words = []
-        for k, values in terms.items():
-            share = len(own.clients[k].rows) / order.rows
-            words.append(members[k].mask(to_words(share * values.reshape(-1), params, own.total)))
+        for k, (values, shift) in terms.items():
+            weighted = unshift(values, shift, order.r_a) * (len(own.clients[k].rows) / order.rows)
+            words.append(members[k].mask(to_words(weighted.reshape(-1), params, own.total)))
     size = params.terms * len(own.differentiators[0].flat) * params.ring_bits // 8
     ch.send(SERVER, Masked(t, np.array([*terms], np.uint32), _rows([w.tobytes() for w in words], size)))
     survivors = _of_round(ch.recv(SERVER, Survivors), t).clients.tolist()
@@ -117,7 +115,7 @@ def upload_masked(
     ch.send(SERVER, Revealed(t, np.array(left, np.uint32), np.array(owners, np.uint32), shares))
 
 
-def collect_masked(ch: Channel, params: Params, fed: Federation, t: int, h: int) -> tuple[Vector, set[int]]:
+def collect_masked(ch: Channel, params: Params, fed: Federation, order: Round, h: int) -> tuple[Vector, set[int]]:
     """Σ N_k terms_k / Σ N_k over the survivors, shape (3, h), and who they are.
 
     Raises
@@ -125,8 +123,7 @@ def collect_masked(ch: Channel, params: Params, fed: Federation, t: int, h: int)
     TooFewWorkers
         If fewer clients than the threshold are left in any step: then nothing is learned.
     """
-    K = len(fed.rows)
-    threshold = params.least_clients(K)
+    t, threshold = order.round, params.least_clients(len(fed.rows))
 
     def enough(clients: Sized) -> None:
         if len(clients) < threshold:

@@ -33,7 +33,7 @@ class Params:
     """Rounds of training, in place of --epochs."""
     batch_size: int = 32
     """Rows of a client in a round."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     """η."""
     target: Literal["auto", "classes", "value"] = "auto"
     """classes: one output for each, 0 or 1. value: one output. auto: value for bank, wine and diabetes."""
@@ -45,9 +45,6 @@ class Params:
     """Each r is drawn log-uniformly from [1/scaling, scaling]."""
     gamma_range: tuple[float, float] = (0.5, 2.0)
     """γ is drawn uniformly between them."""
-    addition: Literal["mean", "sum"] = "mean"
-    """r_a is uniform in [-1/n, 1/n] for n units in the last hidden layer (mean), or in [-1, 1], as in the paper (sum),
-    with which convolutional networks need --dtype float64."""
     dropout: float = 0.0
     """For experiments: each client is lost in a round with this probability, before it sends its gradient."""
     threshold: int | None = None
@@ -56,7 +53,7 @@ class Params:
     ring_bits: Literal[32, 64] = 64
     """pbpfl-masked: of the words that masked numbers travel in."""
     fraction_bits: int | None = None
-    """pbpfl-masked: bits behind the point. Default: 40 of 64, or 18 of 32."""
+    """pbpfl-masked: bits behind the point. Default: 40 of 64, or 16 of 32."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation, and of what travels."""
     device: str = "cpu"
@@ -106,7 +103,7 @@ class Params:
         """Bits behind the point of masked numbers."""
         if self.fraction_bits is not None:
             return self.fraction_bits
-        return {32: 18, 64: 40}[self.ring_bits]
+        return {32: 16, 64: 40}[self.ring_bits]
 
     def least_clients(self, clients: int) -> int:
         """How many of K clients must be left in a round.

@@ -3,10 +3,6 @@
 Letters as in [Feng et al. 2020]: W the parameters, a vector of h numbers here; r the scalings of the units, R the
 factor of each parameter; r_a the additive noise, public to the clients, and γ its secret coefficient. A bias is the
 weight of a unit that is always 1: so the last one gets γ r_a too, and α counts that unit.
-
-Where r_a is of the size of 1, as in the paper, γ α r_a grows with the units of the last hidden layer: the noise is then
-so much larger than the outputs that float32 can't take it away again (convolutional networks lose all but one digit),
-and so much larger than the last weights that they show γ. So r_a is divided by their number, unless `Ranges` says no.
 """
 
 from collections.abc import Callable
@@ -36,11 +32,6 @@ class Ranges(Protocol):
         """γ is uniform between them; both positive."""
         ...
 
-    @property
-    def addition(self) -> str:
-        """sum: r_a is uniform in [-1, 1]; mean: in [-1/n, 1/n] for n units in the last hidden layer."""
-        ...
-
 
 @dataclass(frozen=True, eq=False)
 class Noise:
@@ -59,13 +50,12 @@ class Noise:
 
 
 def draw(structure: Structure, ranges: Ranges, uniform: Uniform) -> Noise:
-    """Fresh noise: r log-uniform, r_a uniform with pairwise different components, γ uniform."""
+    """Fresh noise: r log-uniform, r_a uniform in [-1, 1] with pairwise different components, γ uniform."""
     r = ranges.scaling ** (2 * uniform(structure.units) - 1)
     r[UNSCALED] = 1
-    most = 1 / structure.last.shape[1] if ranges.addition == "mean" else 1.0
-    r_a = most * (2 * uniform(structure.outputs) - 1)
+    r_a = 2 * uniform(structure.outputs) - 1
     while len(np.unique(r_a)) < len(r_a):
-        r_a = most * (2 * uniform(structure.outputs) - 1)
+        r_a = 2 * uniform(structure.outputs) - 1
     low, high = ranges.gamma_range
     return Noise(r, r_a, low + (high - low) * float(uniform(1)[0]))
 
@@ -101,6 +91,16 @@ def addition(structure: Structure, noise: Noise) -> Vector:
 def perturb(structure: Structure, w: Vector, noise: Noise) -> Vector:
     """Ŵ = R ∘ W + R^a, eqs. (6) and (12), shape (h,)."""
     return multipliers(structure, noise.r) * w + addition(structure, noise)
+
+
+def unshift(terms: Vector, shift: float, r_a: Vector) -> Vector:
+    """The terms of Lemma 2 from those of a client that has moved γ by γ̂, shape (3, h).
+
+    ∂L̂/∂Ŵ - γσ + vβ is the same for γ and for γ - γ̂ with the terms that belong to each.
+    """
+    gradient, sigma, beta = terms
+    size = float(r_a @ r_a)
+    return np.stack([gradient + shift * sigma + shift**2 * size * beta, sigma + 2 * shift * size * beta, beta])
 
 
 def recover(structure: Structure, terms: Vector, noise: Noise) -> Vector:

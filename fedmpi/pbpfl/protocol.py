@@ -16,7 +16,7 @@ from fedmpi.net import Channel, Message
 from fedmpi.net.message import Float64, Shape, UInt8, UInt32, UInt64
 from fedmpi.net.report import Report
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.perturbation import Noise, Uniform, Vector, draw, perturb, recover, without_addition
+from fedmpi.pbpfl.perturbation import Noise, Uniform, Vector, draw, perturb, recover, unshift, without_addition
 from fedmpi.pbpfl.structure import Structure
 
 M = TypeVar("M", bound=Message)
@@ -28,9 +28,10 @@ REPORT_SECONDS = 10.0
 
 
 class Setup(Message, tag=1):
-    """Server → host, once: parameters and data set as JSON; public."""
+    """Server → host, once: parameters and data set as JSON, and the name of the last layer; public."""
 
     job: str
+    last: str
     timeout_seconds: float
 
 
@@ -51,13 +52,14 @@ class Round(Message, tag=3):
 
 
 class Terms(Message, tag=4):
-    """Host → server, each round: ∂L̂/∂Ŵ, σ and β of its clients, shape (clients, 3 h numbers as bytes).
+    """Host → server, each round: ∂L̂/∂Ŵ, σ and β of its clients, shape (clients, 3 h numbers as bytes), and shifts γ̂.
 
     In the clear, the gradient alone.
     """
 
     round: int
     clients: UInt32
+    shifts: Float64
     values: UInt8
 
 
@@ -111,7 +113,7 @@ class Watch:
     """Called with a round and a client whose gradient is missing from it."""
 
 
-def setup(ch: Channel, job: str, clients: int) -> Federation:
+def setup(ch: Channel, job: str, last: str, clients: int) -> Federation:
     """Tell the hosts what is trained, and learn how many rows their clients have.
 
     Raises
@@ -121,7 +123,7 @@ def setup(ch: Channel, job: str, clients: int) -> Federation:
     """
     hosts = range(1, ch.size)
     for host in hosts:
-        ch.send(host, Setup(job, ch.timeout_seconds))
+        ch.send(host, Setup(job, last, ch.timeout_seconds))
     ready = ch.gather(hosts, Ready)
     rows, homes = np.zeros(clients, np.int64), {}
     for host, answer in ready.items():
@@ -174,15 +176,16 @@ def server(
     for t in range(start.round, rounds):
         with ch.phase("perturb"):  # section 3.1
             noise = draw(structure, params, uniform) if params.perturbed else None
+            r_a = np.zeros(0) if noise is None else noise.r_a
             w_hat = state.w if noise is None else perturb(structure, state.w, noise)
         with ch.phase("communicate"):
-            order = Round(t, N, to_bytes(w_hat, params), np.zeros(0) if noise is None else noise.r_a)
+            order = Round(t, N, to_bytes(w_hat, params), r_a)
             for host in range(1, ch.size):
                 ch.send(host, order)
         with ch.phase("evaluate"):
             watch.observe(state)
         with ch.phase("wait"):
-            terms, present = collect(ch, params, fed, t, structure.parameters)
+            terms, present = collect(ch, params, fed, order, structure.parameters)
         with ch.phase("update"):  # section 3.3
             state = State(t + 1, state.w - params.learning_rate * gradient_of(structure, terms, noise))
         for client in sorted(set(range(len(fed.rows))) - present):
@@ -197,13 +200,14 @@ def gradient_of(structure: Structure, terms: Vector, noise: Noise | None) -> Vec
     return gradient
 
 
-def collect_clear(ch: Channel, params: Params, fed: Federation, t: int, h: int) -> tuple[Vector, set[int]]:
+def collect_clear(ch: Channel, params: Params, fed: Federation, order: Round, h: int) -> tuple[Vector, set[int]]:
     """Σ N_k terms_k / Σ N_k over the clients that answered, shape (terms, h), and which those are."""
-    shapes = {"values": (None, params.terms * h * params.item_bytes)}
-    total, present = np.zeros((params.terms, h)), set[int]()
+    shapes = {"values": (None, params.terms * h * params.item_bytes), "shifts": (None,)}
+    total, present, t = np.zeros((params.terms, h)), set[int](), order.round
     for answer in ask(ch, fed, Terms, t, shapes).values():
-        for client, values in zip(answer.clients.tolist(), answer.values, strict=True):
-            total += fed.rows[client] * from_bytes(values, params).reshape(params.terms, h)
+        for client, values, shift in zip(answer.clients.tolist(), answer.values, answer.shifts, strict=True):
+            terms = from_bytes(values, params).reshape(params.terms, h)
+            total += fed.rows[client] * (unshift(terms, shift, order.r_a) if params.perturbed else terms)
             present.add(client)
     if len(present) < 1:
         raise too_few(ch, t, 1, 0)

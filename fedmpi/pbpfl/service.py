@@ -40,7 +40,7 @@ def serve_clients(ch: Channel, order: Setup, own_model: str | None) -> None:
     ch.timeout_seconds = 2 * order.timeout_seconds  # so that the server names whom everybody is waiting for
     hosts = ch.size - 1
     clients = job.params.clients or hosts
-    host(ch, job.params, Clients.load(job, ch.rank - 1, hosts, clients, threads_per_rank(ch.size)))
+    host(ch, job.params, Clients.load(job, order.last, ch.rank - 1, hosts, clients, threads_per_rank(ch.size)))
 
 
 def own_options(argv: list[str]) -> argparse.Namespace:

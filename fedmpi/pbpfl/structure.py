@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fedmpi.errors import UsageError
 
@@ -92,6 +91,20 @@ def structure_of(model: nn.Module, input_shape: tuple[int, ...]) -> Structure:
     return _Walk(model, input_shape).structure()
 
 
+class _Shapes(fx.Interpreter):
+    """Runs a graph, and keeps the shape of every tensor."""
+
+    def __init__(self, traced: fx.GraphModule):
+        super().__init__(traced)
+        self.of: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            self.of[n] = tuple(result.shape)
+        return result
+
+
 class _Walk:
     """One walk over the graph of a model."""
 
@@ -103,9 +116,11 @@ class _Walk:
             self._traced = fx.symbolic_trace(model.eval())
             with torch.no_grad():
                 dtype = next(model.parameters()).dtype
-                ShapeProp(self._traced).propagate(torch.zeros(2, *input_shape, dtype=dtype))
+                shapes = _Shapes(self._traced)
+                shapes.run(torch.zeros(2, *input_shape, dtype=dtype))
+                self._shapes = shapes.of
         except Exception as error:  # whatever a user's forward raises
-            reason = " ".join(str(error).split())
+            reason = str(error).strip().partition("\n")[0]
             raise UsageError(
                 f"--model must be one that torch.fx can trace, got {type(model).__name__}: {reason}"
             ) from None
@@ -119,10 +134,10 @@ class _Walk:
     def structure(self) -> Structure:
         for node in self._traced.graph.nodes:
             if node.op == "placeholder":
-                self._units[node] = np.full(_shape(node)[1], UNSCALED)
+                self._units[node] = np.full(self._shapes[node][1], UNSCALED)
             elif node.op == "output":
                 return self._finished(node.args[0])
-            elif "tensor_meta" in node.meta and hasattr(node.meta["tensor_meta"], "shape"):
+            elif node in self._shapes:
                 self._units[node] = self._walk(node)
         raise AssertionError("a graph has an output")
 
@@ -137,7 +152,11 @@ class _Walk:
             return self._flattened(node, what)
         if name in ("cat", "concat", "concatenate"):
             return self._concatenated(node, what)
-        if name == "mean" and len(_shape(node)) >= 2 and _shape(node)[:2] == _shape(self._input(node))[:2]:
+        if (
+            name == "mean"
+            and len(self._shapes[node]) >= 2
+            and self._shapes[node][:2] == self._shapes[self._input(node)][:2]
+        ):
             return self._units[self._input(node)]
         raise _refused(what, _reason(name))
 
@@ -147,8 +166,8 @@ class _Walk:
         bias = self._places.get(f"{name}.bias") if module.bias is not None else None
         if name in self._layers or weight is None or (module.bias is not None and bias is None):
             raise _refused(self._name(node)[1], "it is used twice, with inputs that are scaled differently")
-        if isinstance(module, nn.Linear) and len(_shape(source)) != 2:
-            raise _refused(self._name(node)[1], f"its inputs must be vectors, got shape {_shape(source)[1:]}")
+        if isinstance(module, nn.Linear) and len(self._shapes[source]) != 2:
+            raise _refused(self._name(node)[1], f"its inputs must be vectors, got shape {self._shapes[source][1:]}")
         groups = 1 if isinstance(module, nn.Linear) else module.groups
         incoming = self._units[source].reshape(groups, -1)
         outputs = module.weight.shape[0]
@@ -159,7 +178,7 @@ class _Walk:
         return outgoing
 
     def _flattened(self, node: fx.Node, what: str) -> Units:
-        before, after = _shape(self._input(node)), _shape(node)
+        before, after = self._shapes[self._input(node)], self._shapes[node]
         if len(after) != 2 or after[0] != before[0]:
             raise _refused(what, f"it must make a vector of each input, got {before[1:]} to {after[1:]}")
         units = self._units[self._input(node)]
@@ -167,7 +186,7 @@ class _Walk:
 
     def _concatenated(self, node: fx.Node, what: str) -> Units:
         dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-        if dim not in (1, 1 - len(_shape(node))):
+        if dim not in (1, 1 - len(self._shapes[node])):
             raise _refused(what, f"it must concatenate channels, dimension 1, got {dim}")
         tensors: Any = node.args[0] if node.args else node.kwargs["tensors"]
         return np.concatenate([self._units[part] for part in tensors])
@@ -221,10 +240,6 @@ def _parameter_places(model: nn.Module) -> tuple[dict[str, slice], int]:
         places[name] = slice(start, start + parameter.numel())
         start += parameter.numel()
     return places, start
-
-
-def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(node.meta["tensor_meta"].shape)
 
 
 def _refused(what: str, reason: str) -> UsageError:
