@@ -10,6 +10,9 @@ from fedmpi.errors import UsageError
 Line = tuple[Sequence[float], Sequence[float]]
 """x and y."""
 
+Bars = tuple[Sequence[float], Sequence[float], Sequence[float]]
+"""x, y, and the deviations of y."""
+
 STYLES = ("o-", "s--", "^-.", "D:")
 COLORS = (
     "#0072b2",
@@ -86,6 +89,24 @@ def over_iterations(path: Path, title: str, ylabel: str, lines: Mapping[str, Lin
     axis.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
     axis.grid(alpha=0.3)
     axis.legend()
+    _save(figure, path)
+
+
+def bars(path: Path, title: str, xlabel: str, ylabel: str, panels: Mapping[str, Mapping[str, Bars]]) -> None:
+    """Lines with error bars, one panel beside the other.
+
+    Parameters
+    ----------
+    panels : mapping
+        Title of the panel → name of the line → (x, y, deviation of y).
+    """
+    figure, axes = _axes(len(panels), title)
+    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        for (label, (x, y, deviation)), style, color in zip(lines.items(), STYLES, COLORS, strict=False):
+            axis.errorbar(x, y, deviation, fmt=style, color=color, label=label, markersize=3, capsize=2)
+        axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+        axis.grid(alpha=0.3)
+        axis.legend()
     _save(figure, path)
 
 

@@ -16,13 +16,17 @@ ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
 
 
-def train(folder: Path, ranks: int, options: Sequence[str], system: str = "codedml") -> dict[str, Any]:
+def train(
+    folder: Path, ranks: int, options: Sequence[str], system: str = "codedml", *, resume: bool = False
+) -> dict[str, Any]:
     """Run a system and return its result.json.
 
     Parameters
     ----------
     folder : Path
         Of the run. One that was interrupted, or that had other arguments, is emptied and run again.
+    resume : bool
+        Let one that was interrupted go on from its last checkpoint, if it has one.
 
     Raises
     ------
@@ -34,13 +38,15 @@ def train(folder: Path, ranks: int, options: Sequence[str], system: str = "coded
     arguments = [__version__, str(ranks), *options]
     if (result := finished(folder, arguments)) is not None:
         return result
-    if folder.exists():
+    goes_on = resume and started(folder, arguments) and any((folder / "checkpoints").glob("*.sha256"))
+    if folder.exists() and not goes_on:
         if any(folder.iterdir()) and not (folder / ARGUMENTS).is_file():
             raise UsageError(f"the folder of a run must be empty or hold {ARGUMENTS}, got {folder}")
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=goes_on)
     (folder / ARGUMENTS).write_text(json.dumps(arguments))
-    program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", "--out", str(folder)]
+    where = ["--resume" if goes_on else "--out", str(folder)]
+    program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", *where]
     command, _ = mpirun_command(ranks, program)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
@@ -54,10 +60,18 @@ def train(folder: Path, ranks: int, options: Sequence[str], system: str = "coded
 
 def finished(folder: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
     """The result of a run that ended, if it was started with these arguments."""
+    if not started(folder, arguments):
+        return None
     try:
-        if json.loads((folder / ARGUMENTS).read_text()) != list(arguments):
-            return None
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         return None
     return result
+
+
+def started(folder: Path, arguments: Sequence[str]) -> bool:
+    """Whether the run of this folder was started with these arguments."""
+    try:
+        return bool(json.loads((folder / ARGUMENTS).read_text()) == list(arguments))
+    except (OSError, ValueError):
+        return False
