@@ -1,0 +1,54 @@
+"""PBPFL under mpirun: its command line, and what it leaves behind."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+OPTIONS = ["-m", "fedmpi.pbpfl", "--dataset", "digits", "--max-rows", "200", "--clients", "5", "--rounds", "20"]
+
+
+def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
+    ran = mpirun(3, *OPTIONS, "--method", "pbpfl-masked", "--out", tmp_path / "run", "--record-views")
+    assert ran.returncode == 0, ran.stderr
+    assert "clients train perturbed weights; the server sees the sum of their gradients only" in ran.stdout
+    assert "x the model to a client, 6.00 x from it" in ran.stdout
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["system"], result["method"], result["ranks"]) == ("pbpfl", "pbpfl-masked", 3)
+    assert result["roles"] == {"server": 1, "host": 2}
+    assert result["params"]["clients"] == 5
+    assert {"perturb", "update", "compute", "communicate", "total"} <= result["seconds"].keys()
+    assert {"test_mse", "test_accuracy", "clients_mse", "communication"} <= result["metrics"].keys()
+    assert sorted(path.name for path in (tmp_path / "run/views").iterdir()) == [f"rank-{r}.npz" for r in range(3)]
+    clear = mpirun(2, *OPTIONS, "--method", "fedavg-mse", "--out", tmp_path / "clear", "--json")
+    assert clear.returncode == 0, clear.stderr
+    assert json.loads(clear.stdout)["metrics"]["rounds"] == 20
+    with np.load(tmp_path / "run/model.npz") as one, np.load(tmp_path / "clear/model.npz") as two:
+        assert one.files == two.files
+        assert max(np.abs(one[name] - two[name]).max() for name in one.files) < 1e-4  # float32
+
+
+def test_an_error_is_one_line(mpirun: Run) -> None:
+    ran = mpirun(2, *OPTIONS, "--model", "tests.no_such:Net", env=dict(os.environ))
+    assert ran.returncode == 2
+    assert ran.stderr.count("error: --model must be importable") == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_model_of_your_own_that_does_not_commute_is_refused(mpirun: Run, tmp_path: Path) -> None:
+    (tmp_path / "own_model.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, shape, outputs):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.Sigmoid(), nn.Linear(8, outputs))\n"
+    )
+    ran = mpirun(
+        2, *OPTIONS, "--model", "own_model:Net", env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    )
+    assert ran.returncode == 2
+    assert "must commute with a positive scaling of each channel, got Sigmoid (2): f(r·x) is not r·f(x)" in ran.stderr
