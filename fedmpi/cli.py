@@ -323,6 +323,33 @@ class BenchNiss:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchPbpfl:
+    """Time a round of PBPFL by part, client and server, against federated averaging: processor time of one thread."""
+
+    model: str = "resnet20"
+    """A model for images."""
+    side: int = 28
+    """Pixels of a side of the images."""
+    batch_size: int = 32
+    """Rows."""
+    repeats: int = 5
+    """The median of so many is taken."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments.bench_pbpfl import measure
+
+        if min(self.side, self.batch_size, self.repeats) < 1:
+            raise UsageError(
+                "--side, --batch-size and --repeats must be at least 1, "
+                f"got {self.side}, {self.batch_size} and {self.repeats}"
+            )
+        return _show(measure(self.model, self.side, self.batch_size, self.repeats), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
@@ -334,6 +361,7 @@ class Bench:
         | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
+        | Annotated[BenchPbpfl, tyro.conf.subcommand("pbpfl")]
     ]
 
     def __call__(self, options: list[str]) -> int:
