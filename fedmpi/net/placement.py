@@ -1,6 +1,7 @@
 """Which machine each rank runs on."""
 
 import os
+from collections.abc import Collection
 
 from fedmpi.net.channel import Channel
 from fedmpi.net.message import Message
@@ -13,11 +14,11 @@ class Host(Message, tag=123):
 
 
 def tell_host(ch: Channel) -> None:
-    """Every rank but 0, as its first message."""
+    """Ranks that `hosts_of_ranks` asks for, as their first message."""
     ch.send(0, Host(os.uname().nodename))
 
 
-def hosts_of_ranks(ch: Channel, seconds: float) -> dict[int, str]:
-    """Rank 0: the machines of all ranks that tell theirs in time."""
-    told = ch.gather_within(seconds, range(1, ch.size), Host)
+def hosts_of_ranks(ch: Channel, ranks: Collection[int], seconds: float) -> dict[int, str]:
+    """Rank 0: its own machine, and those of other ranks that tell theirs in time."""
+    told = ch.gather_within(seconds, ranks, Host)
     return {0: os.uname().nodename} | {rank: host.name for rank, host in told.items()}

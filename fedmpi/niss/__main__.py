@@ -6,7 +6,8 @@ import sys
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.niss.protocol import SERVER
+from fedmpi.net.placement import tell_host
+from fedmpi.niss.protocol import SERVER, TRACKER
 from fedmpi.niss.service import follow, require_torch, role_of, views_folder
 
 
@@ -18,12 +19,17 @@ def role(ch: Channel) -> None:
         require_torch()
         from fedmpi.niss.command import run
         from fedmpi.runs.interruption import heed_signals
+        from fedmpi.runs.placement import Apart, check_placement
 
+        servers = Apart("server and the tracker", (SERVER, TRACKER))
+        check_placement(ch, [servers], strict="--strict-placement" in sys.argv)
         ch.on_pause = heed_signals()
         run(ch, sys.argv[1:])
     else:
         for number in (signal.SIGTERM, signal.SIGUSR1):  # who sends them to one rank sends them to all
             signal.signal(number, signal.SIG_IGN)
+        if ch.rank == TRACKER:
+            tell_host(ch)
         follow(ch, sys.argv[1:])
     if views is not None:
         ch.save_views(views)

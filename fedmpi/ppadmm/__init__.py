@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedmpi.ppadmm.estimator import PrivateLasso
 
-__all__ = ["PrivateLasso"]
+ROLES = {"s1": 0, "s2": 1}
+"""Ranks that have a name, for `fedmpi run --place`; the others are participants."""
+
+__all__ = ["ROLES", "PrivateLasso"]
 
 
 def __getattr__(name: str) -> Any:

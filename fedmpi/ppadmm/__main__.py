@@ -6,6 +6,7 @@ import sys
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
+from fedmpi.net.placement import tell_host
 from fedmpi.ppadmm.service import dismiss, own_options, role_of, serve
 
 
@@ -16,13 +17,17 @@ def role(ch: Channel) -> None:
     if ch.rank == 0:
         from fedmpi.ppadmm.command import run
         from fedmpi.runs.interruption import heed_signals
+        from fedmpi.runs.placement import Apart, check_placement
 
+        check_placement(ch, [Apart("servers S1 and S2", (0, 1))], strict="--strict-placement" in sys.argv)
         ch.on_pause = heed_signals()
         run(ch, sys.argv[1:])
         dismiss(ch)
     else:
         for number in (signal.SIGTERM, signal.SIGUSR1):  # who sends them to one rank sends them to all
             signal.signal(number, signal.SIG_IGN)
+        if ch.rank == 1:
+            tell_host(ch)
         serve(ch, own.run)
     if own.views is not None:
         ch.save_views(own.views)

@@ -57,9 +57,10 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> Non
     UsageError
         With `strict`, in place of the warning; then also where a rank does not tell its machine.
     """
-    hosts = hosts_of_ranks(ch, min(START_SECONDS, ch.timeout_seconds))
+    ranks = {rank for rule in rules for rank in rule.ranks if rank < ch.size} - {0}
+    hosts = hosts_of_ranks(ch, ranks, min(START_SECONDS, ch.timeout_seconds))
     lines = violations(rules, hosts)
-    if strict and (silent := sorted(set(range(ch.size)) - hosts.keys())):
+    if strict and (silent := sorted(ranks - hosts.keys())):
         lines.append(f"every rank must name its machine, got nothing from ranks {_ranges(silent)}")
     if strict and lines:
         raise UsageError(f"--strict-placement: {'; '.join(lines)}")

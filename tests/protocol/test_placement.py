@@ -96,6 +96,15 @@ def test_a_run_on_one_machine_warns_or_refuses(tmp_path: Path) -> None:
 
 def test_rank_0_knows_where_it_is() -> None:
     def alone(ch: Channel) -> None:
-        assert hosts_of_ranks(ch, 1.0) == {0: HERE}
+        assert hosts_of_ranks(ch, (), 1.0) == {0: HERE}
 
     run_local([alone])
+
+
+def test_servers_that_must_not_collude_are_declared(tmp_path: Path) -> None:
+    """PPADMM's two servers share this machine."""
+    command = [sys.executable, "-m", "fedmpi.cli", "run", "ppadmm", "-n", "4", "--strict-placement"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"at most 1 of the servers S1 and S2 must be on one machine, got 2 on {HERE} (ranks 0-1)" in done.stderr
+    assert list(tmp_path.iterdir()) == []
