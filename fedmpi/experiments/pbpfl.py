@@ -70,7 +70,7 @@ QUICK = Scale(
     (1, 5),
     {1: ("--rounds", "1000"), 5: ("--rounds", "300")},
     ("resnet20",),
-    ("--rounds", "12", "--max-rows", "1000"),
+    ("--rounds", "12", "--max-rows", "1000", "--evaluate-every", "4"),
     2,
     ("resnet20", 28, 5),
 )

@@ -144,8 +144,9 @@ def collect_masked(ch: Channel, params: Params, fed: Federation, order: Round, h
 
     def post(host: int) -> Post:
         here = [k for k in publics if k in fed.homes[host]]
-        cells = [[row[place[k]] for row in sharers.values()] for k in here]
-        return Post(t, np.array(here, np.uint32), np.array([*sharers], np.uint32), np.array(cells, np.uint8))
+        cells = np.array([[row[place[k]] for row in sharers.values()] for k in here], np.uint8)
+        sealed = cells.reshape(len(here), len(sharers), ENVELOPE_BYTES)
+        return Post(t, np.array(here, np.uint32), np.array([*sharers], np.uint32), sealed)
 
     _tell(ch, fed, post)
     total, survivors = _sum(ch, params, fed, t, h, sharers)

@@ -180,8 +180,9 @@ def server(
             w_hat = state.w if noise is None else perturb(structure, state.w, noise)
         with ch.phase("communicate"):
             order = Round(t, N, to_bytes(w_hat, params), r_a)
-            for host in range(1, ch.size):
-                ch.send(host, order)
+            for host in fed.homes:
+                if host not in ch.departed:
+                    ch.send(host, order)
         with ch.phase("evaluate"):
             watch.observe(state)
         with ch.phase("wait"):
@@ -253,9 +254,9 @@ def finish(
     with ch.phase("close"):
         if params.perturbed:
             w = perturb(structure, w, without_addition(draw(structure, params, uniform)))
-        for host in range(1, ch.size):
-            ch.send(host, Final(to_bytes(w, params)))
         present = [host for host in fed.homes if host not in ch.departed]
+        for host in present:
+            ch.send(host, Final(to_bytes(w, params)))
         answers = ch.gather_within(ch.timeout_seconds, present, Evaluation)
     errors, right, rows = 0.0, 0, 0
     for host, answer in answers.items():

@@ -30,6 +30,12 @@ def test_weights_are_those_of_federated_averaging(method: str, model: str, tmp_p
     assert np.abs(first.w - clear.w).max() > 1e-3
 
 
+@pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])
+def test_hosts_without_clients(method: str, tmp_path: Path) -> None:
+    left = train(tmp_path / "run", "--method", method, "--clients", "2", "--rounds", "2", hosts=3)
+    assert left.result["failures"] == []
+
+
 def test_weights_do_not_depend_on_the_number_of_hosts(tmp_path: Path) -> None:
     options = ["--clients", "4", "--rounds", "10"]
     one, three = (train(tmp_path / f"clear{n}", "--method", "fedavg-mse", *options, hosts=n) for n in (1, 3))
