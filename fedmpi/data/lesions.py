@@ -49,13 +49,15 @@ def read_originals(paths: list[Path]) -> Raw:
 
 
 def split(name: str, X: NDArray[np.uint8], y: NDArray[np.int64], lesion: NDArray[np.int64]) -> Raw:
-    """Every fifth lesion or so is for testing, with all of its images; always the same ones.
+    """Every fifth lesion or so is for testing, with all of its images; always the same ones, in a random order.
 
     Parameters
     ----------
     X : array of uint8, shape (n, s, s, 3)
     y, lesion : array of int, shape (n,)
     """
+    order = np.random.default_rng(0).permutation(len(X))  # the source is sorted by class
+    X, y, lesion = X[order], y[order], lesion[order]
     flat = np.ascontiguousarray(X.transpose(0, 3, 1, 2)).reshape(len(X), -1)
     test = np.array([hashlib.sha256(b"lesion %d" % number).digest()[0] % 5 == 0 for number in lesion.tolist()])
     return Raw(name, flat[~test], y[~test], flat[test], y[test], CLASSES)
