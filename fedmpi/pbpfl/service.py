@@ -1,9 +1,10 @@
 """The whole life of a rank on which clients live."""
 
 import argparse
+import importlib.util
 from pathlib import Path
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel
 from fedmpi.pbpfl.protocol import SERVER, Setup, Stop
 
@@ -11,6 +12,12 @@ from fedmpi.pbpfl.protocol import SERVER, Setup, Stop
 def role_of(rank: int) -> str:
     """What a rank does, for messages to people."""
     return "server" if rank == SERVER else "host"
+
+
+def require_torch() -> None:
+    """Raise UsageError where torch is missing."""
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError('torch must be installed for pbpfl, got none: pip install "fedmpi[torch]"')
 
 
 def follow(ch: Channel, argv: list[str]) -> None:
