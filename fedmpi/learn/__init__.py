@@ -4,6 +4,7 @@ Nothing here sends a message. A system's server and hosts call, in the order of 
 
 =====================  ==========================================================================================
 `build_model`          the model that all agree on, from a name or an import path and a public seed
+`split`                its backbone and its head
 `client_rows`          which rows a client holds; `Inputs.of` makes tensors of them
 `hosted`               which clients live on which rank; `train_clients` runs those of one rank on its threads
 `Trainer.train`        local SGD from one flat vector of parameters to another; a loss of your own is an argument
@@ -17,7 +18,7 @@ Every random choice comes from `stream`, keyed by what it is for, so that result
 from fedmpi.learn.evaluation import evaluate
 from fedmpi.learn.federation import client_rows, hosted, sample, stream, threads_per_rank, train_clients, weights
 from fedmpi.learn.inputs import Inputs, scale_of
-from fedmpi.learn.models import CNN, MLP, build_model
+from fedmpi.learn.models import CNN, MLP, build_model, split
 from fedmpi.learn.parameters import FlatModel
 from fedmpi.learn.trainer import LocalTraining, Loss, Trainer, cross_entropy
 
@@ -36,6 +37,7 @@ __all__ = [
     "hosted",
     "sample",
     "scale_of",
+    "split",
     "stream",
     "threads_per_rank",
     "train_clients",

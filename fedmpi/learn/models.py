@@ -46,8 +46,7 @@ class CNN(nn.Sequential):
     """
 
     def __init__(self, input_shape: Shape, classes: int):
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise UsageError(f"a CNN must have images of at least 4x4 as inputs, got shape {input_shape}")
+        _check_images("a CNN", input_shape, 4)
         channels, height, width = input_shape
         super().__init__(
             nn.Conv2d(channels, 32, 5, padding=2),
@@ -63,11 +62,144 @@ class CNN(nn.Sequential):
         )
 
 
+class DLNet(nn.Sequential):
+    """Four 5x5 convolutions of 12 channels, strides 2, 2, 1, 1, and one linear layer [Fan et al. 2020, Table 6].
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (channels, height, width).
+    classes : int
+    activation : type of Module
+        Sigmoid; or Tanh, as in Appendix D.
+    reach : float
+        All parameters begin in U(-reach, reach); the paper has 0.3, the program of the DLG paper 0.5.
+    """
+
+    def __init__(self, input_shape: Shape, classes: int, activation: type[nn.Module] = nn.Sigmoid, reach: float = 0.3):
+        _check_images("a DLNet", input_shape, 1)
+        channels, height, width = input_shape
+        layers: list[nn.Module] = []
+        for before, stride in ((channels, 2), (12, 2), (12, 1), (12, 1)):
+            layers += [nn.Conv2d(before, 12, 5, stride, padding=2), activation()]
+        features = 12 * -(-height // 4) * -(-width // 4)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(features, classes))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -reach, reach)
+
+
+class DLNetTanh(DLNet):
+    """DLNet with Tanh in place of Sigmoid [Fan et al. 2020, Appendix D]."""
+
+    def __init__(self, input_shape: Shape, classes: int):
+        super().__init__(input_shape, classes, nn.Tanh)
+
+
+class AlexNet(nn.Sequential):
+    """Five convolutions, and 256 units [Fan et al. 2020, Table 4].
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (channels, height, width), both at least 8.
+    classes : int
+    """
+
+    def __init__(self, input_shape: Shape, classes: int):
+        _check_images("an AlexNet", input_shape, 8)
+        channels, height, width = input_shape
+        super().__init__(
+            nn.Conv2d(channels, 64, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(256 * (height // 8) * (width // 8), 256),
+            nn.ReLU(),
+            nn.Linear(256, classes),
+        )
+        _kaiming_uniform(self)
+
+
+class VGG16(nn.Sequential):
+    """VGG16 with group normalization after every convolution, and 256 units [Fan et al. 2020, Table 5].
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        (channels, height, width).
+    classes : int
+
+    Notes
+    -----
+    The sizes in Table 5 contradict one another (4096 features are not those of 512 channels): every pooling halves, as
+    in VGG16, so that images of 32x32 have 512 features; odd sizes are rounded up, for 28x28.
+    """
+
+    def __init__(self, input_shape: Shape, classes: int):
+        _check_images("a VGG16", input_shape, 1)
+        before, height, width = input_shape
+        layers: list[nn.Module] = []
+        for channels, convolutions in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+            for _ in range(convolutions):
+                layers += [nn.Conv2d(before, channels, 3, padding=1), nn.GroupNorm(32, channels), nn.ReLU()]
+                before = channels
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        features = 512 * -(-height // 32) * -(-width // 32)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, classes))
+        _kaiming_uniform(self)
+
+
+def _check_images(what: str, input_shape: Shape, least: int) -> None:
+    if len(input_shape) != 3 or min(input_shape[1:]) < least:
+        raise UsageError(f"{what} must have images of at least {least}x{least} as inputs, got shape {input_shape}")
+
+
+def _kaiming_uniform(model: nn.Module) -> None:
+    """Weights as in Table 3 of Fan et al. 2020; biases zero."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.ndim > 1:
+            nn.init.kaiming_uniform_(parameter, nonlinearity="relu")
+
+
+def split(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    """The backbone of a model, up to its flattened features, and the head behind it; they share the parameters.
+
+    Raises
+    ------
+    UsageError
+        If the model is no `torch.nn.Sequential` with a linear layer at its end and layers before it.
+    """
+    layers = list(model) if isinstance(model, nn.Sequential) else []
+    if len(layers) < 2 or not isinstance(layers[-1], nn.Linear):
+        raise UsageError(
+            f"the model must be a torch.nn.Sequential that ends with a linear layer, got {type(model).__name__}"
+        )
+    flat = max((i for i, layer in enumerate(layers) if isinstance(layer, nn.Flatten)), default=0)
+    cut = flat + 1 if any(True for layer in layers[:flat] for _ in layer.parameters()) else len(layers) - 1
+    return nn.Sequential(*layers[:cut]), nn.Sequential(*layers[cut:])
+
+
 _SEEDING = threading.Lock()  # torch has one generator for all threads
 
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
+    "dlnet": DLNet,
+    "dlnet-tanh": DLNetTanh,
+    "alexnet": AlexNet,
+    "vgg16": VGG16,
     **{f"mlp-{layers}": partial(MLP, hidden=(64,) * (layers - 1)) for layers in (3, 5, 7)},
     **{f"resnet{layers}": partial(ConcatResNet, layers=layers) for layers in (20, 32, 56)},
 }

@@ -1,0 +1,14 @@
+"""Attacks: functions of what an adversary saw → what it recovers. Nothing that trains imports them.
+
+=====================  ==========================================================================================
+`linear`               the input of a fully connected layer in closed form, and what noise does to it (Theorem 2.2)
+`labels`               the label from the sign of the last layer's gradient (iDLG)
+`deep_leakage`         DLG: images and soft labels whose gradient is the one that was shared, by L-BFGS
+`inverting`            inverting gradients: cosine distance and total variation, by signed Adam
+`secret_head`          against SPN: DLG with the gradient of the features as one more unknown
+`inference`            membership and tracing distances (Algorithms 5, 6), loss-threshold membership and its ROC
+`metrics`              rMSE, PSNR, SSIM, ‖B_I‖/‖E_B‖, PPC and CAP
+=====================  ==========================================================================================
+
+A gradient is a tuple of tensors in the order of ``model.parameters()``.
+"""
