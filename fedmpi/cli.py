@@ -112,6 +112,23 @@ class Hostfile:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attack:
+    """Reconstruct training data from the gradients that a client shares; options of the attack stand behind `--`.
+
+    Example: fedmpi attack -- --dataset cifar10 --attack dlg --defence dp --noise 0.01
+    """
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
+    """Ranks that attack, each another case."""
+    hostfile: Path | None = None
+    """Hosts, one per line: `name slots=4`."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Start mpirun."""
+        return run_ranks(self.ranks, [sys.executable, "-m", "fedmpi.attacks", *options], self.hostfile)
+
+
+@dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what works on this machine, what is missing, and how to get it."""
 
@@ -464,6 +481,7 @@ COMMANDS: dict[str, Any] = {
     "run": Run,
     "keygen": Keygen,
     "hostfile": Hostfile,
+    "attack": Attack,
     "doctor": Doctor,
     "data": Data,
     "bench": Bench,
@@ -482,8 +500,8 @@ def main(argv: list[str] | None = None) -> int:
         COMMANDS, prog="fedmpi", args=own, description="Privacy-preserving machine learning over MPI."
     )
     try:
-        if options and not isinstance(command, Run):
-            raise UsageError(f"only run takes options behind --, got {' '.join(options)}")
+        if options and not isinstance(command, Run | Attack):
+            raise UsageError(f"only run and attack take options behind --, got {' '.join(options)}")
         return int(command(options))
     except FedmpiError as error:
         print(f"fedmpi: error: {error}", file=sys.stderr)

@@ -63,7 +63,7 @@ def invert(
         Shape (N,). Default: by iDLG's rule, for one row.
     settings : Settings
     """
-    start = time.perf_counter()
+    start = time.process_time()
     attacked = copy.deepcopy(model)
     parameters = list(attacked.parameters())
     if labels is None:
@@ -93,4 +93,4 @@ def invert(
                 images.clamp_(0, 1)
         step += 1
     one_hot = nn.functional.one_hot(labels, classes).double().numpy().astype(np.float64)
-    return Reconstruction(best.double().numpy(), one_hot, least, step, step, 0, time.perf_counter() - start)
+    return Reconstruction(best.double().numpy(), one_hot, least, step, step, 0, time.process_time() - start)

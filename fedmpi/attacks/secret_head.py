@@ -58,10 +58,11 @@ def secret_head(
     unit = delta.norm()
 
     def gap(images: torch.Tensor, secret: torch.Tensor) -> torch.Tensor:
-        found = backbone(images)
+        found: torch.Tensor = backbone(images)
         sent_back = delta + unit * secret
         derivative = torch.autograd.grad(found, parameters, sent_back, create_graph=True)
-        return distance(derivative) + (found - features).square().sum() / energy
+        error: torch.Tensor = (found - features).square().sum() / energy
+        return distance(derivative) + error
 
     result = search(begin, gap, settings)
     one_hot = nn.functional.one_hot(torch.tensor([label]), classes).double()

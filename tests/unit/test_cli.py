@@ -166,7 +166,7 @@ def test_commands_that_take_no_options_behind_the_dashes_refuse_them(
     ):
         monkeypatch.setattr(f"{module}.{name}", lambda *_: pytest.fail("nothing must run"))
     assert main([*command.split(), "--", "--iterations", "2"]) == 2
-    assert error_line(capsys) == "only run takes options behind --, got --iterations 2"
+    assert error_line(capsys) == "only run and attack take options behind --, got --iterations 2"
 
 
 @pytest.mark.parametrize(

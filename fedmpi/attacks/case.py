@@ -1,0 +1,119 @@
+"""One attack: a fresh model, the gradient that a defended client shares of a batch, and what is recovered from it."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedmpi.attacks.deep_leakage import Reconstruction, deep_leakage
+from fedmpi.attacks.gradients import Gradient, gradient_of
+from fedmpi.attacks.inverting import invert
+from fedmpi.attacks.labels import label_of
+from fedmpi.attacks.linear import layer_input
+from fedmpi.attacks.metrics import perturbation_ratio
+from fedmpi.attacks.params import Params
+from fedmpi.attacks.secret_head import secret_head
+from fedmpi.crypto.random import SecretStream, Stream
+from fedmpi.errors import UsageError
+from fedmpi.learn import build_model, cross_entropy, split
+from fedmpi.spn.polarization import Polarization
+from fedmpi.spn.sharing import largest, noise
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What came of one attack."""
+
+    reconstruction: Reconstruction
+    ratio: float
+    """‖B_I‖ / ‖E_B‖ of the shared gradient, over the biases."""
+    label: int
+    """By iDLG's rule, of the first row."""
+
+
+def attack(params: Params, seed: int, X: NDArray[np.float64], y: NDArray[np.int64], classes: int) -> Finding:
+    """Share the gradient of a batch, and attack it.
+
+    Parameters
+    ----------
+    seed : int
+        Of the model and of the attack. The client's noise and secret network are secret.
+    X : array, shape (N, *input_shape)
+        In [0, 1].
+    y : array of int, shape (N,)
+    classes : int
+        C.
+    """
+    torch.set_num_threads(1)
+    model = fresh_model(params, X.shape[1:], classes, seed)
+    rows, labels = torch.tensor(X).float(), torch.tensor(y.astype(np.int64))
+    clean = gradient_of(model, rows, labels)
+    shared = share(params, model, rows, labels, classes, SecretStream())
+    return Finding(recover(params, model, shared, X.shape, classes, seed), ratio(clean, shared), label_of(shared))
+
+
+def fresh_model(params: Params, input_shape: tuple[int, ...], classes: int, seed: int) -> nn.Module:
+    """The model as it is before any training."""
+    model = build_model(params.model, input_shape, classes, seed)
+    if params.reach is not None:
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            nn.init.uniform_(parameter, -params.reach, params.reach, generator)
+    return model
+
+
+def share(params: Params, model: nn.Module, X: torch.Tensor, y: torch.Tensor, classes: int, secret: Stream) -> Gradient:
+    """The gradient of a batch, as a client with a defence shares it."""
+    if params.defence == "spn":
+        backbone, head = split(model)
+        features = backbone(X[:1]).shape[1]
+        private = Polarization(features, classes, params.bits, params.hidden, params.margin, secret)
+
+        def loss(_: nn.Module, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            features: torch.Tensor = backbone(X)
+            hidden: torch.Tensor = private(features, y)
+            return nn.functional.cross_entropy(head(features), y) + params.alpha * hidden
+
+        return gradient_of(model, X, y, loss)
+    clean = gradient_of(model, X, y, cross_entropy)
+    if params.defence == "none":
+        return clean
+    flat = torch.cat([part.reshape(-1) for part in clean]).double().numpy()
+    if params.noise:
+        flat = flat + noise(secret, len(flat), params.noise, params.noise_kind)
+    if params.defence == "ppdl":
+        flat = largest(flat, params.fraction)
+    parts = torch.split(torch.from_numpy(flat).float(), [part.numel() for part in clean])
+    return tuple(part.view_as(like) for part, like in zip(parts, clean, strict=True))
+
+
+def recover(
+    params: Params, model: nn.Module, shared: Gradient, shape: tuple[int, ...], classes: int, seed: int
+) -> Reconstruction:
+    """Run the attack."""
+    if params.attack == "inverting":
+        return invert(model, shared, shape, classes, settings=params.inversion, seed=seed)
+    if params.attack == "secret-head":
+        return secret_head(model, shared, shape, classes, params.search, seed)
+    if params.attack == "linear":
+        return _linear(shared, shape, classes)
+    return deep_leakage(model, shared, shape, classes, params.search, seed)
+
+
+def _linear(shared: Gradient, shape: tuple[int, ...], classes: int) -> Reconstruction:
+    start = time.process_time()
+    W, b = shared[0].double().numpy(), shared[1].double().numpy()
+    if W.ndim != 2 or W.shape[1] != int(np.prod(shape[1:])):
+        raise UsageError(f"--attack linear must meet a model whose first layer is fully connected, got {W.shape}")
+    images = layer_input(W, b).reshape(shape)
+    labels = np.eye(classes)[[label_of(shared)]]
+    return Reconstruction(images, labels, 0.0, 0, 0, 0, time.process_time() - start)
+
+
+def ratio(clean: Gradient, shared: Gradient) -> float:
+    """‖B_I‖ / ‖E_B‖ over the biases of all layers."""
+    biases = [i for i, part in enumerate(clean) if part.ndim == 1]
+    return perturbation_ratio([clean[i].numpy() for i in biases], [shared[i].numpy() for i in biases])

@@ -1,0 +1,173 @@
+"""The leader's side of the command line: data, attacks, and the folder of the results."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.attacks.case import Finding
+from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, ssim
+from fedmpi.attacks.params import Params
+from fedmpi.attacks.protocol import lead
+from fedmpi.data import Dataset, load
+from fedmpi.errors import UsageError
+from fedmpi.learn import scale_of
+from fedmpi.learn.inputs import image_shape
+from fedmpi.net import Channel
+from fedmpi.runs import RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs.result import result
+
+DESCRIPTION = "Reconstruct rows of the test part from the gradients that a client shares of them."
+
+Batches = dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
+
+
+def run(ch: Channel, argv: list[str]) -> None:
+    """Attack as the command line says."""
+    params, options = parse(Params, argv, "fedmpi attack --", DESCRIPTION)
+    ch.timeout_seconds = max(options.timeout, 3600.0)  # an attack is long, and says nothing before its end
+    data = load(
+        options.dataset or "digits",
+        data_dir=options.data_dir,
+        classes=options.classes,
+        max_rows=options.max_rows,
+        test_fraction=options.test_fraction,
+        label_column=options.label_column,
+        seed=options.seed,
+    )
+    batches = batches_of(params, data)
+    if options.dry_run:
+        print(heading(params, data, ch.size))
+        return
+    folder = RunFolder(options.out, f"attack-{params.attack}", to_toml(params, options))
+    quiet = options.quiet or options.json
+    if not quiet:
+        print(heading(params, data, ch.size), flush=True)
+    lines: list[dict[str, Any]] = []
+
+    def watch(seed: int, finding: Finding) -> None:
+        lines.append(line_of(seed, finding, *batches[seed], params.success))
+        folder.append_metrics({"iteration": seed, **lines[-1]})
+        if not quiet:
+            print(text_of(lines[-1]), flush=True)
+
+    findings = lead(ch, params, batches, len(data.classes), watch)
+    summary = summarize(params, options, data, ch.size, sorted(lines, key=lambda line: int(line["case"])))
+    folder.write_arrays("images.npz", **pictures(findings, batches))
+    folder.write_json("result.json", summary)
+    print(json.dumps(summary) if options.json else f"{closing_line(summary)}\nwritten to {folder.path}")
+
+
+def batches_of(params: Params, data: Dataset) -> Batches:
+    """Case → rows in [0, 1] with the shape of images, and labels."""
+    if not data.classes:
+        raise UsageError(f"the data set must have classes, got {data.name}")
+    size, last = params.batch_size, (params.first + params.cases) * params.batch_size
+    if last > len(data.X_test):
+        raise UsageError(f"the cases must be in the {len(data.X_test)} test rows, got row {last - 1}")
+    X = data.X_test[:last].astype(np.float64) / scale_of(data.X_train)
+    X = X.reshape(len(X), *image_shape(X.shape[1]))
+    return {
+        case: (X[case * size : (case + 1) * size], data.y_test[case * size : (case + 1) * size])
+        for case in range(params.first, params.first + params.cases)
+    }
+
+
+def line_of(
+    seed: int, finding: Finding, X: NDArray[np.float64], y: NDArray[np.int64], success: float
+) -> dict[str, Any]:
+    """What one attack came to."""
+    r = finding.reconstruction
+    order = match(r.images, X)
+    images, labels = r.images[order], r.labels[order].argmax(1)
+    errors = mean_squared_errors(images, X)
+    line = {
+        "case": seed,
+        "mse": errors.tolist(),
+        "rmse": relative_errors(images, X).tolist(),
+        "psnr": psnr(images, X).tolist(),
+        "recovered": int((errors < success).sum()),
+        "labels_right": int((labels == y).sum()),
+        "idlg_right": bool(finding.label == y[0]) if len(y) == 1 else None,
+        "ratio": finding.ratio,
+        "distance": r.distance,
+        "steps": r.steps,
+        "evaluations": r.evaluations,
+        "restarts": r.restarts,
+        "seconds": r.seconds,
+    }
+    if X.ndim == 4:
+        line["ssim"] = ssim(np.clip(images, 0, 1), X).tolist()
+    return line
+
+
+def summarize(
+    params: Params, options: RunOptions, data: Dataset, ranks: int, lines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The contents of result.json."""
+    rows = params.cases * params.batch_size
+    recovered, seconds = sum(line["recovered"] for line in lines), sum(line["seconds"] for line in lines)
+    rmse = np.concatenate([line["rmse"] for line in lines])
+    summary = result("attacks", params.attack, {"attacker": ranks}, options.seed)
+    summary["params"] = asdict(params)
+    summary["dataset"] = {"name": data.name, "m": len(data.X_test), "d": data.X_test.shape[1]}
+    summary["metrics"] = {
+        "rows": rows,
+        "recovered": recovered,
+        "success_rate": recovered / rows,
+        "mean_rmse": float(rmse.mean()),
+        "mean_rmse_clipped": float(np.minimum(rmse, 1).mean()),
+        "membership_distance": 1 - sum(line["labels_right"] for line in lines) / rows,
+        "idlg_labels_right": sum(bool(line["idlg_right"]) for line in lines) if params.batch_size == 1 else None,
+        "seconds_per_success": seconds / recovered if recovered else None,
+    }
+    summary["seconds"] = {"total": seconds}
+    summary["cases"] = lines
+    finite: dict[str, Any] = json.loads(json.dumps(summary), parse_constant=lambda _: None)
+    return finite
+
+
+def pictures(findings: dict[int, Finding], batches: Batches) -> dict[str, NDArray[Any]]:
+    """Originals and reconstructions of all cases, shape (rows, *input_shape)."""
+    found = []
+    for seed, (X, _) in batches.items():
+        images = findings[seed].reconstruction.images
+        found.append(images[match(images, X)])
+    return {"original": np.concatenate([X for X, _ in batches.values()]), "found": np.concatenate(found)}
+
+
+def heading(params: Params, data: Dataset, ranks: int) -> str:
+    """What is about to be attacked, for people."""
+    defence = {
+        "none": "no defence",
+        "dp": f"{params.noise_kind} noise σ = {params.noise:g}",
+        "ppdl": f"the largest {params.fraction:.0%} of the gradient, noise σ = {params.noise:g}",
+        "spn": f"a secret polarization network, α₂ = {params.alpha:g}, {params.bits} bits",
+    }[params.defence]
+    return (
+        f"{params.attack} on {params.model}, {defence}\n{data.name}: {params.cases} cases with "
+        f"{params.batch_size} rows each, on {ranks} rank{'s' if ranks > 1 else ''}"
+    )
+
+
+def text_of(line: dict[str, Any]) -> str:
+    """One case, for people."""
+    return (
+        f"case {line['case']:>3}  MSE {np.mean(line['mse']):.2e}  rMSE {np.mean(line['rmse']):.3f}  "
+        f"labels {line['labels_right']}/{len(line['mse'])}  ‖B‖/‖E‖ {line['ratio']:.3g}  "
+        f"{line['steps']} steps, {line['restarts']} restarts, {line['seconds']:.2f} s"
+    )
+
+
+def closing_line(summary: dict[str, Any]) -> str:
+    """The end, for people."""
+    m = summary["metrics"]
+    each = m["seconds_per_success"]
+    return (
+        f"{m['recovered']} of {m['rows']} recovered, mean rMSE {m['mean_rmse']:.3f}, "
+        f"membership distance {m['membership_distance']:.2f}, "
+        + ("" if m["idlg_labels_right"] is None else f"iDLG's labels {m['idlg_labels_right']}, ")
+        + (f"{each:.2f} s for each recovered" if each else "none recovered")
+    )

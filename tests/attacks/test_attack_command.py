@@ -1,0 +1,101 @@
+"""``python -m fedmpi.attacks``: cases spread over ranks, defences, and what is written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedmpi.attacks.case import attack, fresh_model, share
+from fedmpi.attacks.gradients import gradient_of
+from fedmpi.attacks.params import Params
+from fedmpi.attacks.protocol import Case, Done, follow, lead
+from fedmpi.crypto.random import SecretStream
+from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.net import Channel
+from fedmpi.net.local import run_local
+
+SHAPE = (1, 8, 8)
+
+
+def batch(seed: int, rows: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.random((rows, *SHAPE)), rng.integers(0, 10, rows)
+
+
+def test_two_ranks_find_what_one_finds(mpirun: Callable[..., object], tmp_path: Path) -> None:
+    options = ["--cases", "2", "--attack", "linear", "--model", "mlp", "--quiet"]
+    for ranks in (1, 2):
+        done = mpirun(ranks, "-m", "fedmpi.attacks", *options, "--out", tmp_path / str(ranks))
+        assert done.returncode == 0, done.stderr
+    results = [json.loads((tmp_path / str(ranks) / "result.json").read_text()) for ranks in (1, 2)]
+    assert results[0]["metrics"]["recovered"] == 2
+    assert results[0]["metrics"]["idlg_labels_right"] == 2
+    assert results[0]["metrics"]["mean_rmse"] < 1e-5  # a float32 gradient
+    assert [case["rmse"] for case in results[0]["cases"]] == [case["rmse"] for case in results[1]["cases"]]
+    with np.load(tmp_path / "2" / "images.npz") as z:
+        assert z["found"].shape == z["original"].shape == (2, *SHAPE)
+        assert np.allclose(z["found"], z["original"], atol=1e-4)
+
+
+def test_leader_and_ranks_share_the_cases() -> None:
+    params = Params(attack="linear", model="mlp")
+    batches = {seed: batch(seed) for seed in range(5)}
+    seen: list[int] = []
+    findings = run_local([lambda ch: lead(ch, params, batches, 10, lambda seed, _: seen.append(seed)), follow, follow])[
+        0
+    ]
+    assert sorted(seen) == list(findings) == list(batches)
+    for seed, (X, _) in batches.items():
+        assert np.allclose(findings[seed].reconstruction.images, X, atol=1e-4)
+
+
+def test_a_case_with_impossible_labels_is_refused() -> None:
+    def liar(ch: Channel) -> None:
+        ch.send(1, Case("{}", 0, 3, np.zeros((1, *SHAPE)), np.array([3], np.uint64)))
+        ch.send(1, Done())
+
+    with pytest.raises(FedmpiError, match="labels below 3"):
+        run_local([liar, follow])
+
+
+@pytest.mark.parametrize(
+    ("defence", "ratio"),
+    [({"defence": "dp", "noise": 0.01}, 1), ({"defence": "ppdl", "fraction": 0.05}, 1), ({"defence": "spn"}, 1)],
+)
+def test_each_defence_changes_the_gradient(defence: dict[str, object], ratio: float) -> None:
+    X, y = batch(0)
+    model = fresh_model(Params(), SHAPE, 10, 0)
+    rows, labels = torch.from_numpy(X).float(), torch.from_numpy(y)
+    clean = gradient_of(model, rows, labels)
+    shared = share(Params(**defence), model, rows, labels, 10, SecretStream())  # type: ignore[arg-type]
+    again = share(Params(**defence), model, rows, labels, 10, SecretStream())  # type: ignore[arg-type]
+    assert [part.shape for part in shared] == [part.shape for part in clean]
+    assert any((a != b).any() for a, b in zip(clean, shared, strict=True))
+    repeated = all(bool((a == b).all()) for a, b in zip(shared, again, strict=True))
+    assert repeated == (defence["defence"] == "ppdl")  # all else is secret, and fresh
+    if defence["defence"] == "spn":  # the public head is trained on cross-entropy alone
+        assert all(torch.allclose(a, b) for a, b in zip(clean[-2:], shared[-2:], strict=True))
+
+
+def test_noise_spoils_the_linear_attack() -> None:
+    X, y = batch(1)
+    errors = []
+    for params in (Params(attack="linear", model="mlp"), Params(attack="linear", model="mlp", defence="dp", noise=0.1)):
+        found = attack(params, 0, X, y, 10)
+        errors.append(np.linalg.norm(found.reconstruction.images - X) / np.linalg.norm(X))
+        assert (found.ratio == np.inf) == (params.defence == "none")
+    assert errors[0] < 1e-4
+    assert errors[1] > 0.1
+
+
+def test_refusals() -> None:
+    for wrong in ({"cases": 0}, {"fraction": 0.0}, {"margin": 0.5}, {"reach": -1.0}, {"first": -1}, {"noise": -1.0}):
+        with pytest.raises(UsageError):
+            Params(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="--batch-size must be 1"):
+        Params(attack="linear", batch_size=4)
+    with pytest.raises(UsageError, match="first layer is fully connected"):
+        attack(Params(attack="linear"), 0, *batch(0), 10)
