@@ -15,7 +15,7 @@ from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.hosts import parse_places
 from fedmpi.launcher import run_ranks
 
-SYSTEMS = ("codedml", "ppadmm", "niss", "pbpfl")
+SYSTEMS = ("codedml", "ppadmm", "niss", "pbpfl", "spn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,11 @@ class Run:
     Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9
     """
 
-    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl"]]
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
     """The system to run."""
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
     """Ranks. codedml: a master and N - 1 workers; ppadmm: two servers and N - 2 participants; niss: a server, a
-    tracker and N - 2 hosts of clients; pbpfl: a server and N - 1 hosts of clients."""
+    tracker and N - 2 hosts of clients; pbpfl, spn: a server and N - 1 hosts of clients."""
     hostfile: Path | None = None
     """Hosts, one per line: `name slots=4`."""
     interface: str | None = None

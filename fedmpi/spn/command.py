@@ -1,0 +1,217 @@
+"""The server's side of the command line: options, model, training, and the run's folder."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedmpi.data import Dataset
+from fedmpi.errors import UsageError
+from fedmpi.learn import FlatModel, Inputs, build_model, evaluate, scale_of, split
+from fedmpi.learn.inputs import image_shape
+from fedmpi.net import Channel
+from fedmpi.net.report import Report
+from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.result import costs, result
+from fedmpi.spn.job import Job
+from fedmpi.spn.keeping import Keeper
+from fedmpi.spn.params import Params
+from fedmpi.spn.protocol import FIRST_HOST, State, Stop, Vector, Watch, server, setup, stop
+from fedmpi.spn.service import own_options, views_folder
+
+DESCRIPTION = "Federated learning with secret polarization networks. Rank 0 is the server, clients live on the others."
+
+
+def run(ch: Channel, argv: list[str]) -> None:
+    """Train as the command line says, with the clients on the hosts of a channel."""
+    startup_seconds = process_age_seconds()
+    params, options = parse(Params, argv, "fedmpi run spn --", DESCRIPTION)
+    ch.timeout_seconds = options.timeout
+    check_options(params, options, argv, ch.size)
+    clients = params.clients or ch.size - FIRST_HOST
+    job = job_of(params, options)
+    data = job.load()
+    if not data.classes:
+        raise UsageError(f"the data set must have classes, got {data.name}")
+    model = model_of(job, data)
+    if options.dry_run:
+        print("\n".join([heading(params, clients, data), *plan(params, clients, ch.size, len(FlatModel(model)))]))
+        for rank in range(1, ch.size):
+            ch.send(rank, Stop())
+        return
+    resumed = options.resume is not None
+    folder = RunFolder(options.resume or options.out, f"spn-{params.method}", to_toml(params, options), resumed=resumed)
+    progress = Progress(folder, params.rounds, quiet=options.quiet or options.json)
+    progress.say(heading(params, clients, data))
+    session = Session(ch, params, options, job, data, clients, progress, FlatModel(model))
+    keeper = Keeper(ch, folder, job, clients, data, options.checkpoint_every)
+    copies = clients if params.method == "standalone" else 1
+    start = State(0, np.repeat(session.flat.read()[None], copies, axis=0))
+    if resumed:
+        start, refused = keeper.load()
+        progress.say("\n".join([*refused, f"going on after round {start.round}"]))
+    with keeper.saving():
+        state, reports = session.train(start, keeper)
+    summary = session.summarize(state, reports, startup_seconds)
+    summary["resumed_from"] = start.round if resumed else None
+    ch.on_pause = lambda: None  # nothing is left to be saved
+    session.flat.load(state.G[0])
+    folder.write_arrays("model.npz", **session.flat.arrays())
+    folder.write_json("result.json", summary)
+    print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+
+
+def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
+    """Refuse combinations of options before any work is done."""
+    if ranks <= FIRST_HOST:
+        raise UsageError(f"there must be at least 2 ranks: a server and a host of clients, got {ranks}")
+    if options.record_views and views_folder(argv) is None:
+        raise UsageError("--record-views must stand on the command line, together with --out")
+    if ":" in params.model and own_options(argv).model != params.model:
+        raise UsageError(f"--model {params.model} must stand on the command line, where every rank sees it")
+    if options.inject:
+        raise UsageError(f"--inject must not be given with spn, got {options.inject}")
+
+
+def job_of(params: Params, options: RunOptions) -> Job:
+    """What all ranks must agree on."""
+    data = {
+        "data_dir": str(options.data_dir) if options.data_dir else None,
+        "classes": list(options.classes),
+        "max_rows": options.max_rows,
+        "test_fraction": options.test_fraction,
+        "label_column": options.label_column,
+    }
+    return Job(params, options.dataset or "digits", data, options.seed)
+
+
+def model_of(job: Job, data: Dataset) -> torch.nn.Module:
+    """The public model as it is before any training; one that can't be split is refused here."""
+    dtype = getattr(torch, job.params.dtype)
+    model = build_model(job.params.model, image_shape(data.X_train.shape[1]), len(data.classes), job.seed, dtype)
+    if job.params.method == "spn":
+        split(model)
+    return model
+
+
+@dataclass
+class Session:
+    """One training from the command line, and what is needed to watch it."""
+
+    ch: Channel
+    params: Params
+    options: RunOptions
+    job: Job
+    data: Dataset
+    clients: int
+    progress: Progress
+    flat: FlatModel
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    total_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        torch.set_num_threads(1)
+        dtype = getattr(torch, self.params.dtype)
+        self.test = Inputs.of(self.data.X_test, self.data.y_test, scale_of(self.data.X_train), dtype)
+
+    def train(self, start: State, keeper: Keeper) -> tuple[State, dict[int, Report]]:
+        """All rounds."""
+        with self.ch.phase("distribute"):
+            setup(self.ch, self.job.to_json(), self.clients)
+        begun = time.perf_counter()
+
+        def after(state: State, lost: list[dict[str, Any]]) -> None:
+            self.failures += [{"round": state.round - 1, **entry} for entry in lost]
+            keeper.advance(state)
+
+        state = server(self.ch, self.params, self.clients, start, Watch(self.watch, after))
+        with self.ch.phase("evaluate"):
+            self.watch(state, last=True)
+        self.total_seconds = time.perf_counter() - begun
+        return state, stop(self.ch)
+
+    def watch(self, state: State, *, last: bool = False) -> None:
+        """Evaluate the model of the start of a round, while the clients compute."""
+        if state.round % self.options.evaluate_every and not last:
+            return
+        meter = self.ch.meter
+        self.progress.step(
+            state.round,
+            self.evaluate(state.G),
+            sent_bytes=meter.bytes_sent.total(),
+            answers=meter.messages_received["Changes"],
+            late=meter.late,
+        )
+
+    def evaluate(self, G: Vector) -> dict[str, float]:
+        """Loss and accuracy on the test rows; of standalone clients the mean."""
+        values = []
+        for one in G:
+            self.flat.load(one)
+            values.append(evaluate(self.flat.model, self.test))
+        loss, accuracy = np.mean(values, axis=0)
+        return {"test_loss": float(loss), "test_accuracy": float(accuracy)}
+
+    def summarize(self, state: State, reports: dict[int, Report], startup_seconds: float) -> dict[str, Any]:
+        """The contents of result.json."""
+        summary = result("spn", self.params.method, {"server": 1, "host": self.ch.size - 1}, self.options.seed)
+        summary |= costs(self.ch, "host", list(reports.values()), ("communicate", "wait"))
+        summary["seconds"] |= {
+            "startup": startup_seconds,
+            "total": self.total_seconds,
+            "round": self.total_seconds / max(state.round, 1),
+        }
+        summary["failures"] = self.failures
+        summary["params"] = asdict(self.params) | {"clients": self.clients, "parameters": len(self.flat)}
+        summary["dataset"] = {
+            "name": self.data.name,
+            "m": len(self.data.X_train),
+            "d": self.data.X_train.shape[1],
+            "classes": list(self.data.classes),
+        }
+        summary["metrics"] = {**self.evaluate(state.G), "rounds": state.round}
+        return summary
+
+
+def heading(params: Params, clients: int, data: Dataset) -> str:
+    """What is about to run, for people."""
+    what = {
+        "spn": f"secret networks of {params.bits} bits, α₂ = {params.alpha2:g}",
+        "fedavg": "no defence: not private",
+        "dp": f"{params.noise_kind} noise with σ = {params.noise_std:g} on every gradient",
+        "ppdl": f"the largest {params.fraction:.0%} of each change is shared"
+        + (f", {params.noise_kind} noise with σ = {params.noise_std:g}" if params.noise_std else ""),
+        "standalone": "each for itself",
+    }[params.method]
+    return (
+        f"{params.method} with K={clients} clients, {params.aggregation}, {params.model}: {what}\n"
+        f"{data.name}: {len(data.X_train)} training rows ({params.partition}) and {len(data.X_test)} test rows, "
+        f"{data.X_train.shape[1]} features, {len(data.classes)} classes"
+    )
+
+
+def plan(params: Params, clients: int, ranks: int, parameters: int) -> list[str]:
+    """Roles and bytes per round, for --dry-run."""
+    turns = clients if params.aggregation == "round-robin" else 1
+    return [
+        "rank 0: server, sees every change and the model",
+        f"ranks 1 to {ranks - 1}: hosts of {clients} clients"
+        + (", with secret networks that no message holds" if params.method == "spn" else ""),
+        f"each of {params.rounds} rounds, in {turns} turn{'s' if turns > 1 else ''}: {8 * parameters:,} bytes to a "
+        "host, and as many from each client",
+    ]
+
+
+def closing_lines(summary: dict[str, Any]) -> list[str]:
+    """The end of a run, for people."""
+    metrics, seconds = summary["metrics"], summary["seconds"]
+    lines = [f"round {f['round']}: client {f['client']} {f['reason']}" for f in summary["failures"][:20]]
+    lines.append(
+        f"{summary['method']} test accuracy {metrics['test_accuracy']:.4f}   {metrics['rounds']} rounds, "
+        f"{seconds['total']:.2f} s, {seconds['round']:.2f} s each"
+    )
+    return lines

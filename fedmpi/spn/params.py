@@ -1,0 +1,91 @@
+"""What SPN is run with."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedmpi.errors import UsageError
+from fedmpi.learn import LocalTraining
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of SPN [Fan et al. 2020, Tables 2 and 3].
+
+    Raises
+    ------
+    UsageError
+        If a value breaks its rule.
+    """
+
+    method: Literal["spn", "fedavg", "dp", "ppdl", "standalone"] = "spn"
+    """spn: secret polarization networks. fedavg: no defence. dp: noise on every gradient. ppdl: only the largest
+    changes are shared, with noise if --noise-std is given. standalone: each client for itself, nothing is shared."""
+    model: str = "dlnet"
+    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes)."""
+    clients: int | None = None
+    """K: clients, spread evenly over the ranks from 1. Default: one per rank."""
+    aggregation: Literal["fedavg", "round-robin"] = "fedavg"
+    """fedavg: the mean of all changes (Algorithm 3). round-robin: one client after another (Algorithm 4)."""
+    rounds: int = 300
+    """Rounds of training."""
+    epochs: int = 1
+    """Passes over its rows that a client makes in a round."""
+    batch_size: int = 32
+    """Rows of a step."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """adam: β = 0.9, 0.999. sgd: with --momentum. Both begin anew in each round."""
+    learning_rate: float = 0.001
+    """η."""
+    momentum: float = 0.9
+    """μ of sgd."""
+    decay_rounds: tuple[int, ...] = ()
+    """Before these rounds η is halved: 100 200 in Table 3."""
+    partition: Literal["iid", "shards", "dirichlet"] = "iid"
+    """How the rows are spread."""
+    dirichlet: float = 0.9
+    """α of --partition dirichlet."""
+    alpha1: float = 1.0
+    """α₁: weight of the cross-entropy."""
+    alpha2: float = 0.1
+    """α₂: weight of the polarization loss."""
+    bits: int = 64
+    """K of a code: outputs of the secret network."""
+    hidden: int = 256
+    """Units of the secret network's hidden layer."""
+    margin: float = 1.0
+    """m ≥ 1 of the polarization loss."""
+    noise_std: float = 0.0
+    """σ of the noise that dp and ppdl add to every number of the gradient of every batch."""
+    noise_kind: Literal["gaussian", "laplace"] = "gaussian"
+    """Its distribution."""
+    fraction: float = 0.05
+    """θ: the part of its change that a client of ppdl shares."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the training; sums are float64."""
+    device: str = "cpu"
+    """Where clients train: cpu, cuda, …"""
+
+    def __post_init__(self) -> None:
+        for name, least in {"clients": 1, "rounds": 1, "bits": 1, "hidden": 1, "margin": 1}.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise UsageError(f"--{name} must be at least {least}, got {value}")
+        for name in ("alpha1", "alpha2", "noise_std"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.fraction <= 1:
+            raise UsageError(f"--fraction must be in (0, 1], got {self.fraction}")
+        if self.noise_std and self.method not in ("dp", "ppdl"):
+            raise UsageError(f"--noise-std must be given with dp or ppdl only, got --method {self.method}")
+        if self.method == "dp" and not self.noise_std:
+            raise UsageError("--noise-std must be positive with --method dp, got 0")
+        _ = self.training
+
+    @property
+    def training(self) -> LocalTraining:
+        """Epochs, batches and η of a client."""
+        return LocalTraining(self.epochs, self.batch_size, self.learning_rate, self.momentum)
+
+    def learning_rate_of(self, round_: int) -> float:
+        """η in a round (counted from 0)."""
+        return self.learning_rate * 0.5 ** sum(round_ >= start for start in self.decay_rounds)
