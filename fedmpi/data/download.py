@@ -123,6 +123,16 @@ def _cifar10(archive: Path, made: list[Path]) -> None:
         np.savez(path, X=rows[:, 1:].reshape(-1, 3, 32, 32), y=rows[:, 0])
 
 
+def _cifar100(archive: Path, made: list[Path]) -> None:
+    """Take the two files of rows out of the archive; nothing else is extracted."""
+    with tarfile.open(archive, "r:gz") as tar:
+        for path, name in zip(made, ("train.bin", "test.bin"), strict=True):
+            member = next((m for m in tar.getmembers() if m.name == f"cifar-100-binary/{name}" and m.isreg()), None)
+            if member is None or (file := tar.extractfile(member)) is None:
+                raise ValueError(f"the archive has no cifar-100-binary/{name}")
+            path.write_bytes(file.read())
+
+
 def _wine(text: Path, made: list[Path]) -> None:
     """UCI separates by semicolons; no cell holds a comma."""
     made[0].write_bytes(gzip.compress(text.read_bytes().replace(b";", b","), mtime=0))
@@ -163,6 +173,27 @@ SOURCES: dict[str, tuple[str, tuple[Download, ...]]] = {
                 ("cifar10/train.npz", "cifar10/test.npz"),
                 _cifar10,
             ),
+        ),
+    ),
+    "cifar100": (
+        "https://www.cs.toronto.edu/~kriz/",
+        (
+            Download(
+                "cifar-100-binary.tar.gz",
+                "md5:03b5dce01913d631647c71ecec9e9cb8",
+                ("cifar100/train.bin", "cifar100/test.bin"),
+                _cifar100,
+            ),
+        ),
+    ),
+    "svhn": (
+        "http://ufldl.stanford.edu/housenumbers/",
+        tuple(
+            Download(f"{part}_32x32.mat", f"md5:{md5}", (f"svhn/{part}_32x32.mat",))
+            for part, md5 in (
+                ("train", "e26dedcc434d2e4c54c9b2d4a06d8373"),
+                ("test", "eb5a983be6a315427106f1b164d9cef3"),
+            )
         ),
     ),
     "gisette": (

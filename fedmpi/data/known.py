@@ -159,6 +159,47 @@ def _cifar10(paths: list[Path]) -> Raw:
     return Raw("cifar10", X, y, X_test, y_test, CIFAR10_CLASSES)
 
 
+CIFAR100_ROW = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the pixels
+
+
+def _cifar100(paths: list[Path]) -> Raw:
+    """Read the binary version; the labels are the 100 fine ones."""
+    parts: list[NDArray[Any]] = []
+    for path in paths:
+        with reading(path), open_binary(path) as f:
+            rows = np.frombuffer(bytearray(f.read()), np.uint8)
+            if not len(rows) or len(rows) % CIFAR100_ROW:
+                raise ValueError(f"it must hold rows of {CIFAR100_ROW} bytes, got {len(rows)} bytes")
+            rows = rows.reshape(-1, CIFAR100_ROW)
+            if rows[:, 0].max() >= 20 or rows[:, 1].max() >= 100:
+                raise ValueError("its labels must be below 20 (coarse) and 100 (fine)")
+        parts += [rows[:, 2:], rows[:, 1]]
+    X, y, X_test, y_test = parts
+    return Raw("cifar100", X, y, X_test, y_test)
+
+
+def _svhn(paths: list[Path]) -> Raw:
+    """Read the cropped digits, MATLAB files: images (32, 32, 3, m), and labels 1 to 10, where 10 is the digit 0."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    parts: list[NDArray[Any]] = []
+    for path in paths:
+        with reading(path):
+            try:
+                found = loadmat(path, variable_names=["X", "y"])
+                X, y = found["X"], found["y"]
+            except (MatReadError, KeyError, TypeError, NotImplementedError) as error:
+                raise ValueError(f"it is no MATLAB file with X and y: {error}") from None
+            if X.ndim != 4 or X.shape[:3] != (32, 32, 3) or X.dtype != np.uint8 or y.shape != (X.shape[3], 1):
+                raise ValueError(f"it must hold bytes X (32, 32, 3, m) and y (m, 1), got {X.shape}, {y.shape}")
+            if y.min() < 1 or y.max() > 10:
+                raise ValueError(f"its labels must be 1 to 10, got {y.min()} to {y.max()}")
+        parts += [np.ascontiguousarray(X.transpose(3, 2, 0, 1)).reshape(len(y), -1), (y[:, 0] % 10).astype(np.int64)]
+    X, y, X_test, y_test = parts
+    return Raw("svhn", X, y, X_test, y_test)
+
+
 def _gisette(paths: list[Path]) -> Raw:
     """Read the text files of UCI, or those of LIBSVM (the same data, scaled)."""
     if len(paths) == 2:
@@ -201,6 +242,18 @@ KNOWN = {
         "Krizhevsky 2009",
         _cifar10,
         (("cifar10/train.npz", "cifar10/test.npz"),),
+    ),
+    "cifar100": Known(
+        "photographs, 50000 + 10000 images of 3x32x32, 100 classes",
+        "Krizhevsky 2009",
+        _cifar100,
+        (("cifar100/train.bin", "cifar100/test.bin"),),
+    ),
+    "svhn": Known(
+        "house numbers, 73257 + 26032 images of 3x32x32, 10 classes",
+        "Netzer et al. 2011",
+        _svhn,
+        (("svhn/train_32x32.mat", "svhn/test_32x32.mat"),),
     ),
     "gisette": Known(
         "digits 4 and 9 with probe columns, 6000 + 1000 rows of 5000, classes -1 and 1",

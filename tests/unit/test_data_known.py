@@ -66,7 +66,7 @@ def test_gisette_of_uci(tmp_path):
 
 def test_each_source_is_official_and_has_a_checksum():
     for name, (base, downloads) in download.SOURCES.items():
-        assert base.startswith("https://")
+        assert base.startswith("https://") or name == "svhn"  # its official server speaks http only
         files = {file for d in downloads for file in d.files}
         assert all(d.known_hash.split(":")[0] in ("sha256", "md5") for d in downloads)
         layouts = [set(layout) for layout in download.KNOWN[name].layouts]
