@@ -432,7 +432,7 @@ class Project:
 class Reproduce:
     """Run a paper's experiments on this machine, and write figures, tables and report.md; finished runs are kept."""
 
-    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl"]]
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
     """The paper's system."""
     quick: bool = False
     """Minutes on two cores: fewer ranks, rows, iterations and settings. The default."""

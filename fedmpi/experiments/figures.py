@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedmpi.errors import UsageError
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -108,6 +111,40 @@ def bars(path: Path, title: str, xlabel: str, ylabel: str, panels: Mapping[str, 
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, path)
+
+
+def gallery(path: Path, rows: Mapping[str, NDArray[np.floating]]) -> None:
+    """Rows of images (n, channels, height, width) with pixels in [0, 1], each with a title; others are cut off."""
+    figure, axes = _grid(len(rows), 1, 1.2)
+    figure.set_figwidth(7)
+    for axis, (title, images) in zip(axes[:, 0], rows.items(), strict=True):
+        strip = np.concatenate(np.clip(np.nan_to_num(images), 0, 1), axis=2).transpose(1, 2, 0)
+        axis.imshow(strip if strip.shape[2] == 3 else strip[:, :, 0], cmap="gray", vmin=0, vmax=1)
+        axis.set_title(title, loc="left", fontsize=7)
+        axis.axis("off")
+    _save(figure, path)
+
+
+def histograms(path: Path, title: str, panels: Mapping[str, Mapping[str, NDArray[np.floating]]]) -> None:
+    """Two rows of panels, each with the distributions of some values."""
+    figure, axes = _grid(2, -(-len(panels) // 2), 2.6)
+    figure.suptitle(title)
+    for axis, (name, values) in zip(axes.T.reshape(-1), panels.items(), strict=False):
+        for (label, one), color in zip(values.items(), COLORS[::2], strict=False):
+            axis.hist(one, bins=40, histtype="step", color=color, label=label)
+        axis.set_yscale("log")
+        axis.set_title(name, fontsize=8)
+        axis.legend(fontsize=6)
+    _save(figure, path)
+
+
+def _grid(rows: int, columns: int, inches: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(inches * columns, inches * rows), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _axes(count: int, title: str) -> tuple[Any, Any]:
