@@ -3,10 +3,11 @@
 import signal
 import sys
 
+from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 from fedmpi.spn.protocol import SERVER
-from fedmpi.spn.service import follow, views_folder
+from fedmpi.spn.service import follow, require_torch, role_of, views_folder
 
 
 def role(ch: Channel) -> None:
@@ -14,6 +15,7 @@ def role(ch: Channel) -> None:
     views = views_folder(sys.argv[1:])
     ch.record_views = views is not None
     if ch.rank == SERVER:
+        require_torch()
         from fedmpi.runs.interruption import heed_signals
         from fedmpi.spn.command import run
 
@@ -28,5 +30,5 @@ def role(ch: Channel) -> None:
 
 
 if __name__ == "__main__":
-    with job(role_of=lambda rank: "server" if rank == SERVER else "host") as channel:
+    with job(role_of=role_of, wrap=encryption(sys.argv[1:])) as channel:
         role(channel)

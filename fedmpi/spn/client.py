@@ -80,10 +80,9 @@ class Worker:
         trained = [*self.flat.model.parameters(), *(private.parameters() if private else ())]
         optimizer = optimizer_of(params, trained, learning_rate)
         self.flat.model.train()
-        for batch in params.training.batches(len(inputs), order):
-            rows = torch.from_numpy(batch).to(inputs.y.device)
+        for X, y in params.training.batches(inputs, order):
             optimizer.zero_grad(set_to_none=False)
-            torch.autograd.backward(self.loss(inputs.X[rows], inputs.y[rows], private))
+            torch.autograd.backward(self.loss(X, y, private))
             if params.noise_std:
                 drawn = noise(secret, len(self.flat), params.noise_std, params.noise_kind)
                 self.flat.gradient.add_(torch.from_numpy(drawn).to(self.flat.gradient))

@@ -1,11 +1,23 @@
 """The whole life of a rank that is not the server."""
 
 import argparse
+import importlib.util
 from pathlib import Path
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel
 from fedmpi.spn.protocol import FIRST_HOST, SERVER, Setup, Stop
+
+
+def role_of(rank: int) -> str:
+    """What a rank does, for messages to people."""
+    return "server" if rank == SERVER else "host"
+
+
+def require_torch() -> None:
+    """Raise UsageError where torch is missing."""
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError('torch must be installed for spn, got none: pip install "fedmpi[torch]"')
 
 
 def follow(ch: Channel, argv: list[str]) -> None:
@@ -16,6 +28,7 @@ def follow(ch: Channel, argv: list[str]) -> None:
     order = ch.recv_any(SERVER, (Setup, Stop), patient=True)
     if not isinstance(order, Setup):
         return
+    require_torch()
     from fedmpi.learn import threads_per_rank
     from fedmpi.spn.client import Clients
     from fedmpi.spn.job import Job

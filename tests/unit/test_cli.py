@@ -207,7 +207,7 @@ def test_data_list_says_what_is_here_and_where_the_rest_belongs(
     assert main(["data", "list", *(["--data-dir", str(tmp_path)] if by == "option" else [])]) == 0
     rows = listed(capsys)
     here = {"digits", "wine", "diabetes", "synthetic:gisette", "synthetic-lasso"}
-    absent = {"mnist", "cifar10", "gisette", "bank", "ham10000", "ham10000-64"}
+    absent = {"mnist", "cifar10", "cifar100", "svhn", "gisette", "bank", "ham10000", "ham10000-64"}
     assert {name for name, (mark, _) in rows.items() if mark == "ok"} == here
     assert {name for name, (mark, _) in rows.items() if mark == "--"} == absent
     assert rows["mnist"][1].endswith(f"({tmp_path}/mnist)")
