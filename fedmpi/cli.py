@@ -367,11 +367,32 @@ class BenchPbpfl:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchAttacks:
+    """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread."""
+
+    dataset: str = "cifar10"
+    """Whose test rows are attacked."""
+    cases: int = 6
+    """Images 0, 1, …, with the seeds 0, 1, …"""
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_attacks
+
+        return _show(bench_attacks.attacks(self.dataset, self.cases, self.data_dir), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
+        Annotated[BenchAttacks, tyro.conf.subcommand("attacks")]
+        | Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]

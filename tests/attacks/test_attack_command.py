@@ -99,3 +99,13 @@ def test_refusals() -> None:
         Params(attack="linear", batch_size=4)
     with pytest.raises(UsageError, match="first layer is fully connected"):
         attack(Params(attack="linear"), 0, *batch(0), 10)
+
+
+def test_the_benchmark_counts_what_both_loops_recover() -> None:
+    from fedmpi.experiments.bench_attacks import attacks
+
+    figures = attacks("digits", cases=1)
+    assert figures["dlg"]["recovered"] == figures["labels_right"] == 1
+    assert figures["dlg"]["evaluations"] < figures["textbook"]["evaluations"]
+    each = [figures[name]["seconds_each"] for name in ("textbook", "dlg")]
+    assert figures["ratio"] == each[0] / each[1]
