@@ -14,7 +14,7 @@ OPTIONS = ["-m", "fedmpi.pbpfl", "--dataset", "digits", "--max-rows", "200", "--
 
 
 def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
-    ran = mpirun(3, *OPTIONS, "--method", "pbpfl-masked", "--out", tmp_path / "run", "--record-views")
+    ran = mpirun(3, *OPTIONS, "--method", "pbpfl-masked", "--out", tmp_path / "run", "--record-views", timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert "clients train perturbed weights; the server sees the sum of their gradients only" in ran.stdout
     assert "x the model to a client, 6.00 x from it" in ran.stdout
@@ -25,7 +25,7 @@ def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
     assert {"perturb", "update", "compute", "communicate", "total"} <= result["seconds"].keys()
     assert {"test_mse", "test_accuracy", "clients_mse", "communication"} <= result["metrics"].keys()
     assert sorted(path.name for path in (tmp_path / "run/views").iterdir()) == [f"rank-{r}.npz" for r in range(3)]
-    clear = mpirun(2, *OPTIONS, "--method", "fedavg-mse", "--out", tmp_path / "clear", "--json")
+    clear = mpirun(2, *OPTIONS, "--method", "fedavg-mse", "--out", tmp_path / "clear", "--json", timeout=300)
     assert clear.returncode == 0, clear.stderr
     assert json.loads(clear.stdout)["metrics"]["rounds"] == 20
     with np.load(tmp_path / "run/model.npz") as one, np.load(tmp_path / "clear/model.npz") as two:
