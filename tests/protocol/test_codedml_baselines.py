@@ -421,7 +421,7 @@ def test_bytes_sent(method: str, degree: int, outputs: int) -> None:
         if method == "bgw":
             expected = sum((n - 1) * wire(SubShare(zeros(count))) for count in products) if index < 3 else 0
             assert meter.bytes_sent["SubShare"] == iterations * expected
-            assert set(meter.bytes_sent) <= {"Ready", "SubShare", "SharedGradient", "Report"}
+            assert set(meter.bytes_sent) <= {"Host", "Ready", "SubShare", "SharedGradient", "Report"}
         else:
             online = meter.bytes_sent["Masked"] + meter.bytes_sent["Opened"]
             headers = 40 * (meter.messages_sent["Masked"] + meter.messages_sent["Opened"])
