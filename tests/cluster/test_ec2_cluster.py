@@ -77,7 +77,7 @@ class Desk:
 
     def python(self, *arguments: str | Path) -> str:
         process = self.start(sys.executable, *arguments, stderr=subprocess.PIPE)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode == 0, out + err
         return str(out)
 
@@ -100,7 +100,7 @@ class Desk:
         """The one line of a command that must fail."""
         own = [*arguments, "--keys", self.keys.parent, *self.reach]
         process = self.start(sys.executable, SCRIPTS / command, *own, stderr=subprocess.PIPE)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         assert process.returncode in (2, 4), out + err
         (line,) = err.splitlines()
         return str(line)
@@ -117,7 +117,7 @@ class Desk:
             lines.append(line)
             if "train loss" in line and len(iterations_of(lines)) == 1:
                 once(process)
-        return process.wait(timeout=60), lines
+        return process.wait(timeout=300), lines
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -127,7 +127,7 @@ class Desk:
     def on(self, name: str, script: str) -> str:
         """Run a script on a host; what it prints."""
         process = self.start("ssh", name, f"PATH=$PATH:/usr/sbin:/sbin; {script}")
-        return str(process.communicate(timeout=60)[0])
+        return str(process.communicate(timeout=300)[0])
 
     def cut_ssh(self, name: str) -> None:
         """End the ssh sessions on a host, this one too; what they started goes on."""
