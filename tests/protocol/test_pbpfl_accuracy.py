@@ -31,7 +31,7 @@ def test_bank(model: str, clients: int, rounds: int, most: float, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "ham10000").is_dir(), reason="$FEDMPI_DATA has no ham10000")
-@pytest.mark.parametrize("clients", [1, 5])
+@pytest.mark.parametrize("clients", [5])
 def test_resnet_on_images_has_the_weights_of_federated_averaging(clients: int, tmp_path: Path) -> None:
     """20 rounds in float64, within 1e-6."""
     options = ["--model", "resnet20", "--clients", str(clients), "--rounds", "20", "--batch-size", str(10 // clients)]
