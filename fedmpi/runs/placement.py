@@ -58,7 +58,9 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> Non
         With `strict`, in place of the warning; then also where a rank does not tell its machine.
     """
     ranks = {rank for rule in rules for rank in rule.ranks if rank < ch.size} - {0}
+    before, ch.tolerated = ch.tolerated, ranks  # whether a rank can be done without, the protocol will say
     hosts = hosts_of_ranks(ch, ranks, min(START_SECONDS, ch.timeout_seconds))
+    ch.tolerated = before
     lines = violations(rules, hosts)
     if strict and (silent := sorted(ranks - hosts.keys())):
         lines.append(f"every rank must name its machine, got nothing from ranks {_ranges(silent)}")

@@ -134,7 +134,7 @@ MADE_UP = ["synthetic:gisette", "synthetic-lasso"]
 
 def test_catalogue_tells_what_is_there(tmp_path):
     before = {e.name: e for e in catalogue(tmp_path)}
-    fetched = ["mnist", "cifar10", "gisette", "wine", "bank", "ham10000", "ham10000-64"]
+    fetched = ["mnist", "cifar10", "cifar100", "svhn", "gisette", "wine", "bank", "ham10000", "ham10000-64"]
     assert sorted(before) == sorted(["digits", "diabetes", *fetched, *MADE_UP])
     assert sorted(name for name, e in before.items() if e.present) == sorted(["digits", "diabetes", *MADE_UP])
     assert before["wine"].where == str(tmp_path / "tabular")
