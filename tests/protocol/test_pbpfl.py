@@ -238,7 +238,7 @@ def test_a_checkpoint_holds_no_secret(tmp_path: Path) -> None:
         (["--method", "pbpfl-masked", "--clients", "3", "--threshold", "4"], "must have at least 4 clients, got 3"),
         (["--target", "value", "--partition", "shards"], "--partition must be iid where the label is a value"),
         (["--inject", "kill=1"], "--inject must not be given: pbpfl has --dropout"),
-        (["--model", "mlp-4"], "--model must be one of mlp, cnn, mlp-3"),
+        (["--model", "mlp-4"], "--model must be one of mlp, cnn, dlnet"),
         (["--model", "resnet20", "--dataset", "synthetic:m=50,d=6,density=0.5"], "a ResNet must have images"),
     ],
 )
