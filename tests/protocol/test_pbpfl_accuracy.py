@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 from protocol.pbpfl_threads import train
 
@@ -27,16 +26,3 @@ def test_bank(model: str, clients: int, rounds: int, most: float, tmp_path: Path
     }
     assert mse["pbpfl"] <= most
     assert abs(mse["pbpfl"] - mse["fedavg-mse"]) <= 0.003
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "ham10000").is_dir(), reason="$FEDMPI_DATA has no ham10000")
-@pytest.mark.parametrize("clients", [5])
-def test_resnet_on_images_has_the_weights_of_federated_averaging(clients: int, tmp_path: Path) -> None:
-    """20 rounds in float64, within 1e-6."""
-    options = ["--model", "resnet20", "--clients", str(clients), "--rounds", "20", "--batch-size", str(10 // clients)]
-    base = ["--dataset", "ham10000", "--max-rows", "400", "--learning-rate", "0.02", "--dtype", "float64"]
-    base += ["--evaluate-every", "10000"]
-    private = train(tmp_path / "private", *options, base=base)
-    clear = train(tmp_path / "clear", "--method", "fedavg-mse", *options, base=base)
-    assert np.abs(private.w - clear.w).max() <= 1e-6
