@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import Stop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,8 +24,13 @@ from fedmpi.net.message import Header, encode
 from fedmpi.net.sealed import SealedTransport
 from fedmpi.net.transport import KEPT_TAGS
 
+
+class Stop(Message, tag=100):
+    """Of a tag that no message of the package has: a receiver that waits for it leaves the others alone."""
+
+
 FRAMES = 10_000
-EXAMPLES = 30
+EXAMPLES = 6
 ROLE_FRAMES = 150
 LIMIT_BYTES = 1 << 16
 SLACK_BYTES = 1 << 16
@@ -138,14 +142,15 @@ def hostile(wrap: Any, check: Callable[[Sent, Message | str, type[Message]], Non
     """Mutated frames of every type at every receiver; some mutations change nothing and do not count."""
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.tuples(*MESSAGES.values()), st.integers(0, 1 << 64))
-    def one(messages: tuple[Message, ...], seed: int) -> None:
-        rng = random.Random(seed)
-        for cls, message in zip(MESSAGES, messages, strict=True):
+    for cls, some in MESSAGES.items():
+
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(st.just(cls), some, st.integers(0, 1 << 64))
+        def one(cls: type[Message], message: Message, seed: int) -> None:
+            rng = random.Random(seed)
             wire = Wire(2, lambda rank, inner: wrap(inner), limit_bytes=LIMIT_BYTES)
             true, ch = sent(wire, message), wire.channels[0]
-            for _ in range(FRAMES // EXAMPLES // len(TYPES) + 2):  # a tenth of the mutations changes nothing
+            for _ in range(FRAMES // EXAMPLES // len(TYPES) + 4):  # a tenth of the mutations changes nothing
                 frame = mutated_frame(true, rng)
                 if (frame.header, frame.payload) == (true.header, true.payload):
                     continue
@@ -157,7 +162,7 @@ def hostile(wrap: Any, check: Callable[[Sent, Message | str, type[Message]], Non
                 counts[name] += 1
                 counts[cls.__name__] += 1
 
-    one()
+        one()
     assert sum(counts[name] for name in RECEIVERS) > 0.9 * FRAMES
     return counts
 
