@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedmpi.codedml import objective
 from fedmpi.codedml.descent import State
 from fedmpi.codedml.faults import parse_faults
-from fedmpi.codedml.keeping import Keeper
+from fedmpi.codedml.keeping import WeightsKeeper
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.service import own_options, views_folder
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
@@ -50,10 +50,10 @@ def run(ch: Channel, argv: list[str]) -> None:
     progress.say(heading(params, numbers, data))
     if params.insecure_repeatable_masks:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
-    keeper, start = Keeper(ch, folder, params, options, problem), None
+    keeper, start = WeightsKeeper(ch, folder, params, options, problem), None
     if resumed:
-        start, learning_rate, refused = keeper.load()
-        problem = replace(problem, learning_rate=learning_rate)
+        start, refused = keeper.load()
+        problem = replace(problem, learning_rate=keeper.learning_rate)
         progress.say("\n".join([*refused, f"going on after iteration {start.iteration}"]))
     session = Session(ch, params, options, data, problem, progress)
     check_placement(
@@ -119,7 +119,7 @@ class Session:
         """Transformed test rows; not quantized, as a user's rows would not be."""
         return self.problem.transform.apply(self.data.X_test)
 
-    def train(self, start: State | None, keeper: Keeper) -> Outcome:
+    def train(self, start: State | None, keeper: WeightsKeeper) -> Outcome:
         """Train on the workers, or with --method plain on the master."""
         if self.params.method == "plain":
             return train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)

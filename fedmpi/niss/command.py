@@ -17,7 +17,7 @@ from fedmpi.net import Channel
 from fedmpi.net.report import Report
 from fedmpi.niss.accounting import Ledger, finite
 from fedmpi.niss.job import Job
-from fedmpi.niss.keeping import Keeper, digest
+from fedmpi.niss.keeping import ModelKeeper
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
     FIRST_HOST,
@@ -67,7 +67,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     progress = Progress(folder, params.rounds, quiet=options.quiet or options.json)
     progress.say(heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress)
-    keeper = Keeper(ch, folder, job, clients, digest(data.X_train, data.y_train), options.checkpoint_every)
+    keeper = ModelKeeper(ch, folder, job, clients, data, options.checkpoint_every)
     start = State(0, session.flat.read(), np.zeros(clients, np.int64))
     if resumed:
         start, refused = keeper.load()
@@ -97,14 +97,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
 
 def job_of(params: Params, options: RunOptions) -> Job:
     """What all ranks must agree on."""
-    data = {
-        "data_dir": str(options.data_dir) if options.data_dir else None,
-        "classes": list(options.classes),
-        "max_rows": options.max_rows,
-        "test_fraction": options.test_fraction,
-        "label_column": options.label_column,
-    }
-    return Job(params, options.dataset or "digits", data, options.seed)
+    return Job(params, options.dataset or "digits", options.load_arguments(), options.seed)
 
 
 @dataclass
@@ -132,7 +125,7 @@ class Session:
         self.federation: Federation | None = None
         self.total_seconds = 0.0
 
-    def train(self, start: State, keeper: Keeper) -> tuple[State, dict[int, Report]]:
+    def train(self, start: State, keeper: ModelKeeper) -> tuple[State, dict[int, Report]]:
         """All rounds."""
         params, m = self.params, self.params.clients_per_round(self.clients)
         with self.ch.phase("distribute"):

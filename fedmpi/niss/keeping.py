@@ -1,25 +1,21 @@
-"""Keeps the state of a run in checkpoints, so that a run that was stopped goes on. Never a share, a seed or a key."""
+"""What a checkpoint holds, so that a run that was stopped goes on. Never a share, a seed or a key."""
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
+from fedmpi.data import Dataset
 from fedmpi.net import Channel
 from fedmpi.niss.job import Job
 from fedmpi.niss.protocol import State
 from fedmpi.runs import RunFolder
-from fedmpi.runs.checkpoint import check_same, read_checkpoint, write_checkpoint
+from fedmpi.runs.keeping import Arrays, Keeper, configuration
 
 _ANY_PARAMS = {"shares", "accountant", "max_epsilon", "device"}
 """What changes neither the model nor what it costs in privacy."""
 
 
-class Keeper:
-    """Writes checkpoints of one run, and reads them.
+class ModelKeeper(Keeper[State]):
+    """Keeps the model, and what was spent of every client's privacy.
 
     Parameters
     ----------
@@ -28,72 +24,19 @@ class Keeper:
     job : Job
     clients : int
         K.
-    rows : bytes
-        Digest of the data set.
+    data : Dataset
     every : int
         Rounds between two checkpoints; 0: only when the run is stopped.
     """
 
-    def __init__(self, ch: Channel, folder: RunFolder, job: Job, clients: int, rows: bytes, every: int):
-        self._ch, self._folder, self._every = ch, folder, every
-        self._configuration = configuration(job, clients, rows)
-        self._state: State | None = None
-        self._saved: State | None = None
+    def __init__(self, ch: Channel, folder: RunFolder, job: Job, clients: int, data: Dataset, every: int):
+        values = job.public_values(clients, without=_ANY_PARAMS)
+        super().__init__(ch, folder, configuration(values, data.X_train, data.y_train), every)
 
-    def load(self) -> tuple[State, list[str]]:
-        """The state to go on from, and why newer checkpoints were passed over.
+    def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
+        """All of the state."""
+        return {"w": state.w, "uploads": state.uploads}, {"noise": list(state.noise)}
 
-        Raises
-        ------
-        UsageError
-            If there is no whole checkpoint, or the run was begun with another configuration or data set.
-        """
-        arrays, state, refused = read_checkpoint(self._folder.path)
-        check_same(state["configuration"], self._configuration)
-        self._state = self._saved = State(state["round"], arrays["w"], arrays["uploads"], tuple(state["noise"]))
-        self._folder.forget_metrics(self._state.round)
-        return self._state, refused
-
-    def advance(self, state: State) -> None:
-        """After a round: remember its state, write it if it is time, and stop if a signal asks for that."""
-        self._state = state
-        if self._every and state.round % self._every == 0:
-            self._save(state)
-        self._ch.on_pause()
-
-    @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Write a checkpoint if the block is stopped by a signal, or by what others do; the error then names it."""
-        try:
-            yield
-        except (Interrupted, TooFewWorkers, ProtocolError) as error:
-            if self._state is None:
-                error.args = (f"{error}; no round was done",)
-            else:
-                self._save(self._state)
-                error.args = (f"{error}; go on after round {self._state.round} with --resume {self._folder.path}",)
-            raise
-
-    def _save(self, state: State) -> None:
-        if self._saved is not state:
-            scalars = {"round": state.round, "noise": list(state.noise), "configuration": self._configuration}
-            write_checkpoint(self._folder.begin(), state.round, {"w": state.w, "uploads": state.uploads}, scalars)
-            self._saved = state
-
-
-def configuration(job: Job, clients: int, rows: bytes) -> dict[str, Any]:
-    """What must stay the same, as JSON values."""
-    values = {key: value for key, value in dataclasses.asdict(job.params).items() if key not in _ANY_PARAMS}
-    values |= {"clients": clients, "dataset": job.dataset, **job.data, "seed": job.seed}
-    values.pop("data_dir", None)
-    same: dict[str, Any] = json.loads(json.dumps(values | {"data": rows.hex()}))
-    return same
-
-
-def digest(*arrays: Any) -> bytes:
-    """SHA-256 of arrays."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(str((array.dtype, array.shape)).encode())
-        total.update(array.data)
-    return total.digest()
+    def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> State:
+        """What was packed."""
+        return State(values["round"], arrays["w"], arrays["uploads"], tuple(values["noise"]))

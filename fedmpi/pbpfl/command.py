@@ -14,7 +14,7 @@ from fedmpi.errors import UsageError
 from fedmpi.learn import FlatModel
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
-from fedmpi.pbpfl.keeping import Keeper
+from fedmpi.pbpfl.keeping import ModelKeeper
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Job, Problem, evaluate
 from fedmpi.pbpfl.protocol import Federation, State, Stop, Watch, finish, server, setup, stop
@@ -56,7 +56,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     )
     progress = Progress(folder, session.rounds, quiet=options.quiet or options.json)
     progress.say(heading(session.problem, clients))
-    keeper = Keeper(ch, folder, session.problem, clients, options.checkpoint_every)
+    keeper = ModelKeeper(ch, folder, session.problem, clients, options.checkpoint_every)
     start = State(0, session.flat.read())
     if resumed:
         start, refused = keeper.load()
@@ -86,14 +86,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
 
 def job_of(params: Params, options: RunOptions) -> Job:
     """What all ranks must agree on."""
-    data = {
-        "data_dir": str(options.data_dir) if options.data_dir else None,
-        "classes": list(options.classes),
-        "max_rows": options.max_rows,
-        "test_fraction": options.test_fraction,
-        "label_column": options.label_column,
-    }
-    return Job(params, options.dataset or "bank", data, options.seed)
+    return Job(params, options.dataset or "bank", options.load_arguments(), options.seed)
 
 
 @dataclass
@@ -120,7 +113,7 @@ class Session:
         self.rounds = self.params.total_rounds(largest)
         self.evaluate_every = max(self.options.evaluate_every, -(-self.rounds // EVALUATIONS))
 
-    def train(self, start: State, keeper: Keeper, progress: Progress) -> tuple[State, dict[int, Report]]:
+    def train(self, start: State, keeper: ModelKeeper, progress: Progress) -> tuple[State, dict[int, Report]]:
         """All rounds."""
         with self.ch.phase("distribute"):
             fed: Federation = setup(self.ch, self.problem.job.to_json(), self.structure.last.name, self.clients)

@@ -1,7 +1,5 @@
 """What is trained on: the data set as tensors, and the model that all ranks agree on."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,45 +10,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.data import Dataset, load
-from fedmpi.errors import ProtocolError
 from fedmpi.learn import build_model, client_rows, scale_of
 from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.job import Job as FederatedJob
 from fedmpi.pbpfl.params import Params
 
 
-@dataclass(frozen=True)
-class Job:
-    """All that is public, and that all ranks must agree on."""
+class Job(FederatedJob[Params]):
+    """Parameters of PBPFL, and the data set."""
 
-    params: Params
-    dataset: str
-    data: dict[str, Any]
-    """Further arguments of `fedmpi.data.load`, but for the seed."""
-    seed: int
-    """Of public randomness."""
-
-    def to_json(self) -> str:
-        """As the server sends it."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Job":
-        """As a host receives it.
-
-        Raises
-        ------
-        ProtocolError
-            If it is no job.
-        UsageError
-            If a value breaks a rule.
-        """
-        try:
-            values = json.loads(text)
-            params = Params(**{**values["params"], "gamma_range": tuple(values["params"]["gamma_range"])})
-            job = cls(params, values["dataset"], dict(values["data"]), int(values["seed"]))
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ProtocolError(f"a job must be JSON with the parameters of PBPFL, got {error}") from None
-        return job
+    system = "PBPFL"
+    parameters = Params
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,14 +1,11 @@
 """Checkpoints: S1 keeps z and what is public, each participant keeps its own u_i. Nobody keeps a mask or a key."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.net import Channel
@@ -17,7 +14,7 @@ from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Keeper, State
 from fedmpi.ppadmm.secure_sum import participants
 from fedmpi.runs import RunFolder, RunOptions
-from fedmpi.runs.checkpoint import check_same, read_checkpoint, write_checkpoint
+from fedmpi.runs.checkpoint import check_same, digest_of, read_checkpoint, write_checkpoint
 
 _ANY_PARAMS = {"mask", "precompute", "rekey_every", "min_participants", "on_dropout", "deadline"}
 """What may change from one part of a run to the next, since it changes no bit of the model."""
@@ -117,11 +114,7 @@ class OwnShelf:
 
     def __init__(self, run: Path, rank: int, A: Vector, b: Vector, earlier: bool):
         self._folder, self._earlier = run / "participants" / f"rank-{rank}", earlier
-        digest = hashlib.sha256()
-        for array in (A, b):
-            digest.update(str((array.dtype, array.shape)).encode())
-            digest.update(np.ascontiguousarray(array).data)
-        self._data = digest.hexdigest()
+        self._data = digest_of(A, b)
 
     def put(self, iteration: int, arrays: dict[str, Vector]) -> None:
         """Write them."""

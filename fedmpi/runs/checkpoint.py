@@ -93,6 +93,15 @@ def holds_checkpoint(run: Path) -> bool:
     return True
 
 
+def digest_of(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of arrays, their types and shapes, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(str((array.dtype, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with another configuration or data set.
 

@@ -79,6 +79,16 @@ class RunOptions:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
     """Options from a file, such as the config.toml of another run; those given here win."""
 
+    def load_arguments(self) -> dict[str, Any]:
+        """For `fedmpi.data.load`, beside the name of the set and the seed: JSON values, which other ranks are told."""
+        return {
+            "data_dir": str(self.data_dir) if self.data_dir else None,
+            "classes": list(self.classes),
+            "max_rows": self.max_rows,
+            "test_fraction": self.test_fraction,
+            "label_column": self.label_column,
+        }
+
     def __post_init__(self) -> None:
         if self.evaluate_every < 1:
             raise UsageError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")

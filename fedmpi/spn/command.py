@@ -18,7 +18,7 @@ from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.result import costs, result
 from fedmpi.spn.job import Job
-from fedmpi.spn.keeping import Keeper
+from fedmpi.spn.keeping import ModelKeeper
 from fedmpi.spn.params import Params
 from fedmpi.spn.protocol import FIRST_HOST, State, Stop, Vector, Watch, server, setup, stop
 from fedmpi.spn.service import own_options, views_folder
@@ -48,7 +48,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     progress = Progress(folder, params.rounds, quiet=options.quiet or options.json)
     progress.say(heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress, FlatModel(model))
-    keeper = Keeper(ch, folder, job, clients, data, options.checkpoint_every)
+    keeper = ModelKeeper(ch, folder, job, clients, data, options.checkpoint_every)
     copies = clients if params.method == "standalone" else 1
     start = State(0, np.repeat(session.flat.read()[None], copies, axis=0))
     if resumed:
@@ -79,14 +79,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
 
 def job_of(params: Params, options: RunOptions) -> Job:
     """What all ranks must agree on."""
-    data = {
-        "data_dir": str(options.data_dir) if options.data_dir else None,
-        "classes": list(options.classes),
-        "max_rows": options.max_rows,
-        "test_fraction": options.test_fraction,
-        "label_column": options.label_column,
-    }
-    return Job(params, options.dataset or "digits", data, options.seed)
+    return Job(params, options.dataset or "digits", options.load_arguments(), options.seed)
 
 
 def model_of(job: Job, data: Dataset) -> torch.nn.Module:
@@ -118,7 +111,7 @@ class Session:
         dtype = getattr(torch, self.params.dtype)
         self.test = Inputs.of(self.data.X_test, self.data.y_test, scale_of(self.data.X_train), dtype)
 
-    def train(self, start: State, keeper: Keeper) -> tuple[State, dict[int, Report]]:
+    def train(self, start: State, keeper: ModelKeeper) -> tuple[State, dict[int, Report]]:
         """All rounds."""
         with self.ch.phase("distribute"):
             setup(self.ch, self.job.to_json(), self.clients)

@@ -1,0 +1,63 @@
+"""What the server tells the hosts of clients: parameters and data set."""
+
+import dataclasses
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from fedmpi.data import Dataset, load
+from fedmpi.errors import ProtocolError
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class Job(Generic[P]):
+    """All that is public, and that all ranks must agree on."""
+
+    params: P
+    dataset: str
+    data: dict[str, Any]
+    """Further arguments of `fedmpi.data.load`, but for the seed."""
+    seed: int
+    """Of public randomness."""
+
+    system: ClassVar[str]
+    """For people."""
+    parameters: ClassVar[type[Any]]
+    """The class of `params`."""
+
+    def load(self) -> Dataset:
+        """The data set; every rank reads its own copy, and keeps what is its own."""
+        return load(self.dataset, seed=self.seed, **self.data)
+
+    def public_values(self, clients: int, *, without: Collection[str]) -> dict[str, Any]:
+        """What a run that goes on must keep, but for some parameters, and for where the data set lies."""
+        values = {key: value for key, value in dataclasses.asdict(self)["params"].items() if key not in without}
+        values |= {"clients": clients, "dataset": self.dataset, **self.data, "seed": self.seed}
+        values.pop("data_dir", None)
+        return values
+
+    def to_json(self) -> str:
+        """As the server sends it."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """As a host receives it.
+
+        Raises
+        ------
+        ProtocolError
+            If it is no job.
+        UsageError
+            If a value breaks a rule.
+        """
+        try:
+            values = json.loads(text)
+            # JSON has no tuples
+            params = {key: tuple(v) if isinstance(v, list) else v for key, v in values["params"].items()}
+            return cls(cls.parameters(**params), values["dataset"], dict(values["data"]), int(values["seed"]))
+        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise ProtocolError(f"a job must be JSON with the parameters of {cls.system}, got {error}") from None
