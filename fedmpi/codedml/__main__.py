@@ -1,32 +1,32 @@
 """``mpirun -n 50 python -m fedmpi.codedml``: rank 0 is the master, all others are workers."""
 
-import signal
 import sys
 
 from fedmpi.codedml.faults import faults_of
-from fedmpi.codedml.service import dismiss, own_options, serve, views_folder
+from fedmpi.codedml.service import dismiss, serve
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
+from fedmpi.own_options import own_options
+from fedmpi.roles import take_role
+
+
+def lead(ch: Channel, argv: list[str]) -> None:
+    """Master."""
+    from fedmpi.codedml.command import run
+
+    run(ch, argv)
+    dismiss(ch)
+
+
+def follow(ch: Channel, argv: list[str]) -> None:
+    """Worker."""
+    serve(ch, faults_of(ch.rank, own_options(argv).inject))
 
 
 def role(ch: Channel) -> None:
     """Map this rank to its role."""
-    views = views_folder(sys.argv[1:])
-    ch.record_views = views is not None
-    if ch.rank == 0:
-        from fedmpi.codedml.command import run
-        from fedmpi.runs.interruption import heed_signals
-
-        ch.on_pause = heed_signals()
-        run(ch, sys.argv[1:])
-        dismiss(ch)
-    else:
-        for number in (signal.SIGTERM, signal.SIGUSR1):  # who sends them to one rank sends them to all
-            signal.signal(number, signal.SIG_IGN)
-        serve(ch, faults_of(ch.rank, own_options(sys.argv[1:]).inject))
-    if views is not None:
-        ch.save_views(views)
+    take_role(ch, lead, follow)
 
 
 if __name__ == "__main__":

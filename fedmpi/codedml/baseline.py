@@ -21,7 +21,6 @@ from fedmpi.codedml.protocol import (
     elements,
     receive_data,
     row_blocks,
-    set_patience,
 )
 from fedmpi.core import FieldArray, PrimeField, Shamir
 from fedmpi.errors import ProtocolError
@@ -196,7 +195,7 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     party = Party(ch, field, ranks, setup.threshold, FieldRandom(field.p), byzantine=setup.byzantine)
     coefficients = elements(field, setup.coefficients, MASTER)
     degree = len(coefficients) - 1
-    set_patience(ch, setup.timeout_seconds)
+    ch.outwait(setup.timeout_seconds)
     X = receive_data(ch, field, setup.rows, setup.columns)
     ch.send(MASTER, Ready())
     reduce = reduction(party, setup, degree)

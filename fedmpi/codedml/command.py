@@ -14,12 +14,12 @@ from fedmpi.codedml.descent import State
 from fedmpi.codedml.faults import parse_faults
 from fedmpi.codedml.keeping import WeightsKeeper
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.service import own_options, views_folder
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
 from fedmpi.codedml.transform import row_chunks
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
+from fedmpi.own_options import own_options
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.placement import Apart, check_placement
@@ -73,8 +73,7 @@ def run(ch: Channel, argv: list[str]) -> None:
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
     """Refuse combinations of options before any work is done."""
-    if options.record_views and views_folder(argv) is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
+    options.check_own(argv)
     if options.inject != own_options(argv).inject:
         raise UsageError("--inject must stand on the command line, where every rank sees it")
     faults = parse_faults(options.inject)

@@ -219,7 +219,7 @@ def distribute(
 def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS) -> None:
     """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest weights."""
     field = PrimeField(setup.prime)
-    set_patience(ch, setup.timeout_seconds)
+    ch.outwait(setup.timeout_seconds)
     coefficients = elements(field, setup.coefficients, MASTER)
     if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(coefficients) > 1):
         raise ProtocolError(f"Setup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
@@ -235,13 +235,6 @@ def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS) -> None:
         if answer is not None:
             ch.send(MASTER, CodedGradient(setup.training, weights.iteration, answer))
     ch.send(MASTER, report(ch))
-
-
-def set_patience(ch: Channel, master_seconds: float) -> None:
-    """Let a worker wait twice as long as the master, so that the master names whom everybody is waiting for."""
-    if not master_seconds > 0:
-        raise ProtocolError(f"the master's timeout must be positive, got {master_seconds}")
-    ch.timeout_seconds = 2 * master_seconds
 
 
 def receive_data(ch: Channel, field: PrimeField, rows: int, columns: int) -> FieldArray:

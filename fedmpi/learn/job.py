@@ -4,12 +4,21 @@ import dataclasses
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from fedmpi.data import Dataset, load
 from fedmpi.errors import ProtocolError
 
-P = TypeVar("P")
+
+class FederatedParams(Protocol):
+    """What the parameters of federated systems have in common."""
+
+    @property
+    def model(self) -> str:
+        """A name of `fedmpi.learn`, or package.module:Class."""
+
+
+P = TypeVar("P", bound=FederatedParams)
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,21 @@ class Job(Generic[P]):
     def to_json(self) -> str:
         """As the server sends it."""
         return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def accepted(cls, text: str, own_model: str | None) -> Self:
+        """As a host receives it that imports code for --model only where its own command line names it.
+
+        Raises
+        ------
+        ProtocolError, UsageError
+            As `from_json`; or if the model is another's code.
+        """
+        job = cls.from_json(text)
+        model = job.params.model
+        if ":" in model and model != own_model:
+            raise ProtocolError(f"--model must stand on every rank's command line, got {own_model} and {model}")
+        return job
 
     @classmethod
     def from_json(cls, text: str) -> Self:

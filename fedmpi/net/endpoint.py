@@ -168,6 +168,18 @@ class Endpoint:
         """Charge the wall time of a block to a phase; of nested phases the inner one."""
         return self.meter.phase(name)
 
+    def outwait(self, seconds: float) -> None:
+        """Wait twice as long as the rank that leads, so that it is the one to name whom everybody is waiting for.
+
+        Raises
+        ------
+        ProtocolError
+            If the leader's timeout is not positive.
+        """
+        if not seconds > 0:
+            raise ProtocolError(f"the leader's timeout must be positive, got {seconds}")
+        self.timeout_seconds = 2 * seconds
+
     @contextmanager
     def patience(self, timeout_seconds: float) -> Iterator[None]:
         """Another deadline for the waits of a block."""

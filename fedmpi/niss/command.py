@@ -31,7 +31,6 @@ from fedmpi.niss.protocol import (
     setup,
     stop,
 )
-from fedmpi.niss.service import own_options, views_folder
 from fedmpi.niss.summary import closing_lines, heading, plan
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
@@ -87,10 +86,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
     """Refuse combinations of options before any work is done."""
     if ranks <= FIRST_HOST:
         raise UsageError(f"there must be at least 3 ranks: server, tracker and a host of clients, got {ranks}")
-    if options.record_views and views_folder(argv) is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
-    if ":" in params.model and own_options(argv).model != params.model:
-        raise UsageError(f"--model {params.model} must stand on the command line, where every rank sees it")
+    options.check_own(argv, params.model)
     if options.inject:
         raise UsageError(f"--inject must not be given: niss has --dropout, got {options.inject}")
 

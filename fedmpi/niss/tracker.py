@@ -32,10 +32,10 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
     permutation : callable
         n → a secret random order of 0 … n-1.
     """
-    if not (setup.unit_variance > 0 and setup.coalitions > 0 <= setup.share_count and setup.timeout_seconds > 0):
+    if not (setup.unit_variance > 0 and setup.coalitions > 0 <= setup.share_count):
         raise ProtocolError(f"TrackerSetup must hold positive numbers, got {setup}")
     ch.tolerated = hosts = range(FIRST_HOST, ch.size)
-    ch.timeout_seconds = 2 * setup.timeout_seconds  # so that the server names whom everybody is waiting for
+    ch.outwait(setup.timeout_seconds)
     while True:
         order = ch.recv_any(SERVER, (Sampled, Stop), patient=True)
         if not isinstance(order, Sampled):

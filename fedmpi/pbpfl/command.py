@@ -18,7 +18,6 @@ from fedmpi.pbpfl.keeping import ModelKeeper
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Job, Problem, evaluate
 from fedmpi.pbpfl.protocol import Federation, State, Stop, Watch, finish, server, setup, stop
-from fedmpi.pbpfl.service import own_options, views_folder
 from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import closing_lines, heading, per_message, plan
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
@@ -76,10 +75,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
     """Refuse combinations of options before any work is done."""
     if ranks < 2:
         raise UsageError(f"there must be at least 2 ranks: the server and a host of clients, got {ranks}")
-    if options.record_views and views_folder(argv) is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
-    if ":" in params.model and own_options(argv).model != params.model:
-        raise UsageError(f"--model {params.model} must stand on the command line, where every rank sees it")
+    options.check_own(argv, params.model)
     if options.inject:
         raise UsageError(f"--inject must not be given: pbpfl has --dropout, got {options.inject}")
 

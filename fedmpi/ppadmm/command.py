@@ -11,13 +11,14 @@ import numpy as np
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
+from fedmpi.own_options import own_options
 from fedmpi.ppadmm.admm import NORMS, Vector
 from fedmpi.ppadmm.keeping import RunKeeper
 from fedmpi.ppadmm.metrics import centralized, mped, rmse
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Training
 from fedmpi.ppadmm.secure_sum import AUXILIARY, participants
-from fedmpi.ppadmm.service import Source, lead, own_options
+from fedmpi.ppadmm.service import Source, lead
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.result import costs, result
@@ -70,9 +71,8 @@ def check(params: Params, options: RunOptions, argv: list[str], ch: Channel) -> 
         raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
     if options.label_column is not None and params.target is not None:
         raise UsageError(f"--label-column must not be given beside --target, got {options.label_column}")
+    options.check_own(argv)
     own = own_options(argv)
-    if options.record_views and own.views is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
     if own.run != (options.resume or options.out):
         raise UsageError("--out must stand on the command line, where every rank sees it")
     if options.checkpoint_every and own.run is None:

@@ -1,6 +1,5 @@
 """A rank's whole life, whatever the method of training."""
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -109,9 +108,9 @@ def serve(ch: Channel, run: Path | None = None) -> None:
     """
     while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
         params = Params.from_json(setup.params)
-        if not setup.timeout_seconds > 0 or setup.iteration < 0:
-            raise ProtocolError(f"the timeout of S1 must be positive, got {setup.timeout_seconds}")
-        ch.timeout_seconds = 2 * setup.timeout_seconds  # so that S1 names whom everybody is waiting for
+        if setup.iteration < 0:
+            raise ProtocolError(f"the first iteration must not be negative, got {setup.iteration}")
+        ch.outwait(setup.timeout_seconds)
         if ch.rank != AUXILIARY:
             take_part(ch, params, setup, run)
         else:
@@ -145,24 +144,3 @@ def dismiss(ch: Channel) -> None:
     """S1: send all home."""
     for rank in range(1, ch.size):
         ch.send(rank, Leave())
-
-
-@dataclass(frozen=True)
-class OwnOptions:
-    """What every rank takes from its own command line: no rank writes where another tells it to."""
-
-    run: Path | None
-    """Folder of the run, where it was named."""
-    views: Path | None
-    """Where to write what this rank received."""
-
-
-def own_options(argv: list[str]) -> OwnOptions:
-    """Read --out, --resume and --record-views."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--record-views", action="store_true")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--resume", type=Path)
-    known = parser.parse_known_args(argv)[0]
-    run = known.out or known.resume
-    return OwnOptions(run, run / "views" if known.record_views and run else None)

@@ -11,6 +11,7 @@ import tyro
 
 from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
+from fedmpi.own_options import own_options
 from fedmpi.runs.checkpoint import holds_checkpoint
 
 P = TypeVar("P")
@@ -78,6 +79,25 @@ class RunOptions:
     """Print result.json only."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
     """Options from a file, such as the config.toml of another run; those given here win."""
+
+    def check_own(self, argv: list[str], model: str = "") -> None:
+        """Refuse what every rank must see on its own command line, and which a configuration file says.
+
+        Parameters
+        ----------
+        argv : list of str
+        model : str, optional
+            Of the run; one that names code must stand there.
+
+        Raises
+        ------
+        UsageError
+        """
+        own = own_options(argv)
+        if self.record_views and own.views is None:
+            raise UsageError("--record-views must stand on the command line, together with --out")
+        if ":" in model and own.model != model:
+            raise UsageError(f"--model {model} must stand on the command line, where every rank sees it")
 
     def load_arguments(self) -> dict[str, Any]:
         """For `fedmpi.data.load`, beside the name of the set and the seed: JSON values, which other ranks are told."""

@@ -21,7 +21,6 @@ from fedmpi.spn.job import Job
 from fedmpi.spn.keeping import ModelKeeper
 from fedmpi.spn.params import Params
 from fedmpi.spn.protocol import FIRST_HOST, State, Stop, Vector, Watch, server, setup, stop
-from fedmpi.spn.service import own_options, views_folder
 
 DESCRIPTION = "Federated learning with secret polarization networks. Rank 0 is the server, clients live on the others."
 
@@ -69,10 +68,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
     """Refuse combinations of options before any work is done."""
     if ranks <= FIRST_HOST:
         raise UsageError(f"there must be at least 2 ranks: a server and a host of clients, got {ranks}")
-    if options.record_views and views_folder(argv) is None:
-        raise UsageError("--record-views must stand on the command line, together with --out")
-    if ":" in params.model and own_options(argv).model != params.model:
-        raise UsageError(f"--model {params.model} must stand on the command line, where every rank sees it")
+    options.check_own(argv, params.model)
     if options.inject:
         raise UsageError(f"--inject must not be given with spn, got {options.inject}")
 

@@ -290,10 +290,10 @@ def test_a_worker_that_falls_behind_skips_to_the_newest_weights() -> None:
 
     threads = train_on_threads(params, X_bar, Y, 8, roles={3: slow}, observe=observe)
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
-    # It has got no more than it may leave unanswered, and then only the newest: of when its answer is looked at,
-    # which is before or after the weights of iteration 7 were at hand.
+    # It has got no more than it may leave unanswered, and then only the newest: that of iteration 6, or what came while
+    # it was getting there.
     assert slow.iterations[0] == UNANSWERED - 1
-    assert slow.iterations[1] in (6, 7)
+    assert slow.iterations[1] >= 6
     assert slow.iterations == sorted(set(slow.iterations))
     assert slow.skipped >= UNANSWERED - 1
 

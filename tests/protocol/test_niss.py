@@ -19,7 +19,7 @@ from fedmpi.net import Channel
 from fedmpi.niss.client import Clients, clipped
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import Uploads, Watch
-from fedmpi.niss.service import require_torch
+from fedmpi.roles import require
 
 NISS = Params("niss", clients=12, fraction=0.5, rounds=3, epochs=1, learning_rate=0.1, noise_std=0.5, share_count=3)
 FEDAVG = replace(NISS, method="fedavg")
@@ -419,7 +419,7 @@ def test_a_model_by_import_path_must_stand_on_the_command_line(tmp_path: Path) -
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'torch must be installed for niss, got none: pip install "fedmpi\[torch\]"'):
-        require_torch()
+        require("niss", "torch")
 
 
 def test_two_ranks_are_too_few() -> None:
