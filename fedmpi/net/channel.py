@@ -286,6 +286,7 @@ class Channel(Endpoint):
     def _start(
         self, frame: Frame, cls: type[Message], shapes: Mapping[str, Shape], match: Mapping[str, bool | int | str]
     ) -> tuple[Header, dict[str, Any]]:
+        self.begun = time.monotonic()
         header = decode(cls, frame.header, frame.source)
         # What does not match will be dropped: it may be of another training, where other shapes were right.
         header.check(frame.source, shapes if header.matches(match) else NO_SHAPES, self.limit_bytes)

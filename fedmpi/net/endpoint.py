@@ -31,6 +31,7 @@ class Endpoint:
         self.rank, self.size = transport.rank, transport.size
         self.timeout_seconds = timeout_seconds
         self.role_of = role_of
+        self.begun = 0.0  # when the last message was begun: its rest, or the next one, may come soon
         self.meter = Meter()
         self.tolerated: Collection[int] = ()
         """Ranks whose failure does not end this rank's waits, unless for a message of theirs."""
@@ -102,7 +103,7 @@ class Endpoint:
                 if rank is None:
                     raise self._peer_failed(self.rank, f"waited {self.timeout_seconds:g} s for {what}")
                 raise self._peer_failed(rank, f"sent no {what} for {self.timeout_seconds:g} s")
-            self.transport.pause(now - start)
+            self.transport.pause(now - max(start, self.begun))
         return result
 
     def _heed(self, failed: PeerFailed | None) -> None:
