@@ -8,7 +8,9 @@ from fedmpi.errors import UsageError
 Vector = NDArray[np.float64]
 
 
-def layer_input(weight_gradient: NDArray[np.floating], bias_gradient: NDArray[np.floating]) -> Vector:
+def layer_input(
+    weight_gradient: NDArray[np.floating], bias_gradient: NDArray[np.floating], *, sent_only: bool = False
+) -> Vector:
     """The input x of a fully connected layer, shape (N,), for one row of data.
 
     ∂L/∂W = ∂L/∂b xᵀ, equation (7); of the M equations for each x_n the least-squares solution is taken.
@@ -17,6 +19,9 @@ def layer_input(weight_gradient: NDArray[np.floating], bias_gradient: NDArray[np
     ----------
     weight_gradient : array, shape (M, N)
     bias_gradient : array, shape (M,)
+    sent_only : bool
+        Take zeros for numbers that were not sent, and only equations of which both sides were; where there is none,
+        x is 0.
 
     Raises
     ------
@@ -34,6 +39,11 @@ def layer_input(weight_gradient: NDArray[np.floating], bias_gradient: NDArray[np
     if not scale > 0:
         raise UsageError("the bias gradient must not be zero, got zeros")
     b = b / scale  # so that no square vanishes
+    if sent_only:
+        weights = (W != 0) * np.square(b)[:, None]
+        squares = weights.sum(axis=0)
+        partial: Vector = np.divide(b @ (W / scale), squares, out=np.zeros(W.shape[1]), where=squares > 0)
+        return partial
     x: Vector = (b @ (W / scale)) / (b @ b)
     return x
 

@@ -24,7 +24,7 @@ def attacks(dataset: str = "cifar10", cases: int = 6, data_dir: Path | None = No
             total[0] += found.reconstruction.seconds
             total[1] += int((mean_squared_errors(found.reconstruction.images, X) < params.success).sum())
             total[2] += found.reconstruction.evaluations
-        labels += found.label == y[0]
+        labels += int(found.label == y[0])
     for name, (seconds, recovered, evaluations) in totals.items():
         figures[name] = {
             "recovered": recovered,

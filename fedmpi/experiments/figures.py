@@ -125,6 +125,33 @@ def gallery(path: Path, rows: Mapping[str, NDArray[np.floating]]) -> None:
     _save(figure, path)
 
 
+def heatmap(path: Path, title: str, rows: Sequence[str], columns: Sequence[str], values: NDArray[np.floating]) -> None:
+    """Parts in [0, 1], shape (rows, columns), each as a number in a shaded cell; NaN leaves a cell white."""
+    figure, axes = _grid(1, 1, 1.0)
+    figure.set_size_inches(3.5 + 0.95 * len(columns), 1.6 + 0.26 * len(rows))
+    axis = axes[0, 0]
+    axis.imshow(values, cmap="Reds", vmin=0, vmax=1.4, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=7)
+    axis.set_yticks(range(len(rows)), rows, fontsize=7)
+    for i, j in np.argwhere(~np.isnan(values)):
+        axis.text(j, i, f"{values[i, j]:.0%}", ha="center", va="center", fontsize=7)
+    axis.set_title(title, fontsize=9)
+    _save(figure, path)
+
+
+def roc(path: Path, title: str, lines: Mapping[str, Line]) -> None:
+    """Rates of true positives over those of false ones, both in powers of ten: the left end is what counts."""
+    figure, (axis,) = _axes(1, title)
+    for (name, (x, y)), style, color in zip(lines.items(), ("-", "--", ":", "-."), COLORS, strict=False):
+        axis.plot(x, y, style, color=color, label=name)
+    axis.plot([1e-3, 1], [1e-3, 1], color="#b0b0b0", linewidth=0.8, label="guessing")
+    axis.set(xlabel="false positives", ylabel="true positives", xscale="log", yscale="log")
+    axis.set(xlim=(1e-3, 1), ylim=(1e-3, 1))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    _save(figure, path)
+
+
 def histograms(path: Path, title: str, panels: Mapping[str, Mapping[str, NDArray[np.floating]]]) -> None:
     """Two rows of panels, each with the distributions of some values."""
     figure, axes = _grid(2, -(-len(panels) // 2), 2.6)

@@ -35,9 +35,22 @@ class Mechanism:
     adversary: str = "dlg"
 
 
-def mechanisms(alphas: tuple[float, ...], noises: tuple[float, ...]) -> tuple[Mechanism, ...]:
-    """DP, PPDL-0.05, PPDL-0.3 and SPN, and SPN against who knows of it."""
-    secret = ("--method", "spn"), ("--defence", "spn"), ("--alpha2", "--alpha"), alphas
+def mechanisms(
+    alphas: tuple[float, ...],
+    noises: tuple[float, ...],
+    sparse_noises: tuple[float, ...] | None = None,
+    known_alphas: tuple[float, ...] | None = None,
+) -> tuple[Mechanism, ...]:
+    """DP, PPDL-0.05, PPDL-0.3 and SPN, and SPN against who knows of it.
+
+    Parameters
+    ----------
+    alphas, noises : tuple of float
+        α₂ of SPN, σ of DP.
+    sparse_noises, known_alphas : tuple of float, optional
+        Those of PPDL, and of SPN against who knows of it. Default: the same.
+    """
+    secret = ("--method", "spn"), ("--defence", "spn"), ("--alpha2", "--alpha")
     noise = ("--noise-std", "--noise")
     return (
         Mechanism("DP", ("--method", "dp"), ("--defence", "dp"), noise, noises),
@@ -47,12 +60,17 @@ def mechanisms(alphas: tuple[float, ...], noises: tuple[float, ...]) -> tuple[Me
                 ("--method", "ppdl", "--fraction", theta),
                 ("--defence", "ppdl", "--fraction", theta),
                 noise,
-                noises,
+                noises if sparse_noises is None else sparse_noises,
             )
             for theta in ("0.05", "0.3")
         ),
-        Mechanism("SPN", *secret),
-        Mechanism("SPN, secret-head attack", *secret, adversary="secret-head"),
+        Mechanism("SPN", *secret, alphas),
+        Mechanism(
+            "SPN, secret-head attack",
+            *secret,
+            alphas if known_alphas is None else known_alphas,
+            adversary="secret-head",
+        ),
     )
 
 
@@ -85,10 +103,11 @@ QUICK = Scale(
     datasets=("cifar10",),
     cases=6,
     batch_sizes=(1,),
-    mechanisms=mechanisms((0.1, 0.5), (0.01, 0.5)),
-    steps=40,
-    rounds=3,
-    rows=3000,
+    # the noises have, on fresh models, the ‖B_I‖/‖E_B‖ of the α₂
+    mechanisms=mechanisms((0.1, 0.2, 0.3, 0.5), (0.005, 0.01, 0.015, 0.025), (0.01,), (0.1, 0.5)),
+    steps=25,
+    rounds=8,
+    rows=5000,
     clients=(2, 8),
     figure7=("--dataset", "digits", "--model", "dlnet-tanh", "--rounds", "10", "--batch-size", "16"),
 )

@@ -1,0 +1,17 @@
+"""Attacks on what each role of a run received, and one table of what came of them.
+
+========================  ============================================================================================
+`recording.Recorded`      a run folder with views: who received what, in which order
+`registry`                system → the attacks that apply
+`uploads`                 a server against one client's upload
+`models`                  a client of PBPFL against the model
+`members`                 anybody who has the final model: was a row trained on?
+`colluders`               T workers of codedml, with Lagrange codes, BGW and BH08
+`servers`                 S1, S2, and both together, of PPADMM
+`statistics`              χ² tests on what was seen
+`campaign`                the runs that ``fedmpi audit --all`` makes
+`report`                  the table, the pictures
+========================  ============================================================================================
+
+An adversary uses what its ranks received and what is public. The judge, who says how good it was, loads the data.
+"""

@@ -1,0 +1,98 @@
+"""The runs that ``fedmpi audit --all`` attacks: every system, small, under mpirun, with all views recorded."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmpi.audit.recording import Recorded
+from fedmpi.experiments.jobs import train
+
+CLASSES = (("4", "9"), ("0", "1"))
+"""Of digits, by turns: two data sets of one shape."""
+
+LASSO = ("synthetic-lasso:n=300,d=100,noise=20,test=50", "synthetic-lasso:n=300,d=100,noise=1,sparsity=0.2,test=50")
+"""By turns, too."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run."""
+
+    name: str
+    seeds: int
+
+
+QUICK = Scale("quick", 2)
+FULL = Scale("full", 6)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run for each seed."""
+
+    name: str
+    system: str
+    ranks: int
+    options: tuple[str, ...]
+    alternatives: tuple[tuple[str, ...], ...] = ((),)
+    """Further options, by turns from seed to seed."""
+
+
+_ONE_ROW = ("--dataset", "digits", "--clients", "24", "--max-rows", "24", "--rounds", "1", "--batch-size", "1")
+"""Clients with one row each, which take one step; fewer rows do not have all classes."""
+
+_UPLOAD = {
+    "niss": (*_ONE_ROW, "--fraction", "1", "--epochs", "1", "--learning-rate", "0.1"),
+    "pbpfl": _ONE_ROW,
+    "spn": (*_ONE_ROW, "--optimizer", "sgd", "--learning-rate", "0.1"),
+}
+
+_MEMBERS = (
+    *("--dataset", "synthetic:m=200,d=1200,density=0.05,test=1000", "--clients", "4", "--fraction", "1"),
+    *("--rounds", "6", "--learning-rate", "0.1"),
+)
+
+_TWO_CLASSES = ("--dataset", "digits", "--max-rows", "240", "--iterations", "10", "--no-compare")
+
+
+def settings() -> Iterator[Setting]:
+    """What is run for each seed."""
+    classes = tuple(("--classes", *names) for names in CLASSES)
+    yield Setting("codedml-coded", "codedml", 11, (*_TWO_CLASSES, "-K", "2", "-T", "2"), classes)
+    for method in ("bgw", "bh08"):
+        shared = (*_TWO_CLASSES, "--method", method, "-G", "1", "-T", "2")
+        yield Setting(f"codedml-{method}", "codedml", 6, shared, classes)
+    lasso = tuple(("--dataset", name) for name in LASSO)
+    yield Setting("ppadmm", "ppadmm", 5, ("--iterations", "20", "--tolerance", "0", "--no-compare"), lasso)
+    for method in ("fedavg", "dp-fedavg"):
+        yield Setting(f"niss-{method}", "niss", 3, (*_UPLOAD["niss"], "--method", method))
+        yield Setting(f"niss-{method}-members", "niss", 3, (*_MEMBERS, "--method", method))
+    for tau2 in ("0", "0.5", "1"):
+        cancelling = (*_UPLOAD["niss"], "--share-count", "3", "--tau-squared", tau2)
+        yield Setting(f"niss-tau2-{tau2}", "niss", 3, cancelling)
+    yield Setting("niss-members", "niss", 3, (*_MEMBERS, "--share-count", "3"))
+    yield Setting("pbpfl", "pbpfl", 3, _UPLOAD["pbpfl"])
+    masked = (*_UPLOAD["pbpfl"], "--rounds", "3", "--method", "pbpfl-masked")
+    yield Setting("pbpfl-masked", "pbpfl", 3, masked)
+    model = ("--dataset", "digits", "--clients", "3", "--rounds", "60", "--checkpoint-every", "1", "--no-compare")
+    yield Setting("pbpfl-model", "pbpfl", 3, model)
+    for network in ("mlp", "dlnet"):
+        own = (*_UPLOAD["spn"], "--model", network)
+        yield Setting(f"spn-{network}", "spn", 2, (*own, "--method", "spn", "--alpha2", "0.5"))
+        yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--fraction", "0.05"))
+    yield Setting("spn-fedavg-dlnet", "spn", 2, (*own, "--method", "fedavg"))
+    yield Setting("spn-dp-dlnet", "spn", 2, (*own, "--method", "dp", "--noise-std", "0.1"))
+
+
+def recorded(scale: Scale, folder: Path) -> Iterator[Recorded]:
+    """Run what is not there yet, and read all runs."""
+    begun = time.perf_counter()
+    for setting in settings():
+        for seed in range(scale.seeds):
+            turn = setting.alternatives[seed % len(setting.alternatives)]
+            options = [*setting.options, *turn, "--seed", str(seed), "--record-views"]
+            run = folder / f"{setting.name}-{seed}"
+            train(run, setting.ranks, options, system=setting.system)
+            yield Recorded.read(run)
+        print(f"{setting.name}: {scale.seeds} runs, {time.perf_counter() - begun:.0f} s so far", flush=True)

@@ -1,0 +1,56 @@
+"""``fedmpi audit``: attack recorded runs, or make some of every system and attack them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmpi.audit import campaign, report
+from fedmpi.audit.finding import merged
+from fedmpi.audit.recording import Recorded
+from fedmpi.audit.registry import attack, function
+from fedmpi.errors import UsageError
+from fedmpi.experiments import figures
+
+
+def audit(folders: Sequence[Path], out: Path | None) -> Path:
+    """Attack recorded runs, print the table, and write the report.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Of runs; those of one method that differ in their data are compared.
+    out : Path, optional
+        Of the report. Default: audit/ in the first folder.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+    """
+    if not folders:
+        raise UsageError("either folders of runs or --all must be given, got neither")
+    figures.require()
+    findings = attack([Recorded.read(folder) for folder in folders])
+    print(report.text(findings), flush=True)
+    how = "Runs: " + ", ".join(f"`{folder.name}`" for folder in folders)
+    return report.write(findings, out or folders[0] / "audit", how)
+
+
+def audit_all(scale: campaign.Scale, out: Path) -> Path:
+    """Run every system, attack all of it, print the table, and write the report.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+    """
+    figures.require()
+    findings = attack(list(campaign.recorded(scale, out / "runs")))
+    for seed in range(scale.seeds):
+        findings += function("servers:together")(seed)
+    findings = merged(findings)
+    print(report.text(findings), flush=True)
+    how = (
+        f"`fedmpi audit --all{' --quick' if scale is campaign.QUICK else ''}`: {scale.seeds} seeds. All runs are under "
+        "mpirun, on one machine, but for S1 with S2: that training is on threads, since no run folder has S2's keys."
+    )
+    return report.write(findings, out / "report", how)

@@ -1,0 +1,85 @@
+"""One row of the audit's table: who attacked what, and what came of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Images = Mapping[str, NDArray[np.floating]]
+"""Title → a strip of images, shape (n, channels, height, width), in [0, 1]."""
+
+Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Name → rates of false and of true positives."""
+
+RARE = 0.01
+"""A number of successes that guessing has less often than so counts as a break."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What an adversary got of one kind of secret, over some attempts."""
+
+    system: str
+    method: str
+    adversary: str
+    saw: str
+    attack: str
+    claim: str
+    """What the paper says of it."""
+    protects: bool | None
+    """Whether the claim is that the adversary gets nothing; if not, the attack has to work. None: nothing is said."""
+    measure: str
+    """What the scores are."""
+    scores: tuple[float, ...]
+    """One of each attempt."""
+    successes: int
+    chance: float = 0.0
+    """Part of the attempts in which guessing succeeds."""
+    seeds: frozenset[int] = frozenset()
+    images: Images = field(default_factory=dict)
+    curves: Curves = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two findings rows of one kind."""
+        return self.system, self.method, self.adversary, self.saw, self.attack
+
+    @property
+    def broken(self) -> bool:
+        """Whether the adversary was better than guessing."""
+        if not self.successes:
+            return False
+        return bool(stats.binom.sf(self.successes - 1, len(self.scores), self.chance) < RARE)
+
+    @property
+    def verdict(self) -> str:
+        """What it says of the claim."""
+        if self.protects is None:
+            return "broken" if self.broken else "not broken by this attack"
+        if self.protects:
+            return "DOES NOT SURVIVE" if self.broken else "survives this attack"
+        return "broken, as it must be" if self.broken else "THE CONTROL FAILED"
+
+    @property
+    def score(self) -> float:
+        """The median of the scores."""
+        return float(np.median(self.scores))
+
+
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """One row for each kind: attempts of several runs added up, the pictures of the first."""
+    rows: dict[tuple[str, ...], Finding] = {}
+    for one in findings:
+        first = rows.get(one.key)
+        if first is None:
+            rows[one.key] = one
+            continue
+        rows[one.key] = replace(
+            first,
+            scores=first.scores + one.scores,
+            successes=first.successes + one.successes,
+            seeds=first.seeds | one.seeds,
+        )
+    return list(rows.values())

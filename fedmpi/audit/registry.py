@@ -1,0 +1,77 @@
+"""System → the attacks that apply to its runs. Modules are loaded when they are needed: some of them load torch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from fedmpi.audit.finding import Finding, merged
+from fedmpi.audit.recording import Recorded
+from fedmpi.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """Names of functions, ``module:function``."""
+
+    alone: tuple[str, ...]
+    """Of one run; each finds nothing where it does not apply to the run's method."""
+    pairs: tuple[str, ...] = ()
+    """Of two runs on different data sets of one shape."""
+
+
+REGISTRY = {
+    "codedml": Attacks(("colluders:findings",), ("colluders:comparison",)),
+    "ppadmm": Attacks(("servers:findings",), ("servers:comparison",)),
+    "niss": Attacks(("uploads:reconstructions", "members:findings")),
+    "pbpfl": Attacks(("uploads:reconstructions", "uploads:masked_words", "models:findings")),
+    "spn": Attacks(("uploads:reconstructions",)),
+}
+
+
+def attack(runs: Sequence[Recorded]) -> list[Finding]:
+    """All attacks on all runs, and on pairs of runs that differ in their data.
+
+    Raises
+    ------
+    UsageError
+        If no attack applies to a run.
+    """
+    found: list[Finding] = []
+    for run in runs:
+        own = [one for name in _of(run).alone for one in function(name)(run)]
+        if not own:
+            raise UsageError(f"RUN must be one that an attack is known for, got {run.system} --method {run.method}")
+        found += own
+    for run, other in pairs(runs):
+        for name in _of(run).pairs:
+            found += function(name)(run, other)
+    return merged(found)
+
+
+def pairs(runs: Sequence[Recorded]) -> Iterator[tuple[Recorded, Recorded]]:
+    """The first run of each kind, with each other one that differs in its data alone."""
+    firsts: dict[tuple[Any, ...], Recorded] = {}
+    for run in runs:
+        sizes = tuple(run.result["dataset"].get(name) for name in ("m", "d"))
+        kind = (run.system, run.method, sizes, str(sorted(run.result["params"].get(name, 0) for name in "NKT")))
+        first = firsts.setdefault(kind, run)
+        if _data(first) != _data(run):
+            yield first, run
+
+
+def function(name: str) -> Callable[..., Iterator[Finding]]:
+    """An attack by its name."""
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Iterator[Finding]] = getattr(import_module(f"fedmpi.audit.{module}"), attribute)
+    return found
+
+
+def _of(run: Recorded) -> Attacks:
+    if run.system not in REGISTRY:
+        raise UsageError(f"RUN must be of {', '.join(REGISTRY)}, got {run.system}")
+    return REGISTRY[run.system]
+
+
+def _data(run: Recorded) -> tuple[Any, ...]:
+    return run.options.dataset, run.options.classes

@@ -1,0 +1,118 @@
+"""The table of an audit, with pictures: report.md, audit.csv, pictures/*.png."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from fedmpi.audit.finding import Finding
+from fedmpi.experiments import figures
+from fedmpi.experiments.pages import markdown, write_csv
+
+INTRODUCTION = """# Privacy audit
+
+Adversaries use what their ranks received, as recorded with `--record-views`, and what is public; a judge that has the
+data says how good they were. A row of the table counts attempts (clients, coalitions or units, over all seeds); it is
+broken if guessing has so many successes in fewer than 1 of 100 audits. *Survives this attack* is no proof.
+"""
+
+
+def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
+    """Write the report; a folder of an earlier one is replaced when the new one is whole.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+    folder : Path
+    how : str
+        The command, and what was run.
+
+    Returns
+    -------
+    Path
+        Of report.md.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        new.chmod(0o755)
+        _fill(findings, new, how)
+        if folder.exists():
+            old = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old."))
+            folder.rename(old / folder.name)
+            new.rename(folder)
+            shutil.rmtree(old)
+        else:
+            new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder / "report.md"
+
+
+def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
+    pictures = {one.key: name for one in findings if (name := picture(one, folder)) is not None}
+    rows = [line(one) | {"picture": pictures.get(one.key, "")} for one in findings]
+    write_csv(folder / "audit.csv", rows)
+    figures.heatmap(folder / "overview.png", "Successes of the best attack", *overview(findings))
+    sections = [INTRODUCTION, how, markdown([_linked(row) for row in rows])]
+    curves: dict[str, Any] = {name: curve for one in findings for name, curve in one.curves.items()}
+    sections.append("![successes of the best attack](overview.png)")
+    if curves:
+        figures.roc(folder / "pictures" / "membership.png", "Membership by loss", curves)
+        sections.append("## Membership by loss\n\n![membership](pictures/membership.png)")
+    (folder / "report.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def line(one: Finding) -> dict[str, Any]:
+    """One row of the table."""
+    return {
+        "system": one.system,
+        "method": one.method,
+        "adversary": one.adversary,
+        "saw": one.saw,
+        "attack": one.attack,
+        "successes": f"{one.successes} of {len(one.scores)}",
+        "median": f"{one.measure} {one.score:.2g}",
+        "claim": one.claim,
+        "verdict": one.verdict,
+    }
+
+
+def text(findings: Sequence[Finding]) -> str:
+    """The table for a terminal."""
+    columns = ("method", "adversary", "attack", "successes", "median", "verdict")
+    rows = [dict(zip(columns, columns, strict=True)), *(line(one) for one in findings)]
+    widths = [max(len(row[name]) for row in rows) for name in columns]
+    return "\n".join(
+        "  ".join(row[name].ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def overview(findings: Sequence[Finding]) -> tuple[list[str], list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Methods, adversaries, and the largest part of successes of an attack; NaN where there is none."""
+    rows = list(dict.fromkeys(f"{one.system}: {one.method}" for one in findings))
+    columns = list(dict.fromkeys(one.adversary for one in findings))
+    values = np.full((len(rows), len(columns)), np.nan)
+    for one in findings:
+        at = rows.index(f"{one.system}: {one.method}"), columns.index(one.adversary)
+        values[at] = np.nanmax([values[at], one.successes / len(one.scores)])
+    return rows, columns, values
+
+
+def picture(one: Finding, folder: Path) -> str | None:
+    """Draw what was found beside what was hidden; returns the name of the file."""
+    if not one.images:
+        return "pictures/membership.png" if one.curves else None
+    words = re.findall(r"[\w.]+", " ".join([one.system, one.method, one.adversary, one.saw, one.attack]), re.ASCII)
+    name = f"pictures/{'-'.join(words)}.png"
+    figures.gallery(folder / name, one.images)
+    return name
+
+
+def _linked(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"picture": f"[picture]({row['picture']})" if row["picture"] else ""}

@@ -1,0 +1,215 @@
+"""PPADMM: S1 alone, S2 alone, and S1 with S2, which its privacy does not survive."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.audit.finding import Finding
+from fedmpi.audit.recording import Recorded, Seen, read_view
+from fedmpi.audit.statistics import ALARM, least, octets, p_value_of_words, p_value_same
+from fedmpi.core.fixed_point import decode_wide
+from fedmpi.crypto.keys import KeyPair
+from fedmpi.crypto.masks import mask_words
+from fedmpi.net import Channel, run_local
+from fedmpi.ppadmm.auxiliary import auxiliary_server
+from fedmpi.ppadmm.params import FIRST_ITERATION, Params
+from fedmpi.ppadmm.protocol import participant, primary_server
+from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, key_info
+from fedmpi.ppadmm.service import salt_of
+
+CLAIM = "two servers that don't collude learn no participant's update"
+
+CONTROL = "two servers that collude learn every update (positive control)"
+
+PUBLIC_TO_S2 = {"ParticipantKey": {"epoch", "count"}, "Present": {"round", "stage", "count"}, "Done": set[str]()}
+"""What S2 may get, the keys left out: nothing in it depends on data."""
+
+TIMEOUT_SECONDS = 60.0
+
+Words = NDArray[np.uint64]
+
+
+def findings(run: Recorded) -> Iterator[Finding]:
+    """S1: uniformity of every participant's words. S2: whether anything but keys and round numbers came."""
+    if run.method != "ppadmm":
+        return
+    updates = updates_of(run)
+    p_values = []
+    for words in updates.values():
+        p_values.append(p_value_of_words([*words, *differences(words)]))
+    yield finding(run.seed, "S1", "masked updates of each participant", CHI2, CLAIM, True, "p-value", p_values, ALARM)
+    strange = [seen for seen in run.view(AUXILIARY) if not harmless(seen)]
+    scores = [float(len(strange))]
+    yield Finding(
+        "ppadmm",
+        "ppadmm",
+        "S2",
+        "all messages to it",
+        "any field that could depend on data",
+        CLAIM,
+        True,
+        "messages with one",
+        tuple(scores),
+        int(bool(strange)),
+        seeds=frozenset([run.seed]),
+    )
+
+
+CHI2 = "uniformity of words, and from one round to the next (χ²)"
+
+
+def comparison(run: Recorded, other: Recorded) -> Iterator[Finding]:
+    """Whether what S1 and S2 get tells two data sets of one shape apart."""
+    if run.method != "ppadmm":
+        return
+    one, two = updates_of(run), updates_of(other)
+    p_values = [least(_same(np.concatenate(one[rank]), np.concatenate(two[rank]))) for rank in one]
+    attack = "two-sample test between two data sets (χ²)"
+    yield finding(run.seed, "S1", "masked updates of each participant", attack, CLAIM, True, "p-value", p_values, ALARM)
+    told = [sorted(_public(seen) for seen in each.view(AUXILIARY)) for each in (run, other)]
+    rounds = min(len(views) for views in told)  # the number of iterations is public
+    differ = float(told[0] != told[1] and rounds == max(len(views) for views in told))
+    yield Finding(
+        "ppadmm",
+        "ppadmm",
+        "S2",
+        "all messages to it but keys",
+        "equality between two data sets",
+        CLAIM,
+        True,
+        "whether they differ",
+        (differ,),
+        int(differ),
+        seeds=frozenset([run.seed]),
+    )
+
+
+def updates_of(run: Recorded) -> dict[int, list[Words]]:
+    """Participant → its words of each iteration, as S1 got them."""
+    updates: dict[int, list[Words]] = {}
+    for seen in run.view(PRIMARY, "MaskedUpdate"):
+        if int(seen["round"]) >= FIRST_ITERATION:
+            updates.setdefault(seen.source, []).append(seen["words"])
+    return updates
+
+
+def differences(words: list[Words]) -> list[Words]:
+    """Between one round and the next: of fresh masks they are uniform too."""
+    return [b - a for a, b in itertools.pairwise(words)]
+
+
+def harmless(seen: Seen) -> bool:
+    """Whether a message to S2 is of a known kind, with whole numbers of the protocol and public keys in it."""
+    if seen.kind in ("Setup", "Leave", "Heard"):  # from S1, who has no data
+        return seen.source == PRIMARY
+    if seen.kind not in PUBLIC_TO_S2 or seen.fields.keys() - PUBLIC_TO_S2[seen.kind] - {"public"}:
+        return False
+    return all(value.shape == () for name, value in seen.fields.items() if name != "public")
+
+
+def _public(seen: Seen) -> tuple[str, ...]:
+    fields = {name: value.tolist() for name, value in seen.fields.items() if name not in ("public", "data")}
+    return seen.kind, str(seen.source), str(sorted(fields.items()))
+
+
+def _same(one: Words, two: Words) -> Iterator[float]:
+    for a, b in zip(octets(one), octets(two), strict=True):
+        yield p_value_same(a[None], b[None], 256, 64)
+
+
+def finding(
+    seed: int,
+    adversary: str,
+    saw: str,
+    attack: str,
+    claim: str,
+    protects: bool,
+    measure: str,
+    scores: list[float],
+    limit: float,
+) -> Finding:
+    """A finding whose scores are successes below a limit."""
+    return Finding(
+        "ppadmm",
+        "ppadmm",
+        adversary,
+        saw,
+        attack,
+        claim,
+        protects,
+        measure,
+        tuple(scores),
+        sum(score < limit for score in scores),
+        seeds=frozenset([seed]),
+    )
+
+
+# -- S1 with S2 -------------------------------------------------------------------------------------------------------
+
+
+def together(seed: int, participants: int = 3, rows: int = 40, columns: int = 100) -> Iterator[Finding]:
+    """One training on threads, so that S2's keys, which no run folder has, are there for S1.
+
+    What is read are the sums of each participant's columns, which it sends under a mask, behind its number of rows,
+    before the first iteration.
+    """
+    rng = np.random.default_rng(seed)
+    parts = [(rng.normal(size=(rows, columns)), rng.normal(size=rows)) for _ in range(participants)]
+    params, pairs = Params(iterations=3, tolerance=0, deadline=TIMEOUT_SECONDS), list[KeyPair]()
+    salt = salt_of(params)
+
+    def new_pair() -> KeyPair:
+        pairs.append(KeyPair())
+        return pairs[-1]
+
+    def primary(ch: Channel) -> None:
+        primary_server(ch, params)
+        ch.save_views(folder)
+
+    def auxiliary(ch: Channel) -> None:
+        auxiliary_server(ch, params, salt, new_pair)
+        ch.save_views(folder)
+
+    def member(ch: Channel) -> None:
+        participant(ch, params, *parts[ch.rank - 2], salt)
+
+    with TemporaryDirectory(prefix="fedmpi-") as name:
+        folder = Path(name)
+        run_local([primary, auxiliary, *[member] * participants], timeout_seconds=TIMEOUT_SECONDS, record_views=True)
+        updates = read_view(folder / f"rank-{PRIMARY}.npz", "MaskedUpdate")
+        publics = read_view(folder / f"rank-{AUXILIARY}.npz", "ParticipantKey")
+    first = {seen.source: seen["words"] for seen in sorted(updates, key=lambda seen: seen.source) if seen["round"] == 0}
+    keys = {
+        seen.source: pairs[0].shared(seen["public"].tobytes(), info=key_info(0, seen.source), salt=salt)
+        for seen in publics
+    }
+    unmasked = {rank: words - mask_words(params.mask, keys[rank], 0, len(words)) for rank, words in first.items()}
+    sums = {rank: A.sum(axis=0) for rank, (A, _) in enumerate(parts, start=2)}
+    for who, words, claim, protects in (
+        ("S1", first, CLAIM, True),
+        ("S1 and S2", unmasked, CONTROL, False),
+    ):
+        found = {rank: decode_wide(words[rank])[1 : columns + 1] for rank in sums}
+        errors = [float(np.linalg.norm(found[rank] - true) / np.linalg.norm(true)) for rank, true in sums.items()]
+        saw = "updates of round 0 (on threads)" if protects else "updates of round 0, and S2's keys (on threads)"
+        attack = "column sums of each participant"
+        one = finding(seed, who, saw, attack, claim, protects, "relative error", errors, 1e-6)
+        yield with_picture(one, sums, found)
+
+
+def with_picture(one: Finding, sums: dict[int, NDArray[np.float64]], found: dict[int, NDArray[np.float64]]) -> Finding:
+    """The column sums of all participants, one a line."""
+    true = np.stack(list(sums.values()))
+    low, high = true.min(), true.max()
+
+    def image(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled: NDArray[np.float64] = np.clip((values - low) / (high - low), 0, 1)
+        return scaled[None, None]
+
+    seen = np.stack([found[rank] for rank in sums])
+    return replace(one, images={"column sums of each participant": image(true), "read by the adversary": image(seen)})

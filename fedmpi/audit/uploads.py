@@ -1,0 +1,213 @@
+"""A curious server against one client's upload: federated averaging with noise, masks, secret heads, or nothing."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmpi.attacks import deep_leakage, secret_head
+from fedmpi.attacks.gradients import Gradient
+from fedmpi.attacks.labels import label_of
+from fedmpi.attacks.linear import layer_input
+from fedmpi.attacks.metrics import mean_squared_errors
+from fedmpi.audit.clients import SERVER, Client, Federated, Step, Upload, federated, step_of, uploads
+from fedmpi.audit.finding import Finding
+from fedmpi.audit.recording import Recorded
+from fedmpi.audit.statistics import ALARM, p_value_of_words
+from fedmpi.errors import UsageError
+
+SUCCESS = 1e-3
+"""A row counts as recovered below this mean squared error, of features in [-1, 1]."""
+
+SEARCHED = 6
+"""Clients of a run that are searched for, at most; what has a closed form is tried on all."""
+
+SEARCH = replace(deep_leakage.DEFAULT, steps=60, restarts=1)
+"""Deep leakage on a small image is done after a dozen steps, or never."""
+
+NO_CLAIM = "federated averaging alone hides no row (no claim)"
+
+CLAIMS = {
+    ("niss", "fedavg"): (NO_CLAIM, False),
+    ("niss", "dp-fedavg"): ("noise of (ε, δ) hides a client's rows from the server", True),
+    ("niss", "niss"): ("noise that cancels in the sum hides a client's rows from the server (Theorem 3)", True),
+    ("pbpfl", "pbpfl"): ("the server can't obtain training data from what it receives", True),
+    ("pbpfl", "pbpfl-masked"): ("the server learns the sum of the gradients alone (appendix C)", True),
+    ("pbpfl", "fedavg-mse"): (NO_CLAIM, False),
+    ("pbpfl", "fedavg-ce"): (NO_CLAIM, False),
+    ("spn", "fedavg"): (NO_CLAIM, False),
+    ("spn", "dp"): ("noise on the gradient thwarts reconstruction", True),
+    ("spn", "ppdl"): ("sharing the largest part of the change alone protects rows [Shokri and Shmatikov 2015]", True),
+    ("spn", "spn"): ("the secret head's perturbation guarantees that reconstruction fails (section 3)", True),
+}
+
+PICTURED = 8
+"""Rows in a picture."""
+
+CLOSED_FORM = "first layer in closed form (Theorem 2.1)"
+
+Guess = Callable[[Federated, Upload, Client], NDArray[np.float64]]
+"""An attack: one row, in the shape of an input. It is given the client for the shape of a batch alone."""
+
+
+def reconstructions(run: Recorded) -> Iterator[Finding]:
+    """Rows of the clients, from their first uploads."""
+    if (run.system, run.method) not in CLAIMS:
+        return
+    fed = federated(run)
+    ours = list(uploads(run))
+    step = step_of(run, fed.clients[ours[0].client])
+    for name, guess in guesses(run, fed).items():
+        yield judged(run, fed, ours if name == CLOSED_FORM else ours[:SEARCHED], step, name, guess)
+    if step.single and with_labels(run):
+        yield labels(run, fed, ours, step)
+
+
+def with_labels(run: Recorded) -> bool:
+    """Whether a gradient of cross-entropy is what is sent: its sign tells the label."""
+    return run.system != "pbpfl" or run.method == "fedavg-ce"
+
+
+def guesses(run: Recorded, fed: Federated) -> dict[str, Guess]:
+    """The attacks that apply to a model: closed form where its first layer is fully connected, else a search."""
+    first = next(fed.model.parameters())
+    partly = run.method == "ppdl"
+    shape = next(iter(fed.clients.values())).X.shape[1:]
+    if first.ndim == 2 and first.shape[1] == np.prod(shape):
+        return {CLOSED_FORM: lambda fed, upload, client: _linear(fed, upload, partly)}
+    if run.system != "spn":
+        return {}
+    rate, settings = float(run.config["learning_rate"]), replace(SEARCH, sent_only=partly)
+
+    def search(attack: Any) -> Guess:
+        def guess(fed: Federated, upload: Upload, client: Client) -> NDArray[np.float64]:
+            torch.set_num_threads(1)
+            fed.load(upload.w)
+            gradient: Gradient = fed.gradient(upload.change / rate)
+            found = attack(fed.model, gradient, (1, *client.X.shape[1:]), fed.classes, settings, seed=upload.client)
+            image: NDArray[np.float64] = found.images[0]
+            return image
+
+        return guess
+
+    known = {"deep leakage (DLG)": search(deep_leakage.deep_leakage)}
+    if run.method == "spn":
+        known["deep leakage that knows of a secret head"] = search(secret_head.secret_head)
+    return known
+
+
+def _linear(fed: Federated, upload: Upload, partly: bool) -> NDArray[np.float64]:
+    weight, bias = (part.double().numpy() for part in fed.gradient(upload.change)[:2])
+    return layer_input(weight, bias, sent_only=partly)
+
+
+def judged(run: Recorded, fed: Federated, ours: list[Upload], step: Step, name: str, guess: Guess) -> Finding:
+    """How near an attack came to the nearest row of each client."""
+    errors, originals, found = [], [], []
+    for upload in ours:
+        client = fed.clients[upload.client]
+        try:
+            image = np.nan_to_num(guess(fed, upload, client).reshape(client.X.shape[1:]), posinf=1e9, neginf=-1e9)
+        except UsageError:  # there is nothing to be divided by
+            image = np.full(client.X.shape[1:], 0.5)
+        distances = mean_squared_errors(np.broadcast_to(image, client.X.shape), client.X)
+        errors.append(float(distances.min()))
+        originals.append(client.X[distances.argmin()])
+        found.append(image)
+    claim, protects = claim_of(run, step)
+    pictures = {"the clients' rows": np.stack(originals[:PICTURED]), "found in the uploads": np.stack(found[:PICTURED])}
+    return Finding(
+        run.system,
+        described(run),
+        "server",
+        str(step),
+        name,
+        claim,
+        protects,
+        "mean squared error",
+        tuple(errors),
+        sum(error < SUCCESS for error in errors),
+        seeds=frozenset([run.seed]),
+        images={title: as_images(rows) for title, rows in pictures.items()},
+    )
+
+
+def labels(run: Recorded, fed: Federated, ours: list[Upload], step: Step) -> Finding:
+    """The label of a client's row, by the sign of the last bias gradient."""
+    right = []
+    for upload in ours:
+        found = label_of(fed.gradient(upload.change))
+        right.append(bool((fed.clients[upload.client].y == found).any()))
+    claim, protects = claim_of(run, step)
+    return Finding(
+        run.system,
+        described(run),
+        "server",
+        str(step),
+        "label by the sign of a gradient (iDLG)",
+        claim,
+        protects,
+        "right",
+        tuple(float(one) for one in right),
+        sum(right),
+        chance=1 / fed.classes,
+        seeds=frozenset([run.seed]),
+    )
+
+
+def claim_of(run: Recorded, step: Step) -> tuple[str, bool | None]:
+    """What the paper says; an upload of several rows or steps is no positive control."""
+    claim, protects = CLAIMS[run.system, run.method]
+    return claim, protects if protects or step.single else None
+
+
+def described(run: Recorded) -> str:
+    """The method, with what decides on its privacy."""
+    config = run.config
+    details = {
+        ("niss", "niss"): f"niss, τ² = {config.get('tau_squared', 0.0):g}",
+        ("niss", "dp-fedavg"): f"dp-fedavg, ε = {config.get('epsilon', 0.0):g}",
+        ("spn", "spn"): f"spn, α₂ = {config.get('alpha2', 0.0):g}, {config.get('model')}",
+        ("spn", "dp"): f"dp, σ = {config.get('noise_std', 0.0):g}, {config.get('model')}",
+        ("spn", "ppdl"): f"ppdl, θ = {config.get('fraction', 0.0):g}, {config.get('model')}",
+        ("spn", "fedavg"): f"fedavg, {config.get('model')}",
+    }
+    return details.get((run.system, run.method), run.method)
+
+
+def as_images(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows as images (n, channels, height, width): flat ones as one line each."""
+    return rows if rows.ndim == 4 else rows.reshape(len(rows), 1, 1, -1)
+
+
+def masked_words(run: Recorded) -> Iterator[Finding]:
+    """What the server of pbpfl-masked gets of one client: uniform in each round, and between two of them."""
+    if run.method != "pbpfl-masked":
+        return
+    dtype = f"<u{int(run.config['ring_bits']) // 8}"
+    views: dict[int, list[NDArray[np.unsignedinteger]]] = {}
+    for seen in run.view(SERVER, "Masked"):
+        for k, row in zip(seen["clients"].tolist(), seen["words"], strict=True):
+            views.setdefault(k, []).append(np.ascontiguousarray(row).view(dtype))
+    p_values = []
+    for words in views.values():
+        steps = [after - before for before, after in itertools.pairwise(words)]
+        p_values.append(p_value_of_words([*words, *steps]))
+    claim, protects = CLAIMS[run.system, run.method]
+    yield Finding(
+        run.system,
+        run.method,
+        "server",
+        f"one client's masked terms of {len(next(iter(views.values())))} rounds",
+        "uniformity of words, and between rounds (χ²)",
+        claim,
+        protects,
+        "p-value",
+        tuple(p_values),
+        sum(p < ALARM for p in p_values),
+        seeds=frozenset([run.seed]),
+    )
