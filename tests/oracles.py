@@ -1,4 +1,4 @@
-"""Independent oracles for the tests: Python integers, galois and scipy, never fedmpi itself."""
+"""Independent oracles for the tests: Python integers and galois, never fedmpi itself, but for the audit's χ² tests."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -7,11 +7,8 @@ from typing import Any
 
 import galois
 import numpy as np
-from scipy import stats
 
-ALARM = 1e-6
-"""A statistical test fails below this p-value; with fixed streams it fails always or never."""
-
+from fedmpi.audit.statistics import ALARM, p_value_same, p_value_uniform
 
 # -- algebra ------------------------------------------------------------------------------------------------
 
@@ -74,37 +71,6 @@ def uniform(p: int, seed: int) -> Callable[[tuple[int, ...]], np.ndarray]:
     """A repeatable source of uniform elements of F_p that is not fedmpi's."""
     rng = np.random.default_rng(seed)
     return lambda shape: rng.integers(0, p, shape, np.uint32)
-
-
-# -- statistics ---------------------------------------------------------------------------------------------
-
-
-def cells(samples, p: int, buckets: int) -> np.ndarray:
-    """Counts of the joint values of the rows of `samples` (t, n), each in one of `buckets` ranges of F_p."""
-    index = np.zeros(np.shape(samples)[1], np.int64)
-    for row in np.asarray(samples).astype(np.int64):
-        index = index * buckets + row * buckets // p
-    return np.bincount(index, minlength=buckets ** len(samples))
-
-
-def p_value_uniform(samples, p: int, buckets: int) -> float:
-    """χ² p-value of the hypothesis that the columns of `samples` (t, n) are uniform in F_p^t."""
-    sizes = np.diff([-(-i * p // buckets) for i in range(buckets + 1)])
-    expected = np.array([1.0])
-    for _ in range(len(samples)):
-        expected = np.outer(expected, sizes / p).ravel()
-    n = np.shape(samples)[1]
-    assert n * expected.min() >= 10, "too few samples for this number of cells"
-    return float(stats.chisquare(cells(samples, p, buckets), n * expected).pvalue)
-
-
-def p_value_same(samples, others, p: int, buckets: int) -> float:
-    """χ² p-value of the hypothesis that two lots of columns come from one distribution on F_p^t."""
-    table = np.array([cells(samples, p, buckets), cells(others, p, buckets)])
-    table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] == 1:
-        return 1.0
-    return float(stats.chi2_contingency(table, correction=False).pvalue)
 
 
 # -- privacy ------------------------------------------------------------------------------------------------

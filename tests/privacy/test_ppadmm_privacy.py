@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from protocol.ppadmm_threads import Parts, problem, train_on_threads
 
+from fedmpi.audit.statistics import octets
 from fedmpi.crypto import masks
 from fedmpi.crypto.keys import KeyPair, derive
 from fedmpi.net import Channel, Message
@@ -89,11 +90,6 @@ def train(name: str, seed: int = 0) -> Views:
         patch.setattr(Channel, "send", recording)
         threads = train_on_threads(PARAMS, data_sets()[name], pairs=pairs)
     return Views(by_rank, threads.iterates)
-
-
-def octets(words: np.ndarray) -> np.ndarray:
-    """The bytes of words by significance, shape (8, n)."""
-    return np.ascontiguousarray(words.ravel()).view(np.uint8).reshape(-1, 8).T
 
 
 # -- the checks ---------------------------------------------------------------------------------------------------

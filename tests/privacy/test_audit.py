@@ -1,0 +1,293 @@
+"""`fedmpi audit`: what it says of real runs, and that its verdicts turn when a protocol is not as it should be."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedmpi import cli
+from fedmpi.audit import campaign, command, report
+from fedmpi.audit.finding import Finding, merged
+from fedmpi.audit.recombination import null_space
+from fedmpi.audit.recording import Recorded
+from fedmpi.audit.registry import attack
+from fedmpi.audit.servers import together
+from fedmpi.audit.statistics import p_value_of_words
+from fedmpi.codedml import command as codedml
+from fedmpi.codedml import training
+from fedmpi.codedml.service import dismiss, serve
+from fedmpi.crypto import masks
+from fedmpi.errors import UsageError
+from fedmpi.experiments.jobs import train
+from fedmpi.net import Channel, run_local
+from fedmpi.pbpfl import command as pbpfl
+from fedmpi.pbpfl import double_masking
+from fedmpi.pbpfl.service import follow
+from fedmpi.ppadmm import auxiliary
+from fedmpi.ppadmm import command as ppadmm
+from fedmpi.ppadmm import service as ppadmm_service
+
+HANG_SECONDS = 60.0
+
+SETTINGS = {setting.name: setting for setting in campaign.settings()}
+
+Roles = tuple[Callable[[Channel, list[str]], Any], Callable[[Channel], Any]]
+
+
+def under_mpirun(name: str, folder: Path, *more: str) -> Path:
+    """A run of `fedmpi audit --all`, as it makes it."""
+    setting = SETTINGS[name]
+    options = [*setting.options, *setting.alternatives[0], "--record-views", *more]
+    train(folder, setting.ranks, options, system=setting.system)
+    return folder
+
+
+def on_threads(name: str, folder: Path) -> Path:
+    """The same on threads, where a test can change what ranks do."""
+    setting = SETTINGS[name]
+    argv = [*setting.options, *setting.alternatives[0], "--quiet", "--out", str(folder)]
+
+    def lead(ch: Channel) -> None:
+        if setting.system == "pbpfl":
+            pbpfl.run(ch, argv)
+        elif setting.system == "ppadmm":
+            ppadmm.run(ch, argv)
+            ppadmm_service.dismiss(ch)
+        else:
+            codedml.run(ch, argv)
+            dismiss(ch)
+        ch.save_views(folder / "views")
+
+    def other(ch: Channel) -> None:
+        if setting.system == "pbpfl":
+            follow(ch, argv)
+        elif setting.system == "ppadmm":
+            ppadmm_service.serve(ch)
+        else:
+            serve(ch)
+        ch.save_views(folder / "views")
+
+    run_local([lead, *[other] * (setting.ranks - 1)], timeout_seconds=HANG_SECONDS, record_views=True)
+    return folder
+
+
+def verdicts(*folders: Path) -> dict[tuple[str, str], str]:
+    """(adversary, first word of the attack) → verdict."""
+    found = attack([Recorded.read(folder) for folder in folders])
+    return {(one.adversary, one.attack.split()[0]): one.verdict for one in found}
+
+
+HOLDS, FALLS, CONTROL = "survives this attack", "DOES NOT SURVIVE", "broken, as it must be"
+
+
+# -- real runs --------------------------------------------------------------------------------------------------------
+
+
+def test_codedml_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """T workers see nothing, T + 1 see the data; the command writes the table and pictures."""
+    folder = under_mpirun("codedml-coded", tmp_path / "run")
+    assert cli.main(["audit", str(folder)]) == 0
+    said = capsys.readouterr().out
+    with (folder / "audit" / "audit.csv").open(encoding="utf-8") as file:
+        rows = {(row["adversary"], row["attack"].split()[0]): row for row in csv.DictReader(file)}
+    assert {key: row["verdict"] for key, row in rows.items()} == {
+        ("2 of the workers (T)", "uniformity"): HOLDS,
+        ("2 of the workers (T)", "recombination"): HOLDS,
+        ("3 of the workers (T + 1)", "recombination"): CONTROL,
+    }
+    text = (folder / "audit" / "report.md").read_text()
+    for row in rows.values():
+        assert row["attack"] in said
+        assert row["claim"] in text
+        if row["picture"]:
+            assert (folder / "audit" / row["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert rows["3 of the workers (T + 1)", "recombination"]["picture"]
+
+
+@pytest.mark.parametrize("method", ["bgw", "bh08"])
+def test_multi_party_computation_with_two_data_sets(method: str, tmp_path: Path) -> None:
+    setting = SETTINGS[f"codedml-{method}"]
+    one = under_mpirun(setting.name, tmp_path / "one")
+    two = under_mpirun(setting.name, tmp_path / "two", *setting.alternatives[1])
+    assert verdicts(one, two) == {
+        ("2 of the workers (T)", "uniformity"): HOLDS,
+        ("2 of the workers (T)", "recombination"): HOLDS,
+        ("2 of the workers (T)", "two-sample"): HOLDS,
+        ("3 of the workers (T + 1)", "recombination"): CONTROL,
+    }
+
+
+def test_ppadmm(tmp_path: Path) -> None:
+    assert set(verdicts(under_mpirun("ppadmm", tmp_path / "run")).values()) == {HOLDS}
+
+
+def test_s1_with_s2() -> None:
+    assert {one.adversary: one.verdict for one in together(0)} == {"S1": HOLDS, "S1 and S2": CONTROL}
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg", CONTROL), ("niss-tau2-1", HOLDS)])
+def test_an_upload_is_broken_unless_it_carries_noise(name: str, verdict: str, tmp_path: Path) -> None:
+    assert verdicts(under_mpirun(name, tmp_path / "run"))["server", "first"] == verdict
+
+
+def test_a_secret_head_does_not_hide_the_input_of_a_fully_connected_layer(tmp_path: Path) -> None:
+    found = verdicts(under_mpirun("spn-mlp", tmp_path / "run"))
+    assert found == {("server", "first"): FALLS, ("server", "label"): FALLS}
+
+
+@pytest.mark.slow
+def test_a_secret_head_hides_an_image_only_from_who_does_not_know_of_it(tmp_path: Path) -> None:
+    found = {one.attack: one.verdict for one in attack([Recorded.read(under_mpirun("spn-dlnet", tmp_path / "run"))])}
+    assert found["deep leakage that knows of a secret head"] == FALLS
+    assert found["deep leakage (DLG)"] == HOLDS
+
+
+def test_pbpfl_hides_scales_alone(tmp_path: Path) -> None:
+    found = verdicts(on_threads("pbpfl-model", tmp_path / "run"))
+    assert found["client", "directions"] == found["client", "signs"] == found["client", "γ"] == FALLS
+    assert found["client", "lengths"] == HOLDS
+
+
+# -- mutations ----------------------------------------------------------------------------------------------------
+
+
+def test_masks_of_the_first_iteration_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: the weights of all iterations under the same masks."""
+    honest = training.masks
+
+    def kept(*arguments: Any) -> Callable[[tuple[int, ...]], np.ndarray]:
+        source, known = honest(*arguments), {}
+        return lambda shape: known.setdefault(shape, source(shape)) if shape not in known else known[shape]
+
+    monkeypatch.setattr(training, "masks", kept)
+    assert verdicts(on_threads("codedml-coded", tmp_path / "run"))["2 of the workers (T)", "uniformity"] == FALLS
+
+
+def test_one_mask_too_few_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: Shamir's polynomials of degree T - 1; T parties then hold the data."""
+    honest = training.masks
+
+    def short(*arguments: Any) -> Callable[[tuple[int, ...]], np.ndarray]:
+        source = honest(*arguments)
+
+        def uniform(shape: tuple[int, ...]) -> np.ndarray:
+            drawn = source(shape)
+            drawn[-1] = 0
+            return drawn
+
+        return uniform
+
+    monkeypatch.setattr(training, "masks", short)
+    found = verdicts(on_threads("codedml-bgw", tmp_path / "run"))
+    assert found["2 of the workers (T)", "recombination"] == FALLS
+
+
+def test_a_mask_used_twice_is_seen_by_s1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: the mask of round 0 in every round, at both ends."""
+    mask_words = masks.mask_words
+    for module in (masks, auxiliary):
+        monkeypatch.setattr(module, "mask_words", lambda kind, key, round, count: mask_words(kind, key, 0, count))
+    found = verdicts(on_threads("ppadmm", tmp_path / "run"))
+    assert found["S1", "uniformity"] == FALLS
+    assert found["S2", "any"] == HOLDS
+
+
+@pytest.mark.parametrize(("masked", "verdict"), [(True, HOLDS), (False, FALLS)])
+def test_uploads_of_pbpfl_masked(masked: bool, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: no masks."""
+    if not masked:
+        monkeypatch.setattr(double_masking, "stretch", lambda seed, round, like: np.zeros_like(like))
+    found = verdicts(on_threads("pbpfl-masked", tmp_path / "run"))
+    assert found["server", "first"] == found["server", "uniformity"] == verdict
+
+
+# -- what it refuses ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_views_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = on_threads("codedml-bgw", tmp_path / "run")
+    (folder / "views" / "rank-3.npz").unlink()
+    assert cli.main(["audit", str(folder)]) == 2
+    assert "RUN must be made with --record-views" in capsys.readouterr().err
+    assert not (folder / "audit").exists()
+    (folder / "views" / "rank-3.npz").write_bytes(b"PK")
+    assert cli.main(["audit", str(folder)]) == 2
+    assert "a view must be a whole file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["--quick"], ["--all", "run"]])
+def test_either_runs_or_all(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", *arguments]) == 2
+    assert "either folders of runs or --all" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", str(tmp_path)]) == 2
+    assert "RUN must be the folder of a finished run" in capsys.readouterr().err
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def row(successes: int, attempts: int = 24, *, protects: bool | None = True, chance: float = 0.0) -> Finding:
+    scores = tuple(float(i < successes) for i in range(attempts))
+    return Finding("s", "m", "a", "saw", "attack", "claim", protects, "right", scores, successes, chance)
+
+
+def test_verdicts() -> None:
+    assert (row(0).verdict, row(1).verdict) == (HOLDS, FALLS)
+    assert (row(1, protects=False).verdict, row(0, protects=False).verdict) == (CONTROL, "THE CONTROL FAILED")
+    assert (row(1, protects=None).verdict, row(0, protects=None).verdict) == ("broken", "not broken by this attack")
+    assert (row(5, chance=0.1).verdict, row(9, chance=0.1).verdict) == (HOLDS, FALLS)  # guessing has 2.4 on average
+    both = merged([row(2), row(3, 6)])
+    assert [(one.successes, len(one.scores)) for one in both] == [(5, 30)]
+
+
+def test_a_report_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report.write([row(1)], tmp_path / "audit", "first")
+    monkeypatch.setattr(report.figures, "heatmap", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+    with pytest.raises(OSError, match="full"):
+        report.write([row(2)], tmp_path / "audit", "second")
+    assert "first" in (tmp_path / "audit" / "report.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["audit"]
+
+
+def test_combinations_that_cancel() -> None:
+    p = 33554393
+    matrix = np.random.default_rng(0).integers(0, p, (2, 5))
+    null = null_space(matrix, p)
+    assert null.shape == (3, 5)
+    assert not (matrix.astype(object) @ null.T.astype(object) % p).any()
+    assert len(null_space(np.eye(3, dtype=np.int64), p)) == 0
+
+
+def test_words() -> None:
+    words = np.random.default_rng(0).integers(0, 2**64, 2000, np.uint64)
+    assert p_value_of_words([words]) > 1e-6
+    assert p_value_of_words([words >> np.uint64(8)]) < 1e-6
+    assert p_value_of_words([words.view("<u4")]) > 1e-6
+
+
+@pytest.mark.slow
+def test_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Reduced to three of the settings."""
+    few = [SETTINGS[name] for name in ("codedml-coded", "niss-fedavg-members", "pbpfl-model")]
+    monkeypatch.setattr(campaign, "settings", lambda: iter(few))
+    path = command.audit_all(campaign.QUICK, tmp_path)
+    text = path.read_text()
+    assert (tmp_path / "report" / "pictures" / "membership.png").is_file()
+    assert "THE CONTROL FAILED" not in text
+    for expected in ("two-sample test", "S1 and S2", "membership by loss", "directions of rows", "γ by regression"):
+        assert expected in text
+    assert "S1 and S2" in capsys.readouterr().out
+
+
+def test_no_attack_for_what_is_not_private(tmp_path: Path) -> None:
+    folder = on_threads("codedml-bgw", tmp_path / "run")
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text.replace('"method": "bgw"', '"method": "plain"'))
+    with pytest.raises(UsageError, match="an attack is known for, got codedml --method plain"):
+        attack([Recorded.read(folder)])
