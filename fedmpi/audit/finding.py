@@ -40,6 +40,8 @@ class Finding:
     seeds: frozenset[int] = frozenset()
     images: Images = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
+    target: str = "rows"
+    """What the adversary wants."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -69,17 +71,19 @@ class Finding:
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """One row for each kind: attempts of several runs added up, the pictures of the first."""
+    """One row for each kind: attempts of several runs added up, the pictures of the first; in order of the methods."""
     rows: dict[tuple[str, ...], Finding] = {}
     for one in findings:
         first = rows.get(one.key)
-        if first is None:
-            rows[one.key] = one
-            continue
-        rows[one.key] = replace(
-            first,
-            scores=first.scores + one.scores,
-            successes=first.successes + one.successes,
-            seeds=first.seeds | one.seeds,
-        )
-    return list(rows.values())
+        rows[one.key] = one if first is None else _added(first, one)
+    methods = list(dict.fromkeys((one.system, one.method) for one in rows.values()))
+    return sorted(rows.values(), key=lambda one: methods.index((one.system, one.method)))
+
+
+def _added(first: Finding, one: Finding) -> Finding:
+    return replace(
+        first,
+        scores=first.scores + one.scores,
+        successes=first.successes + one.successes,
+        seeds=first.seeds | one.seeds,
+    )

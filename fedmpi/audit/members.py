@@ -56,6 +56,7 @@ def findings(run: Recorded) -> Iterator[Finding]:
         (rate,),
         int(rate >= FACTOR * FALSE_POSITIVE),
         seeds=frozenset([run.seed]),
+        target="membership",
         curves={described(run): (roc.false_positive, roc.true_positive)},
     )
 

@@ -83,6 +83,7 @@ def weights(run: Recorded, structure: Structure, true: Vector, seen: Vector) -> 
             chance,
             frozenset([run.seed]),
             images,
+            target="the model",
         )
 
     pictures = {"W, first layer": _picture(a), "what a client sees": _picture(b), "seen, rows to one length": _unit(b)}
@@ -130,6 +131,7 @@ def gamma(run: Recorded, fed: Federated, structure: Structure, true: Vector, see
         sum(error < NEAR for error in errors),
         min(1.0, 2 * NEAR * high / (high - low)) if high > low else 1.0,
         frozenset([run.seed]),
+        target="predictions",
     )
 
 

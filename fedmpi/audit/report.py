@@ -55,8 +55,7 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
 
 
 def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
-    pictures = {one.key: name for one in findings if (name := picture(one, folder)) is not None}
-    rows = [line(one) | {"picture": pictures.get(one.key, "")} for one in findings]
+    rows = [line(one) | {"picture": picture(one, number, folder)} for number, one in enumerate(findings, 1)]
     write_csv(folder / "audit.csv", rows)
     figures.heatmap(folder / "overview.png", "Successes of the best attack", *overview(findings))
     sections = [INTRODUCTION, how, markdown([_linked(row) for row in rows])]
@@ -76,6 +75,7 @@ def line(one: Finding) -> dict[str, Any]:
         "adversary": one.adversary,
         "saw": one.saw,
         "attack": one.attack,
+        "to get": one.target,
         "successes": f"{one.successes} of {len(one.scores)}",
         "median": f"{one.measure} {one.score:.2g}",
         "claim": one.claim,
@@ -85,7 +85,7 @@ def line(one: Finding) -> dict[str, Any]:
 
 def text(findings: Sequence[Finding]) -> str:
     """The table for a terminal."""
-    columns = ("method", "adversary", "attack", "successes", "median", "verdict")
+    columns = ("method", "adversary", "saw", "attack", "successes", "median", "verdict")
     rows = [dict(zip(columns, columns, strict=True)), *(line(one) for one in findings)]
     widths = [max(len(row[name]) for row in rows) for name in columns]
     return "\n".join(
@@ -94,22 +94,22 @@ def text(findings: Sequence[Finding]) -> str:
 
 
 def overview(findings: Sequence[Finding]) -> tuple[list[str], list[str], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Methods, adversaries, and the largest part of successes of an attack; NaN where there is none."""
+    """Methods, adversaries with what they want, and the largest part of successes; NaN where nothing was tried."""
     rows = list(dict.fromkeys(f"{one.system}: {one.method}" for one in findings))
-    columns = list(dict.fromkeys(one.adversary for one in findings))
+    columns = list(dict.fromkeys(f"{one.adversary}: {one.target}" for one in findings))
     values = np.full((len(rows), len(columns)), np.nan)
     for one in findings:
-        at = rows.index(f"{one.system}: {one.method}"), columns.index(one.adversary)
+        at = rows.index(f"{one.system}: {one.method}"), columns.index(f"{one.adversary}: {one.target}")
         values[at] = np.nanmax([values[at], one.successes / len(one.scores)])
     return rows, columns, values
 
 
-def picture(one: Finding, folder: Path) -> str | None:
-    """Draw what was found beside what was hidden; returns the name of the file."""
+def picture(one: Finding, number: int, folder: Path) -> str:
+    """Draw what was found beside what was hidden; returns the name of the file, empty where there is none."""
     if not one.images:
-        return "pictures/membership.png" if one.curves else None
-    words = re.findall(r"[\w.]+", " ".join([one.system, one.method, one.adversary, one.saw, one.attack]), re.ASCII)
-    name = f"pictures/{'-'.join(words)}.png"
+        return "pictures/membership.png" if one.curves else ""
+    words = re.findall(r"[\w.]+", f"{one.system} {one.method} {one.adversary}", re.ASCII)
+    name = f"pictures/{number:02d}-{'-'.join(words)}.png"
     figures.gallery(folder / name, one.images)
     return name
 

@@ -156,6 +156,7 @@ def labels(run: Recorded, fed: Federated, ours: list[Upload], step: Step) -> Fin
         sum(right),
         chance=1 / fed.classes,
         seeds=frozenset([run.seed]),
+        target="labels",
     )
 
 
