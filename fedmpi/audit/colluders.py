@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.audit import recombination
-from fedmpi.audit.finding import Finding
+from fedmpi.audit.finding import PICTURED, Finding, as_images
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.statistics import ALARM, buckets_for, least, p_value_same, p_value_uniform
 from fedmpi.codedml.params import Params
@@ -178,12 +178,17 @@ def reconstruction(run: Recorded, group: range, shares: dict[int, FieldArray], T
         true = hidden.blocks[: len(found)]
         scores.append(float(np.mean(found.reshape(true.shape) != true)))
         if not images:
-            shape = (1, 1, -1, true.shape[2])
-            largest = float(true.max()) or 1.0
+            columns, top = true.shape[2], float(true.max()) or 1.0
+            seen = shares[ranks[0]] / hidden.params.prime
+            features = columns - hidden.params.bias  # the last column is one of ones
+
+            def picture(values: NDArray[np.floating], columns: int = columns, features: int = features) -> Any:
+                return as_images(values.reshape(-1, columns)[:PICTURED, :features])
+
             images = {
-                "private features, every line is one row": true[0].reshape(shape) / largest,
-                "what one worker holds": shares[ranks[0]].reshape(shape) / hidden.params.prime,
-                f"what {size} workers reconstruct": found[0].reshape(shape) / largest,
+                "private rows": picture(true[0] / top),
+                "what one worker holds": picture(seen),
+                f"what {size} workers reconstruct": picture(found[0] / top),
             }
     return Finding(
         run.system,

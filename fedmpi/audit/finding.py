@@ -1,5 +1,6 @@
 """One row of the audit's table: who attacked what, and what came of it."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,9 @@ Images = Mapping[str, NDArray[np.floating]]
 
 Curves = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Name → rates of false and of true positives."""
+
+PICTURED = 8
+"""Rows in a picture."""
 
 RARE = 0.01
 """A number of successes that guessing has less often than so counts as a break."""
@@ -87,3 +91,11 @@ def _added(first: Finding, one: Finding) -> Finding:
         successes=first.successes + one.successes,
         seeds=first.seeds | one.seeds,
     )
+
+
+def as_images(rows: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows as images (n, channels, height, width): flat ones as squares, or else as one line each."""
+    if rows.ndim == 4:
+        return rows
+    side = math.isqrt(rows.shape[1])
+    return rows.reshape(len(rows), 1, -1, side if side**2 == rows.shape[1] else rows.shape[1])

@@ -15,7 +15,7 @@ from fedmpi.attacks.labels import label_of
 from fedmpi.attacks.linear import layer_input
 from fedmpi.attacks.metrics import mean_squared_errors
 from fedmpi.audit.clients import SERVER, Client, Federated, Step, Upload, federated, step_of, uploads
-from fedmpi.audit.finding import Finding
+from fedmpi.audit.finding import PICTURED, Finding, as_images
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.statistics import ALARM, p_value_of_words
 from fedmpi.errors import UsageError
@@ -44,9 +44,6 @@ CLAIMS = {
     ("spn", "ppdl"): ("sharing the largest part of the change alone protects rows [Shokri and Shmatikov 2015]", True),
     ("spn", "spn"): ("the secret head's perturbation guarantees that reconstruction fails (section 3)", True),
 }
-
-PICTURED = 8
-"""Rows in a picture."""
 
 CLOSED_FORM = "first layer in closed form (Theorem 2.1)"
 
@@ -178,11 +175,6 @@ def described(run: Recorded) -> str:
         ("spn", "fedavg"): f"fedavg, {config.get('model')}",
     }
     return details.get((run.system, run.method), run.method)
-
-
-def as_images(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows as images (n, channels, height, width): flat ones as one line each."""
-    return rows if rows.ndim == 4 else rows.reshape(len(rows), 1, 1, -1)
 
 
 def masked_words(run: Recorded) -> Iterator[Finding]:
