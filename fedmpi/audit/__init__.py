@@ -3,10 +3,11 @@
 ========================  ============================================================================================
 `recording.Recorded`      a run folder with views: who received what, in which order
 `registry`                system → the attacks that apply
-`uploads`                 a server against one client's upload
+`uploads`                 a server against one client's upload; `clients` reads these from the views
 `models`                  a client of PBPFL against the model
 `members`                 anybody who has the final model: was a row trained on?
-`colluders`               T workers of codedml, with Lagrange codes, BGW and BH08
+`colluders`               T workers of codedml, with Lagrange codes, BGW and BH08; `recombination` of their shares
+`partners`                the server of NISS with all other clients
 `servers`                 S1, S2, and both together, of PPADMM
 `statistics`              χ² tests on what was seen
 `campaign`                the runs that ``fedmpi audit --all`` makes

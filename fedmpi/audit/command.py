@@ -1,6 +1,7 @@
 """``fedmpi audit``: attack recorded runs, or make some of every system and attack them."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from fedmpi.audit import campaign, report
@@ -9,6 +10,9 @@ from fedmpi.audit.recording import Recorded
 from fedmpi.audit.registry import attack, function
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
+
+ON_THREADS = ("servers:together", "partners:findings")
+"""Attacks by who knows keys or seeds of its own, which no run folder has."""
 
 
 def audit(folders: Sequence[Path], out: Path | None) -> Path:
@@ -45,12 +49,13 @@ def audit_all(scale: campaign.Scale, out: Path) -> Path:
     """
     figures.require()
     findings = attack(list(campaign.recorded(scale, out / "runs")))
-    for seed in range(scale.seeds):
-        findings += function("servers:together")(seed)
+    for seed, name in product(range(scale.seeds), ON_THREADS):
+        findings += function(name)(seed)
     findings = merged(findings)
     print(report.text(findings), flush=True)
     how = (
         f"`fedmpi audit --all{' --quick' if scale is campaign.QUICK else ''}`: {scale.seeds} seeds. All runs are under "
-        "mpirun, on one machine, but for S1 with S2: that training is on threads, since no run folder has S2's keys."
+        "mpirun, on one machine, but for S1 with S2 and for the clients that collude with the server of NISS: these are on "
+        "threads, since no run folder has keys."
     )
     return report.write(findings, out / "report", how)

@@ -70,13 +70,21 @@ class Clients:
         return train_clients(one, self.trainers, clients)
 
 
-def host(ch: Channel, params: Params, own: Clients, secret: Callable[[], Stream] = SecretStream) -> None:
+def host(
+    ch: Channel,
+    params: Params,
+    own: Clients,
+    secret: Callable[[], Stream] = SecretStream,
+    new_pair: Callable[[], KeyPair] = KeyPair,
+) -> None:
     """All clients of one rank, round after round.
 
     Parameters
     ----------
     secret : callable
         A fresh secret stream.
+    new_pair : callable
+        Makes key pairs.
     """
     h = len(own.trainers[0].flat)
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
@@ -95,7 +103,7 @@ def host(ch: Channel, params: Params, own: Clients, secret: Callable[[], Stream]
                 trained = [clipped(w, order.w, params.clip) for w in trained]
         stds = {k: params.std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
         if params.method == "niss":
-            noise = share_noise(ch, params, order.round, stds, h, own.trainers, secret)
+            noise = share_noise(ch, params, order.round, stds, h, own.trainers, secret, new_pair)
         else:
             noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
         there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
@@ -124,6 +132,7 @@ def share_noise(
     h: int,
     threads: Sequence[object],
     secret: Callable[[], Stream],
+    new_pair: Callable[[], KeyPair],
 ) -> dict[int, Vector]:
     """ClientShare of Algorithm 2 for the clients of one rank: client → Σ_i (n_i + s_i r_i), shape (h,).
 
@@ -134,7 +143,7 @@ def share_noise(
     threads : sequence
         As many threads work on the noise.
     """
-    pairs = {k: KeyPair() for k in stds}
+    pairs = {k: new_pair() for k in stds}
     keys = np.frombuffer(b"".join(pair.public for pair in pairs.values()), np.uint8).reshape(-1, KEY_BYTES)
     ch.send(
         TRACKER,

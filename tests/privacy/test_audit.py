@@ -11,6 +11,7 @@ import pytest
 from fedmpi import cli
 from fedmpi.audit import campaign, command, report
 from fedmpi.audit.finding import Finding, merged
+from fedmpi.audit.partners import findings
 from fedmpi.audit.recombination import null_space
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.registry import attack
@@ -126,6 +127,11 @@ def test_ppadmm(tmp_path: Path) -> None:
 
 def test_s1_with_s2() -> None:
     assert {one.adversary: one.verdict for one in together(0)} == {"S1": HOLDS, "S1 and S2": CONTROL}
+
+
+def test_clients_in_league_with_the_server_of_niss() -> None:
+    """What they know of a client's noise is all of it with τ² = 0, and too little with τ² = 1."""
+    assert {one.method: one.verdict for one in findings(0)} == {"niss, τ² = 0": CONTROL, "niss, τ² = 1": HOLDS}
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg", CONTROL), ("niss-tau2-1", HOLDS)])
