@@ -55,7 +55,7 @@ def audit_all(scale: campaign.Scale, out: Path) -> Path:
     print(report.text(findings), flush=True)
     how = (
         f"`fedmpi audit --all{' --quick' if scale is campaign.QUICK else ''}`: {scale.seeds} seeds. All runs are under "
-        "mpirun, on one machine, but for S1 with S2 and for the clients that collude with the server of NISS: these are on "
-        "threads, since no run folder has keys."
+        "mpirun, on one machine, but for the rows that say so: S2 and clients in league with a server use their keys, "
+        "which no run folder has."
     )
     return report.write(findings, out / "report", how)
