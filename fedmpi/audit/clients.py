@@ -25,7 +25,8 @@ class Client:
 
     X: NDArray[np.float64]
     """Rows as the model gets them, shape (n, *input_shape)."""
-    y: NDArray[np.int64]
+    y: NDArray[Any]
+    """Labels; or targets, where they are values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,8 @@ def _of_pbpfl(run: Recorded, arguments: tuple[Any, ...], K: int) -> Federated:
     clients = {}
     for k, rows in enumerate(problem.clients(K)):
         part = problem.training(rows)
-        labels = np.zeros(len(part), np.int64) if part.labels is None else part.labels.numpy()
-        clients[k] = Client(part.X.double().numpy(), labels)
+        y = part.targets[:, 0].double() if part.labels is None else part.labels
+        clients[k] = Client(part.X.double().numpy(), y.numpy())
     return Federated(problem.model(), problem.outputs, clients)
 
 

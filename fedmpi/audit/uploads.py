@@ -57,6 +57,8 @@ def reconstructions(run: Recorded) -> Iterator[Finding]:
         return
     fed = federated(run)
     ours = list(uploads(run))
+    if not ours:
+        return
     step = step_of(run, fed.clients[ours[0].client])
     for name, guess in guesses(run, fed).items():
         yield judged(run, fed, ours if name == CLOSED_FORM else ours[:SEARCHED], step, name, guess)
