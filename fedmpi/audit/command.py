@@ -33,10 +33,11 @@ def audit(folders: Sequence[Path], out: Path | None) -> Path:
     if not folders:
         raise UsageError("either folders of runs or --all must be given, got neither")
     figures.require()
+    report.check(out := out or folders[0] / "audit")
     findings = attack([Recorded.read(folder) for folder in folders])
     print(report.text(findings), flush=True)
     how = "Runs: " + ", ".join(f"`{folder.name}`" for folder in folders)
-    return report.write(findings, out or folders[0] / "audit", how)
+    return report.write(findings, out, how)
 
 
 def audit_all(scale: campaign.Scale, out: Path) -> Path:
@@ -48,6 +49,7 @@ def audit_all(scale: campaign.Scale, out: Path) -> Path:
         Of report.md.
     """
     figures.require()
+    report.check(out / "report")
     findings = attack(list(campaign.recorded(scale, out / "runs")))
     for seed, name in product(range(scale.seeds), ON_THREADS):
         findings += function(name)(seed)

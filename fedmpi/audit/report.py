@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from fedmpi.audit.finding import Finding
+from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
 from fedmpi.experiments.pages import markdown, write_csv
+
+TABLE = "audit.csv"
 
 INTRODUCTION = """# Privacy audit
 
@@ -19,6 +22,17 @@ Adversaries use what their ranks received, as recorded with `--record-views`, an
 data says how good they were. A row of the table counts attempts (clients, coalitions or units, over all seeds); it is
 broken if guessing has so many successes in fewer than 1 of 100 audits. *Survives this attack* is no proof.
 """
+
+
+def check(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier report: it will be replaced.
+
+    Raises
+    ------
+    UsageError
+    """
+    if folder.exists() and not (folder / TABLE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"the report's folder must be new, or that of an earlier report, got {folder}")
 
 
 def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
@@ -35,7 +49,13 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
     -------
     Path
         Of report.md.
+
+    Raises
+    ------
+    UsageError
+        If the folder holds anything else.
     """
+    check(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -56,7 +76,7 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
 
 def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
     rows = [line(one) | {"picture": picture(one, number, folder)} for number, one in enumerate(findings, 1)]
-    write_csv(folder / "audit.csv", rows)
+    write_csv(folder / TABLE, rows)
     figures.heatmap(folder / "overview.png", "Successes of the best attack", *overview(findings))
     sections = [INTRODUCTION, how, markdown([_linked(row) for row in rows])]
     curves: dict[str, Any] = {name: curve for one in findings for name, curve in one.curves.items()}

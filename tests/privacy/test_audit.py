@@ -219,6 +219,9 @@ def test_a_run_without_views_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(["audit", str(folder)]) == 2
     assert "RUN must be made with --record-views" in capsys.readouterr().err
     assert not (folder / "audit").exists()
+    assert cli.main(["audit", str(folder), "--out", str(folder)]) == 2
+    assert "the report's folder must be new" in capsys.readouterr().err
+    assert (folder / "result.json").exists()
     (folder / "views" / "rank-3.npz").write_bytes(b"PK")
     assert cli.main(["audit", str(folder)]) == 2
     assert "a view must be a whole file" in capsys.readouterr().err
