@@ -11,7 +11,8 @@ from fedmpi.core.shamir import Shamir
 from fedmpi.crypto.random import FieldRandom, SecretStream
 
 SMALL = 31  # every pair of elements of F_31 is a cell of its own: no dependence hides inside a bucket
-SAMPLES = 40_000
+SAMPLES = {2: 40_000, 3: 300_000}
+"""By the parties that look at them at once: each of the 31^size cells of a χ² test must expect ten."""
 SETTINGS = [(3, 1), (6, 2), (8, 3), (7, 5)]  # n, T
 
 
@@ -94,20 +95,20 @@ def small_sharing(kind=Shamir):
     return kind(PrimeField(SMALL), 5, 2)
 
 
-def constant(value):
-    return np.full((1, SAMPLES), value, np.uint32)
+def constant(value, size=2):
+    return np.full((1, SAMPLES[size]), value, np.uint32)
 
 
 def check_uniform_views(sharing, size=2):
     for value in (0, 1, 30):
         oracles.assert_views_are_uniform(
-            sharer(sharing), constant(value), SMALL, subsets_of(sharing, size), secret_random()
+            sharer(sharing), constant(value, size), SMALL, subsets_of(sharing, size), secret_random()
         )
 
 
 def check_two_samples(sharing, size=2):
     oracles.assert_views_tell_no_data_apart(
-        sharer(sharing), constant(0), constant(17), SMALL, subsets_of(sharing, size), secret_random()
+        sharer(sharing), constant(0, size), constant(17, size), SMALL, subsets_of(sharing, size), secret_random()
     )
 
 
