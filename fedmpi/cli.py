@@ -484,8 +484,8 @@ class Project:
 class Reproduce:
     """Run a paper's experiments on this machine, and write figures, tables and report.md; finished runs are kept."""
 
-    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
-    """The paper's system."""
+    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn", "all"]]
+    """The paper's system; all: one after another, and one page of all of them. The same command again goes on."""
     quick: bool = False
     """Minutes on two cores: fewer ranks, rows, iterations and settings. The default."""
     full: bool = False
@@ -509,10 +509,65 @@ class Reproduce:
             out = self.out or Path("runs") / f"reproduce-{self.system}-from-{self.from_.resolve().name}"
             print(f"written to {codedml.figure3_from(self.from_, out)}")
             return 0
+        if self.system == "all":
+            from fedmpi.report.papers import reproduce_all
+
+            scale_name = "full" if self.full else "quick"
+            out = self.out or Path("runs") / f"reproduce-all-{scale_name}"
+            page, failed = reproduce_all(scale_name, out, self.data_dir)
+            print(f"written to {page}")
+            return next((error.exit_code for error in failed.values()), 0)
         experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
         scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"
         print(f"written to {experiments.reproduce(scale, out, self.data_dir)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page about runs, side by side, with their curves as PNG and numbers as CSV.
+
+    Example: fedmpi report runs/codedml-coded-20261121-105631
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …")]
+    """Folders of runs."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Where to. Default: the folder report in the first run."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Write it, and print where it is."""
+        from fedmpi.report import write_report
+
+        if not self.runs:
+            raise UsageError("report must be given the folders of runs, got none")
+        print(f"written to {write_report(list(self.runs), self.out)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Follow a run from its folder until it ends; any number of them, from any machine that sees the folder.
+
+    Example: fedmpi watch runs/codedml-coded-20261121-105631 --log tensorboard
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Pass each step on: tensorboard writes RUN/tensorboard, wandb to where its environment variables say."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Print each step; Ctrl-C ends it, and not the run."""
+        from fedmpi.report.folders import read_runs
+        from fedmpi.report.watch import LOGGERS, watch
+
+        read_runs([self.run])
+        try:
+            watch(self.run, lambda line: print(line, flush=True), [LOGGERS[name](self.run) for name in self.log])
+        except KeyboardInterrupt:
+            return 130
         return 0
 
 
@@ -540,6 +595,8 @@ COMMANDS: dict[str, Any] = {
     "bench": Bench,
     "project": Project,
     "reproduce": Reproduce,
+    "report": Report,
+    "watch": Watch,
 }
 
 

@@ -22,6 +22,7 @@ from fedmpi.net import Channel
 from fedmpi.own_options import own_options
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.placement import Apart, check_placement
 from fedmpi.runs.result import costs, result
 
@@ -67,6 +68,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     coefficients, intercepts = problem.transform.original_units(outcome.W)
     classes = np.array(data.classes, dtype=str)
     folder.write_arrays("model.npz", coefficients=coefficients, intercepts=intercepts, classes=classes)
+    folder.write_lines("frames.jsonl", frame_lines(ch, outcome.reports))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
 

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from fedmpi.launcher import environment, mpirun_command
 
 ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
+
+on_finished: list[Callable[[], None]] = []
+"""Called after each run: for a bar that shows how far the experiments have come."""
 
 
 def train(
@@ -37,6 +40,7 @@ def train(
     """
     arguments = [__version__, str(ranks), *options]
     if (result := finished(folder, arguments)) is not None:
+        _tell()
         return result
     goes_on = resume and started(folder, arguments) and any((folder / "checkpoints").glob("*.sha256"))
     if folder.exists() and not goes_on:
@@ -55,6 +59,7 @@ def train(
         said = [line for line in err.splitlines() + out.splitlines() if "error" in line.lower()]
         reason = said[0].removeprefix("fedmpi: error: ") if said else "it said nothing"
         raise FedmpiError(f"the run in {folder} must end with 0, got {process.returncode}: {reason}")
+    _tell()
     return result
 
 
@@ -75,3 +80,8 @@ def started(folder: Path, arguments: Sequence[str]) -> bool:
         return bool(json.loads((folder / ARGUMENTS).read_text()) == list(arguments))
     except (OSError, ValueError):
         return False
+
+
+def _tell() -> None:
+    for call in on_finished:
+        call()

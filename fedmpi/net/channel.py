@@ -299,6 +299,7 @@ class Channel(Endpoint):
         self.meter.bytes_received[name] += header.size + header.payload_bytes
         self.meter.messages_received[name] += 1
         message = header.message(arrays)
+        self.frames.note(False, frame.source, message, header.size + header.payload_bytes)
         if self.record_views:
             self._views.append((frame.source, message))
         return message

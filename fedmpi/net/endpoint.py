@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
+from fedmpi.net.frames import FrameRecord
 from fedmpi.net.message import Message, decode, encode
 from fedmpi.net.transport import Meter, Transport
 
@@ -33,6 +34,8 @@ class Endpoint:
         self.role_of = role_of
         self.begun = 0.0  # when the last message was begun: its rest, or the next one, may come soon
         self.meter = Meter()
+        self.frames = FrameRecord()
+        """The first frames that this rank sent or received: no contents."""
         self.tolerated: Collection[int] = ()
         """Ranks whose failure does not end this rank's waits, unless for a message of theirs."""
         self.departed: dict[int, PeerFailed] = {}
@@ -55,8 +58,10 @@ class Endpoint:
         header, arrays = encode(message)
         owned = [array.copy() if array.flags.writeable else array for array in arrays]
         name = type(message).__name__
-        self.meter.bytes_sent[name] += len(header) + sum(array.nbytes for array in owned)
+        size = len(header) + sum(array.nbytes for array in owned)
+        self.meter.bytes_sent[name] += size
         self.meter.messages_sent[name] += 1
+        self.frames.note(True, dest, message, size)
         self.transport.post(dest, message.tag, header, owned)
 
     def flush(self, limit_bytes: int = 0) -> None:

@@ -16,6 +16,8 @@ class Report(Message, tag=125):
     bytes_received: int
     peak_memory_bytes: int
     host: str
+    frames: str = ""
+    """Of `fedmpi.net.frames`: what this rank sent and received in the first steps."""
 
 
 def report(ch: Channel) -> Report:
@@ -27,4 +29,5 @@ def report(ch: Channel) -> Report:
         bytes_received=ch.meter.bytes_received.total(),
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         host=os.uname().nodename,
+        frames=ch.frames.told([ch.role_of(rank) for rank in range(ch.size)]),
     )

@@ -22,6 +22,7 @@ from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import closing_lines, heading, per_message, plan
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = (
@@ -67,6 +68,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     ch.on_pause = lambda: None  # nothing is left to be saved
     session.flat.load(state.w)
     folder.write_arrays("model.npz", **session.flat.arrays())
+    folder.write_lines("frames.jsonl", frame_lines(ch, reports))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
 

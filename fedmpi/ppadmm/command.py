@@ -21,6 +21,7 @@ from fedmpi.ppadmm.secure_sum import AUXILIARY, participants
 from fedmpi.ppadmm.service import Source, lead
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = (
@@ -56,6 +57,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     ch.on_pause = lambda: None  # nothing is left to be saved
     summary = session.summarize(training, startup_seconds) | {"resumed_from": start.iteration if start else None}
     folder.write_arrays("model.npz", coefficients=training.coefficients, intercept=np.array(training.intercept))
+    folder.write_lines("frames.jsonl", frame_lines(ch, training.reports))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
 

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON, whole or not at all."""
         self._write(name, (json.dumps(value, indent=1) + "\n").encode())
+
+    def write_lines(self, name: str, values: Iterable[Any]) -> None:
+        """Write JSON, one value a line, whole or not at all."""
+        self._write(name, "".join(json.dumps(value) + "\n" for value in values).encode())
 
     def write_arrays(self, name: str, **arrays: NDArray[Any]) -> None:
         """Write an .npz, whole or not at all."""

@@ -55,6 +55,7 @@ def costs(ch: Channel, role: str, reports: Collection[Report], waiting: Collecti
             "received": dict(meter.messages_received),
             "late": meter.late,
         },
+        "message_bytes": {"sent": dict(meter.bytes_sent), "received": dict(meter.bytes_received)},
         "environment": {
             "mpi": ch.transport.library,
             "python": platform.python_version(),

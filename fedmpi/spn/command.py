@@ -16,6 +16,7 @@ from fedmpi.net import Channel
 from fedmpi.net.report import Report
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
+from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 from fedmpi.spn.job import Job
 from fedmpi.spn.keeping import ModelKeeper
@@ -60,6 +61,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     ch.on_pause = lambda: None  # nothing is left to be saved
     session.flat.load(state.G[0])
     folder.write_arrays("model.npz", **session.flat.arrays())
+    folder.write_lines("frames.jsonl", frame_lines(ch, reports))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
 

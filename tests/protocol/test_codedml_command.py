@@ -19,7 +19,7 @@ from fedmpi.runs import RunOptions
 
 test_masks.__test__ = False  # a source of masks, not a test
 
-FILES = {"config.toml", "metrics.jsonl", "result.json", "model.npz", "log.txt"}
+FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "log.txt"}
 
 
 def result_of(folder: Path) -> dict[str, Any]:

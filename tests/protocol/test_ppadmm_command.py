@@ -17,7 +17,7 @@ from fedmpi.ppadmm.keeping import RunKeeper
 from fedmpi.ppadmm.protocol import State
 
 SMALL = ["--dataset", "synthetic-lasso:n=400,d=20,noise=5,test=50"]
-FILES = {"config.toml", "metrics.jsonl", "result.json", "model.npz", "log.txt"}
+FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "log.txt"}
 
 
 def result_of(folder: Path) -> dict[str, Any]:

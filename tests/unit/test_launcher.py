@@ -279,6 +279,7 @@ def test_fedmpi_run_trains_and_writes_the_folder(tmp_path: Path) -> None:
     assert lines[-1] == f"written to {out}"
     assert {path.name for path in out.iterdir()} == {
         "config.toml",
+        "frames.jsonl",
         "log.txt",
         "metrics.jsonl",
         "model.npz",

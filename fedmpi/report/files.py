@@ -1,0 +1,76 @@
+"""report.html, and beside it the curves as PNG and all numbers as CSV."""
+
+import csv
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedmpi.errors import UsageError
+from fedmpi.experiments import figures
+from fedmpi.report.folders import Run, numbers, read_runs
+from fedmpi.report.page import curves_of, report_page
+from fedmpi.runs.folder import write_atomically
+
+
+def write_report(paths: list[Path], out: Path | None = None) -> Path:
+    """Write the page about some runs, and its numbers.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Run folders.
+    out : Path, optional
+        Where to; the folder `report` in the first run by default. An earlier report there is replaced.
+
+    Returns
+    -------
+    Path
+        report.html. PNG files are made where matplotlib is installed.
+
+    Raises
+    ------
+    UsageError
+        If a folder holds no run, or `out` can't be written to.
+    """
+    runs = read_runs(paths)
+    out = out or paths[0] / "report"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_curves(out, runs)
+        _write_csv(out / "costs.csv", ["run", "kind", "name", "value"], _costs(runs))
+        page = out / "report.html"
+        write_atomically(page, report_page(runs).encode(errors="replace"))
+    except OSError as error:
+        raise UsageError(f"--out must be a folder that can be written to, got {out}: {error.strerror}") from None
+    return page
+
+
+def _write_curves(out: Path, runs: Sequence[Run]) -> None:
+    rows, drawing = [], importlib.util.find_spec("matplotlib") is not None
+    for family, lines in curves_of(runs).items():
+        for (run, metric), (xs, ys) in lines.items():
+            rows += [[run, metric, f"{x:g}", repr(y)] for x, y in zip(xs, ys, strict=True)]
+        if drawing:
+            named = {f"{run}: {metric}".replace("$", r"\$"): line for (run, metric), line in lines.items()}
+            name = "epsilon" if family == "ε" else re.sub(r"[^\w-]", "-", family)
+            low, high = min(y for _, ys in named.values() for y in ys), max(y for _, ys in named.values() for y in ys)
+            log = low > 0 and high > 100 * low
+            figures.over_iterations(out / f"{name}.png", family, family, named, log=log)
+    _write_csv(out / "curves.csv", ["run", "metric", "iteration", "value"], rows)
+
+
+def _costs(runs: Sequence[Run]) -> Iterator[list[str]]:
+    tables = (("seconds",), ("cpu_seconds",), ("bytes", "sent"), ("bytes", "received"), ("peak_memory_bytes",))
+    for run in runs:
+        for keys in tables:
+            for name, value in numbers(run.table(*keys)).items():
+                yield [run.name, " ".join(keys), name, repr(value)]
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: "Iterator[list[str]] | list[list[str]]") -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        # A spreadsheet must not take a name for a formula.
+        writer.writerows([f"'{cell}" if cell[:1] in ("=", "+", "@", "\t") else cell for cell in row] for row in rows)

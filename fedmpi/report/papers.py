@@ -1,0 +1,158 @@
+"""`fedmpi reproduce all`: one page of all papers' tables and figures, beside ours."""
+
+import base64
+import html
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.experiments import figures, jobs
+from fedmpi.report.html import page
+from fedmpi.runs.folder import write_atomically
+
+PAPERS = {
+    "codedml": "CodedPrivateML [So et al. 2021]",
+    "ppadmm": "PPADMM: ADMM-Lasso with two servers",
+    "niss": "NISS [Yang et al. 2021]",
+    "pbpfl": "PBPFL [Feng et al. 2020]",
+    "spn": "SPN [Fan et al. 2020]",
+}
+"""System → its paper, in the order of the page."""
+
+SHARES = {"codedml": 5, "ppadmm": 1, "niss": 4, "pbpfl": 6, "spn": 8}
+"""About how the time divides, for the bar."""
+
+_PICTURES = {".png": "image/png"}
+
+
+def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[Path, dict[str, FedmpiError]]:
+    """Run every paper's experiments, and join their pages. Runs that are finished are not run again.
+
+    Parameters
+    ----------
+    scale : str
+        "quick" or "full".
+    out : Path
+        Each system gets a folder in it.
+
+    Returns
+    -------
+    page : Path
+    failed : dict
+        System → why it is not on the page.
+    """
+    figures.require()
+    reports: dict[str, Path] = {}
+    failed: dict[str, FedmpiError] = {}
+    with _bar() as advance:
+        for system in PAPERS:
+            advance(system)
+            experiments: Any = import_module(f"fedmpi.experiments.{system}")
+            try:
+                reports[system] = experiments.reproduce(getattr(experiments, scale.upper()), out / system, data_dir)
+            except FedmpiError as error:
+                failed[system] = error
+                print(f"{system}: {error}", file=sys.stderr, flush=True)
+            join(reports, failed, out, scale)  # what is there can be read while the rest is running
+        advance(None)
+    return join(reports, failed, out, scale), failed
+
+
+def join(reports: Mapping[str, Path], failed: Mapping[str, FedmpiError], out: Path, scale: str) -> Path:
+    """Write reproduced.html: all pages in one file, with their pictures.
+
+    Parameters
+    ----------
+    reports : mapping
+        System → its report.md; pictures and tables lie beside it.
+    failed : mapping
+        System → why there is none.
+    """
+    contents = "".join(f'<li><a href="#{system}">{html.escape(PAPERS[system])}</a></li>' for system in reports)
+    body = [
+        "<h1>Five papers, reproduced</h1>",
+        f'<p class="soft">fedmpi reproduce {html.escape(scale)}, each paper’s numbers beside ours. Times are of this '
+        "machine, and say so where they are projected.</p>",
+        f"<ul>{contents}</ul>",
+    ]
+    body += [
+        f'<p class="bad">{html.escape(PAPERS[system])}: not here. {html.escape(str(why))}</p>'
+        for system, why in failed.items()
+    ]
+    for system, report in reports.items():
+        body.append(f'<section id="{system}">{rendered(report, out)}</section>')
+    path = out / "reproduced.html"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page("fedmpi: five papers, reproduced", body).encode())
+    return path
+
+
+def rendered(report: Path, out: Path) -> str:
+    """A Markdown page as HTML, with its pictures in it, headings one level down, and links that hold in `out`.
+
+    Raises
+    ------
+    UsageError
+        Where markdown-it-py is missing.
+    """
+    try:
+        from markdown_it import MarkdownIt
+    except ImportError:
+        raise UsageError('markdown-it-py must be installed, got none: pip install "fedmpi[report]"') from None
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = markdown.parse(report.read_text(encoding="utf-8"))
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+        for child in token.children or []:
+            if child.type == "image":
+                child.attrSet("src", _data_uri(report.parent, str(child.attrGet("src"))))
+            elif child.type == "link_open" and "://" not in (href := str(child.attrGet("href"))):
+                target = report.parent.relative_to(out) if report.is_relative_to(out) else report.parent
+                child.attrSet("href", f"{target}/{href}")
+    text = str(markdown.renderer.render(tokens, markdown.options, {}))
+    return text.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+
+
+def _data_uri(folder: Path, name: str) -> str:
+    path = (folder / name).resolve()
+    if path.suffix not in _PICTURES or not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return "data:,"
+    return f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+@contextmanager
+def _bar() -> Iterator[Any]:
+    """A line on stderr after each run: how much is done, by the time that it takes."""
+    begun, total = time.perf_counter(), sum(SHARES.values())
+    state: dict[str, Any] = {"done": 0.0, "system": None, "runs": 0}
+
+    def show() -> None:
+        # A system's number of runs is its own matter: each takes a part of what is left of the system's share.
+        share = SHARES.get(state["system"], 0) * (1 - 0.9 ** state["runs"])
+        part = (state["done"] + share) / total
+        filled = round(30 * part)
+        name, seconds = state["system"] or "done", time.perf_counter() - begun
+        print(
+            f"[{'#' * filled}{'-' * (30 - filled)}] {part:>4.0%}  {name}, {seconds:.0f} s", file=sys.stderr, flush=True
+        )
+
+    def advance(system: str | None) -> None:
+        state["done"] += SHARES.get(state["system"], 0)
+        state.update(system=system, runs=0)
+        show()
+
+    def finished() -> None:
+        state["runs"] += 1
+        show()
+
+    jobs.on_finished.append(finished)
+    try:
+        yield advance
+    finally:
+        jobs.on_finished.remove(finished)
