@@ -1,0 +1,233 @@
+"""README and docs: every link leads somewhere, every flag exists, every command and program runs."""
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tyro
+from docs.pages import PAGES, ROOT, Block, blocks, broken, command_lines, links, mentions, reduced
+
+from docs import pages
+from fedmpi.cli import COMMANDS, SYSTEMS
+from fedmpi.errors import FedmpiError
+from fedmpi.runs import RunOptions, parse
+
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+# -- links ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_and_anchor_resolves(name: str) -> None:
+    page = ROOT / name
+    assert [target for target in links(page) if broken(page, target)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_a_page_names_is_there(name: str) -> None:
+    named = re.findall(r"`((?:tests|docs|fedmpi|scripts|launch|docker)/[\w./*-]+)`", (ROOT / name).read_text())
+    assert [path for path in named if not list(ROOT.glob(path.rstrip("/")))] == []
+
+
+def test_a_broken_link_would_be_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b` c!\n\n## A b c\n[x](#a-b-c) [x](#a-b-c-1) [x](#a-b) [x](none.md) [x](page.md#zz) [x](https://x)\n"
+    )
+    assert [target for target in links(page) if broken(page, target)] == ["#a-b", "none.md", "page.md#zz"]
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
+    assert {page for page in PAGES if page.parent.name == "docs"} - {index} <= linked
+
+
+# -- flags ----------------------------------------------------------------------------------------------------------
+
+
+def check_line(command: str) -> None:
+    """Parse a command line as the program does, without running it."""
+    words = [word for word in shlex.split(command) if word != "…"]
+    if words[0] == "fedmpi":
+        own, options = words[1:], []
+        if "--" in own:
+            at = own.index("--")
+            own, options = own[:at], own[at + 1 :]
+        parsed = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="fedmpi", args=own)
+        if own[0] not in ("run", "attack"):
+            return
+        system = parsed.system if own[0] == "run" else "attacks"
+    else:
+        system, options = words[2].removeprefix("fedmpi."), words[3:]
+    params: Any = import_module(f"fedmpi.{system}.params").Params
+    parse(params, options, "fedmpi", "")
+
+
+def known_flags() -> set[str]:
+    """Every flag of every command and system."""
+    classes = [value for value in vars(import_module("fedmpi.cli")).values() if dataclasses.is_dataclass(value)]
+    classes += [import_module(f"fedmpi.{system}.params").Params for system in (*SYSTEMS, "attacks")]
+    names = {field.name for one in [*classes, RunOptions] for field in dataclasses.fields(one)}
+    flags = {f"--{name.strip('_').replace('_', '-')}" for name in names}
+    return flags | {f"--no-{flag[2:]}" for flag in flags} | {"--help"}
+
+
+def check_mention(command: str) -> None:
+    """Whether a command's name and all its flags exist."""
+    assert command.split()[1] in COMMANDS, command
+    assert set(re.findall(r"--[a-z][\w-]*", command)) <= known_flags(), command
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flag_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = []
+    for check, commands in ((check_line, command_lines(ROOT / name)), (check_mention, mentions(ROOT / name))):
+        for command in commands:
+            try:
+                check(command)
+            except (SystemExit, FedmpiError, ValueError, AssertionError) as error:
+                wrong.append((command, str(error), capsys.readouterr().err))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("command", ["fedmpi run codedml -n 4 -- --itrations 3", "fedmpi bench kernel", "fedmpi rnu x"])
+def test_a_wrong_flag_would_be_noticed(command: str) -> None:
+    with pytest.raises((SystemExit, FedmpiError)):
+        check_line(command)
+    if "kernel" not in command:
+        with pytest.raises(AssertionError):
+            check_mention(command)
+
+
+def test_exit_codes_are_documented() -> None:
+    errors = import_module("fedmpi.errors")
+    codes = {c.exit_code for c in vars(errors).values() if isinstance(c, type) and issubclass(c, FedmpiError)} | {
+        0,
+        143,
+    }
+    table = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)))
+    assert codes <= table
+
+
+# -- programs and commands -------------------------------------------------------------------------------------------
+
+
+def environment() -> dict[str, str]:
+    """The Python of the tests first, one thread a rank, mpirun as root and beyond the cores."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_", "COV_"))}
+    mpi = {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+    return {
+        **inherited,
+        **mpi,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def run_page(page: Path, folder: Path) -> list[str]:
+    """Run a page's shell blocks in a folder; what was run."""
+    done: list[str] = []
+    for block in blocks(page):
+        if block.language == "python" and block.file_name:
+            (folder / block.file_name).write_text(block.text)
+        if block.language == "sh":
+            script = [command for command in map(reduced, block.commands) if command and command not in done]
+            done += script
+            if script:
+                text = "\n".join(["set -euo pipefail", *script])
+                ended = subprocess.run(
+                    ["bash", "-c", text], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+                )
+                assert ended.returncode == 0, f"{text}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+    return done
+
+
+RUN = [name for name in NAMES if any(b.language == "sh" and any(map(reduced, b.commands)) for b in blocks(ROOT / name))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN)
+def test_every_command_runs(name: str, tmp_path: Path) -> None:
+    assert run_page(ROOT / name, tmp_path)
+
+
+def test_a_command_that_fails_would_be_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```python\n# a.py\nraise SystemExit(3)\n```\n\n```sh\npython a.py  # fails\ntrue\n```\n")
+    with pytest.raises(AssertionError, match=r"python a\.py"):
+        run_page(page, tmp_path)
+
+
+def programs() -> list[Block]:
+    """Python blocks that stand for themselves; those of the README have a test of their own."""
+    found = [block for page in PAGES for block in blocks(page) if block.language in ("python", "py")]
+    return [block for block in found if not block.file_name and block.page.name != "README.md"]
+
+
+@pytest.mark.parametrize("block", programs(), ids=lambda block: block.page.name)
+def test_every_program_runs(block: Block, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block.text], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_worked_example_is_short() -> None:
+    (program,) = [b for b in blocks(ROOT / "docs" / "new-system.md") if b.file_name == "private_mean.py"]
+    assert len(program.text.splitlines()) <= 100
+
+
+def test_the_first_run_prints_what_the_readme_says(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["fedmpi", "run", "codedml", "-n", "11"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    promised = next(b.text for b in blocks(ROOT / "README.md") if b.text.startswith("CodedPrivateML with N=10"))
+
+    def without_measurements(line: str) -> str:
+        return re.sub(r"[\d.]+ (s|MB)\b|\d+ late|runs/.*", "", " ".join(line.split()))
+
+    printed = [without_measurements(line) for line in done.stdout.splitlines()]
+    assert [line for line in map(without_measurements, promised.splitlines()) if line not in printed] == []
+
+
+# -- the reference ---------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_is_complete(tmp_path: Path) -> None:
+    (command,) = [c for b in blocks(ROOT / "docs" / "api.md") if b.language == "sh" for c in b.commands]
+    assert command in run_page(ROOT / "docs" / "api.md", tmp_path)
+    assert (tmp_path / "api" / "index.html").is_file()
+    modules = [word for word in command.split() if word.startswith("fedmpi.")]
+    silent = []
+    for name in modules:
+        module = import_module(name)
+        assert (tmp_path / "api" / f"{name.replace('.', '/')}.html").is_file()
+        for public in getattr(module, "__all__", []):
+            value = getattr(module, public)
+            if callable(value) and not (value.__doc__ or "").strip():
+                silent.append(f"{name}.{public}")
+    assert silent == []
+
+
+def test_every_system_is_in_the_readme() -> None:
+    assert all(f"fedmpi run {system}" in (ROOT / "README.md").read_text() for system in SYSTEMS)
+    assert pages.REDUCED.keys() == set(SYSTEMS)
