@@ -18,6 +18,11 @@ _FAMILIES = ("loss", "accuracy", "epsilon")
 
 _MOST_FAILURES = 200
 
+_DRAWN_FROM = (
+    "Drawn from what the ranks recorded of their first messages. Counts and sizes are those that rank 0 saw; how much "
+    "others say to one another stays with them."
+)
+
 Curves = dict[str, dict[tuple[str, str], tuple[list[float], list[float]]]]
 """Chart → (run, metric) → steps and values."""
 
@@ -45,7 +50,7 @@ def report_page(runs: Sequence[Run]) -> str:
         *_overview(runs),
         *_curves(runs, colors),
         *_costs(runs, colors),
-        *_rounds(runs),
+        *(_rounds(runs) if len(runs) > 1 else []),
         *_failures(runs),
         *_parameters(runs),
     ]
@@ -84,8 +89,10 @@ def _overview(runs: Sequence[Run]) -> Iterator[str]:
     privacy = [_epsilons(run) for run in runs]
     for name in dict.fromkeys(name for epsilons in privacy for name in epsilons):
         rows[name] = [epsilons.get(name) for epsilons in privacy]
-    yield "<h2>At a glance</h2>"
-    yield f'<div class="card">{table([run.name for run in runs], rows)}</div>'
+    overview = {"At a glance": table([run.name for run in runs], rows)}
+    if len(runs) == 1 and (picture := diagram(runs[0])):
+        overview["Roles, and one round"] = f'{picture}<p class="soft">{_DRAWN_FROM}</p>'
+    yield cards(overview)
 
 
 def _epsilons(run: Run) -> dict[str, float]:
@@ -145,8 +152,7 @@ def _costs(runs: Sequence[Run], colors: dict[str, int]) -> Iterator[str]:
         if len(runs) > 1:
             yield legend(colors)
         yield cards(charts)
-    head = ["sent", "bytes", "received", "bytes"]
-    tables = {run.name: table(head, rows) for run in runs if (rows := _message_rows(run))}
+    tables = {run.name: table(["sent", "received"], rows) for run in runs if (rows := _message_rows(run))}
     if tables:
         yield "<h2>Messages of rank 0</h2>"
         yield cards(tables)
@@ -157,25 +163,23 @@ def _by_role(run: Run, *keys: str) -> dict[str, float]:
     return {name.replace("master", first).replace("_", " "): value for name, value in numbers(run.table(*keys)).items()}
 
 
-def _message_rows(run: Run) -> dict[str, list[Any]]:
-    tables = [run.table(kind, way) for way in ("sent", "received") for kind in ("messages", "message_bytes")]
-    counts = [numbers(one) for one in tables]
-    names = sorted({name for one in counts for name in one if NAME.fullmatch(name)})[:100]
+def _message_rows(run: Run) -> dict[str, list[str]]:
+    ways = [[numbers(run.table(kind, way)) for kind in ("messages", "message_bytes")] for way in ("sent", "received")]
+    names = sorted({name for counts, _ in ways for name in counts if NAME.fullmatch(name)})[:100]
 
-    def cell(column: int, value: float | None) -> Any:
-        return value if value is None else quantity(value, "B" if column % 2 else "")
+    def cell(name: str, counts: dict[str, float], sizes: dict[str, float]) -> str:
+        if name not in counts:
+            return "–"
+        return quantity(counts[name], "") + (f", {quantity(sizes[name], 'B')}" if name in sizes else "")
 
-    return {name: [cell(k, one.get(name)) for k, one in enumerate(counts)] for name in names}
+    return {name: [cell(name, *way) for way in ways] for name in names}
 
 
 def _rounds(runs: Sequence[Run]) -> Iterator[str]:
     pictures = {run.name: picture for run in runs if (picture := diagram(run))}
     if pictures:
         yield "<h2>Roles, and one round</h2>"
-        yield (
-            '<p class="soft">Drawn from what the ranks recorded of their first messages. Counts and sizes are those '
-            "that rank 0 saw; how much others say to one another stays with them.</p>"
-        )
+        yield f'<p class="soft">{_DRAWN_FROM}</p>'
         yield cards(pictures)
 
 

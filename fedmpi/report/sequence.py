@@ -31,7 +31,8 @@ class Arrow:
 def sections(run: Run) -> dict[str, list[Arrow]]:
     """Title → arrows in order: the setup, the last step that was recorded, and the end."""
     frames = [frame for frame in run.frames if _kind(frame) is not None and number(frame.get("by")) is not None]
-    steps = sorted({frame["step"] for frame in frames if isinstance(frame.get("step"), int)})
+    # Others may have met other rounds first, where not everybody takes part in each.
+    steps = sorted({frame["step"] for frame in frames if isinstance(frame.get("step"), int) and frame["by"] == 0})
     titles: dict[Any, str] = {"start": "setup"}
     if steps:
         titles[steps[-1]] = f"{'round' if 'rounds' in run.config else 'iteration'} {steps[-1]}"
@@ -91,7 +92,6 @@ def diagram(run: Run) -> str:
     named = dict.fromkeys([*roles, *(end for arrows in found.values() for arrow in arrows for end in arrow.kind[1:])])
     columns = {role: 70 + _GAP * k for k, role in enumerate(list(named)[:_MOST_ROLES])}
     width = 70 * 2 + _GAP * (len(columns) - 1) + (60 if _loops_at(list(columns)[-1], found) else 0)
-    width = max(width, 330)
     parts, y = [], 66.0
     for title, arrows in found.items():
         parts.append(f'<line class="grid" x1="4" x2="{width - 4}" y1="{y:g}" y2="{y:g}"/>')

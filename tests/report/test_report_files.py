@@ -154,6 +154,14 @@ def test_the_diagram_is_in_the_order_of_the_protocol(runs: dict[str, Path]) -> N
     ]
 
 
+def test_the_round_is_one_that_rank_0_took_part_in(tmp_path: Path) -> None:
+    late = [{"by": 1, "step": 7, "type": "Upload", "from": "host", "to": "server"}]
+    both = [{"by": by, "step": 1, "type": "Upload", "from": "host", "to": "server", "bytes": 9} for by in (0, 1)]
+    (tmp_path / "config.toml").write_text("rounds = 9\n")
+    (tmp_path / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in late + both))
+    assert list(sections(read_runs([tmp_path])[0])) == ["round 1"]
+
+
 def test_counts_and_bytes_are_those_of_the_channel(runs: dict[str, Path]) -> None:
     (run,) = read_runs([runs["coded"]])
     (weights,) = [arrow for arrow in sections(run)["iteration 1"] if arrow.kind[0] == "CodedWeights"]
