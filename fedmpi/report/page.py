@@ -7,6 +7,7 @@ from typing import Any
 from fedmpi import __version__
 from fedmpi.report.charts import COLORS, bar_chart, line_chart, quantity
 from fedmpi.report.folders import NAME, Run, number, numbers
+from fedmpi.report.gallery import gallery
 from fedmpi.report.html import cards, legend, page, table, text
 from fedmpi.report.sequence import diagram
 
@@ -48,6 +49,7 @@ def report_page(runs: Sequence[Run]) -> str:
         f'<p class="soft">{len(runs)} run{"s" if len(runs) > 1 else ""}, read by fedmpi {__version__}. '
         "All that this page shows was recorded by the runs themselves.</p>",
         *_overview(runs),
+        *_images(runs),
         *_curves(runs, colors),
         *_costs(runs, colors),
         *(_rounds(runs) if len(runs) > 1 else []),
@@ -101,6 +103,13 @@ def _epsilons(run: Run) -> dict[str, float]:
         for accountant, value in numbers(run.table("privacy", view)).items():
             found[f"ε of {'an upload' if view == 'upload' else 'the model'} ({accountant[:12]})"] = value
     return found
+
+
+def _images(runs: Sequence[Run]) -> Iterator[str]:
+    pictures = {run.name: shown for run in runs if (shown := gallery(run.path))}
+    if pictures:
+        yield "<h2>What the attack got</h2>"
+        yield cards(pictures)
 
 
 def _curves(runs: Sequence[Run], colors: dict[str, int]) -> Iterator[str]:
@@ -212,5 +221,6 @@ def _parameters(runs: Sequence[Run]) -> Iterator[str]:
     yield "<h2>The same again</h2>"
     for run in runs:
         system, ranks = text(run.result.get("system", "SYSTEM")), text(run.result.get("ranks", "N"))
-        command = f"fedmpi run {system} -n {ranks} -- --config {run.path}/config.toml"
+        what = "attack" if system == "attacks" else f"run {system}"
+        command = f"fedmpi {what} -n {ranks} -- --config {run.path}/config.toml"
         yield f"<pre>{escape(command)}</pre>"

@@ -73,3 +73,5 @@ def test_what_is_built_installs_and_trains(kind: str, compiler: bool, sdist: Pat
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["environment"]["kernels"] == ("compiled" if compiler else "numpy")
     assert result["metrics"]["test_accuracy"] > 0.9
+    called(tmp_path / "venv" / "bin" / "fedmpi", "report", tmp_path / "run", cwd=tmp_path)  # with its style sheet
+    assert (tmp_path / "run" / "report" / "report.html").is_file()

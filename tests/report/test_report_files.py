@@ -1,10 +1,14 @@
 """`fedmpi report`: what it writes, from real runs and from folders that nobody should trust."""
 
+import base64
 import csv
+import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 from report import folders
 
@@ -44,12 +48,12 @@ class Elements(HTMLParser):
     @property
     def foreign(self) -> list[str]:
         """What could run, or load something."""
-        found = [
-            tag for tag, _ in self.tags if tag in ("script", "img", "iframe", "object", "embed", "base", "form", "a")
-        ]
+        loaded = [str(a.get("src")) for tag, a in self.tags if tag == "img"]
+        found = [source for source in loaded if not source.startswith("data:image/png;base64,")]
+        found += [tag for tag, _ in self.tags if tag in ("script", "iframe", "object", "embed", "base", "form", "a")]
         for _, attributes in self.tags:
             found += [name for name in attributes if name.startswith("on")]
-            found += [str(attributes[n]) for n in ("src", "href") if n in attributes and attributes[n] != "data:,"]
+            found += [str(attributes["href"]) for _ in [0] if attributes.get("href", "data:,") != "data:,"]
         return found
 
 
@@ -136,6 +140,38 @@ def test_a_name_is_no_formula_of_a_spreadsheet(tmp_path: Path) -> None:
     write_report([run])
     with (run / "report" / "curves.csv").open(newline="") as file:
         assert {row["run"] for row in csv.DictReader(file)} == {"'=1+1"}
+
+
+def attacked(path: Path, images: np.ndarray) -> Path:
+    """The folder of an attack."""
+    path.mkdir()
+    (path / "result.json").write_text('{"system": "attacks", "ranks": 2}')
+    np.savez_compressed(path / "images.npz", original=images, found=images * np.nan)
+    return path
+
+
+def test_the_images_of_an_attack_are_shown(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((2, 3, 5, 7))
+    page = Elements(write_report([attacked(tmp_path / "a", pixels)]).read_text())
+    sources = [str(attributes["src"]) for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == 4
+    shown = matplotlib.image.imread(io.BytesIO(base64.b64decode(sources[1].removeprefix("data:image/png;base64,"))))
+    np.testing.assert_allclose(shown, pixels[1].transpose(1, 2, 0), atol=0.5 / 255)
+    assert "fedmpi attack -n 2" in page.text
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 600, 4), (1, 2, 4, 4), (4, 4), (3000, 3, 64, 64), (1, 3, 0, 4)])
+def test_images_that_can_not_be_shown_are_left_out(shape: tuple[int, ...], tmp_path: Path) -> None:
+    page = Elements(write_report([attacked(tmp_path / "a", np.zeros(shape))]).read_text())
+    assert not any(tag == "img" for tag, _ in page.tags)
+
+
+def test_an_archive_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    run = attacked(tmp_path / "a", np.zeros((1, 1, 2, 2)))
+    np.savez(run / "images.npz", original=np.array([object()], object))
+    assert not any(tag == "img" for tag, _ in Elements(write_report([run]).read_text()).tags)
+    (run / "images.npz").write_bytes(b"PK\x03\x04 no archive")
+    write_report([run])
 
 
 # -- one round ------------------------------------------------------------------------------------------------------
