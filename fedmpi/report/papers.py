@@ -2,6 +2,7 @@
 
 import base64
 import html
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ PAPERS = {
 """System → its paper, in the order of the page."""
 
 SHARES = {"codedml": 5, "ppadmm": 1, "niss": 4, "pbpfl": 6, "spn": 8}
-"""About how the time divides, for the bar."""
+"""Roughly how the time divides, for the bar."""
 
 _PICTURES = {".png": "image/png"}
 
@@ -45,8 +46,15 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
     page : Path
     failed : dict
         System → why it is not on the page.
+
+    Raises
+    ------
+    UsageError
+        Where matplotlib or markdown-it-py is missing, before hours of work.
     """
     figures.require()
+    if importlib.util.find_spec("markdown_it") is None:
+        raise UsageError('markdown-it-py must be installed for the page, got none: pip install "fedmpi[report]"')
     reports: dict[str, Path] = {}
     failed: dict[str, FedmpiError] = {}
     with _bar() as advance:
@@ -93,17 +101,9 @@ def join(reports: Mapping[str, Path], failed: Mapping[str, FedmpiError], out: Pa
 
 
 def rendered(report: Path, out: Path) -> str:
-    """A Markdown page as HTML, with its pictures in it, headings one level down, and links that hold in `out`.
+    """A Markdown page as HTML, with its pictures in it, headings one level down, and links that hold in `out`."""
+    from markdown_it import MarkdownIt
 
-    Raises
-    ------
-    UsageError
-        Where markdown-it-py is missing.
-    """
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError:
-        raise UsageError('markdown-it-py must be installed, got none: pip install "fedmpi[report]"') from None
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = markdown.parse(report.read_text(encoding="utf-8"))
     for token in tokens:
