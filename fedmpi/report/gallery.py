@@ -49,7 +49,8 @@ def _pixels(values: NDArray[Any]) -> NDArray[np.uint8] | None:
     if not 0 < min(values.shape[2:]) <= max(values.shape[2:]) <= _LARGEST_SIDE:
         return None
     colors = np.broadcast_to(values[:_MOST_IMAGES], (len(values[:_MOST_IMAGES]), 3, *values.shape[2:]))
-    return np.rint(np.clip(np.nan_to_num(colors), 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    pixels: NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(colors), 0, 1) * 255).astype(np.uint8)
+    return pixels.transpose(0, 2, 3, 1)
 
 
 def _data_uri(image: NDArray[np.uint8]) -> str:
