@@ -8,6 +8,9 @@ from typing import Any
 # Nothing may be loaded from anywhere, whatever a run folder holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
+_MOST_LETTERS = 500
+"""Of one cell."""
+
 
 def page(title: str, body: Iterable[str]) -> str:
     """A whole page.
@@ -64,16 +67,19 @@ def legend(names: Mapping[str, int]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def text(value: Any) -> str:
-    """A value for people: numbers rounded, lists and objects on one line."""
+def text(value: Any, depth: int = 2) -> str:
+    """A value for people: numbers rounded, lists and objects on one line, as deep as `depth` says."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.5g}"
+    if isinstance(value, list | dict) and depth == 0:
+        return "…"
     if isinstance(value, list):
-        return " ".join(map(text, value[:50])) or "–"
+        return " ".join(text(one, depth - 1) for one in value[:50])[:_MOST_LETTERS] or "–"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {text(one)}" for key, one in list(value.items())[:50]) or "–"
-    return str(value)[:500]
+        pairs = (f"{key} {text(one, depth - 1)}" for key, one in list(value.items())[:50])
+        return ", ".join(pairs)[:_MOST_LETTERS] or "–"
+    return str(value)[:_MOST_LETTERS]

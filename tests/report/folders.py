@@ -59,7 +59,11 @@ def damaged(path: Path) -> Path:
     (path / "metrics.jsonl").write_text(
         f'{{"iteration": null, "w": -1e308}}\n[]\n7\n{deep}\n{big}\n{{"iteration": 2, "lo'
     )
+    nested: list[object] = []
+    for _ in range(800):  # json reads so many
+        nested = [{"x": nested}, 1 << 10_000] if not nested else [nested]
     result = {"roles": {"a": -1, "b": 1 << 40, "c": "x"}, "seconds": [1], "failures": {"x": 1}, "metrics": None}
+    result |= {"params": {"deep": nested}, "system": nested}
     (path / "result.json").write_text(json.dumps(result))
     (path / "frames.jsonl").write_text(
         '{"by": 0, "step": [], "type": "A", "from": "a", "to": "b"}\n{"by": {}, "type": 1}\n'
