@@ -99,6 +99,8 @@ class Session:
     total_seconds: float = 0.0
     use: dict[str, float] = field(default_factory=dict)
     """How good the final model is in the clients' hands."""
+    latest: dict[str, float] = field(default_factory=dict)
+    """What `watch` found last."""
 
     def __post_init__(self) -> None:
         self.params = self.problem.params
@@ -118,7 +120,9 @@ class Session:
         begun, uniform = time.perf_counter(), UnitRandom()
 
         def lost(round_: int, client: int) -> None:
-            self.failures.append({"round": round_, "client": client, "reason": "sent no gradient"})
+            gone = next((error for host, error in self.ch.departed.items() if client in fed.homes[host]), None)
+            reason = "sent no gradient" if gone is None else str(gone)
+            self.failures.append({"round": round_, "client": client, "reason": reason})
 
         def observe(state: State) -> None:
             if state.round % self.evaluate_every == 0:
@@ -136,9 +140,10 @@ class Session:
         """Evaluate on the validation rows, while the clients compute."""
         meter = self.ch.meter
         received = meter.messages_received
+        self.latest = self.evaluate(state.w, "validation")
         progress.step(
             state.round,
-            self.evaluate(state.w, "validation"),
+            self.latest,
             sent_bytes=meter.bytes_sent.total(),
             answers=received["Terms"] + received["Masked"],
             late=meter.late,
@@ -171,7 +176,7 @@ class Session:
             "d": data.X_train.shape[1],
             "classes": list(data.classes),
         }
-        summary["metrics"] = {**self.evaluate(state.w, "test"), **self.evaluate(state.w, "validation")}
+        summary["metrics"] = self.evaluate(state.w, "test") | self.latest
         summary["metrics"] |= self.use | {"rounds": state.round}
         if not data.classes:
             summary["metrics"].pop("clients_accuracy", None)

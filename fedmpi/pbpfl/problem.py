@@ -11,6 +11,7 @@ from torch import nn
 
 from fedmpi.data import Dataset, load
 from fedmpi.learn import build_model, client_rows, scale_of
+from fedmpi.learn.evaluation import ROWS_AT_ONCE
 from fedmpi.learn.inputs import image_shape
 from fedmpi.learn.job import Job as FederatedJob
 from fedmpi.pbpfl.params import Params
@@ -106,7 +107,7 @@ class Problem:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, part: Part, batch: int = 500) -> tuple[float, int]:
+def evaluate(model: nn.Module, part: Part, batch: int = ROWS_AT_ONCE) -> tuple[float, int]:
     """Sum of squared errors over all rows and outputs, and the number of rows with the right class (0 without)."""
     total, right = 0.0, 0
     for start in range(0, len(part), batch):

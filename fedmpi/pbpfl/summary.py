@@ -71,7 +71,7 @@ def per_message(ch: Channel, params: Params, parameters: int, clients: int) -> d
 def closing_lines(summary: dict[str, Any]) -> list[str]:
     """The end of a run."""
     metrics, seconds = summary["metrics"], summary["seconds"]
-    lines = [f"round {lost['round']}: client {lost['client']} {lost['reason']}" for lost in summary["failures"][:20]]
+    lines = [f"round {lost['round']}: client {lost['client']}: {lost['reason']}" for lost in summary["failures"][:20]]
     if len(summary["failures"]) > 20:
         lines.append(f"and {len(summary['failures']) - 20} more, in result.json")
     accuracy = f", accuracy {metrics['test_accuracy']:.4f}" if "test_accuracy" in metrics else ""

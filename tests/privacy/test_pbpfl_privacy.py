@@ -133,6 +133,26 @@ def test_rows_keep_their_direction_and_zeros_stay() -> None:
     assert (w[hidden] == 0).any()
 
 
+@pytest.mark.parametrize(("name", "shape"), [("mlp-7", (20,)), ("resnet20", IMAGE)])
+def test_a_client_sees_which_units_its_rows_activate(name: str, shape: tuple[int, ...]) -> None:
+    """The zeros behind every ReLU are those of the clear model."""
+    model = build_model(name, shape, 4, 0, torch.float64)
+    structure, X, flat = structure_of(model, shape), torch.rand(6, *shape, dtype=torch.float64), FlatModel(model)
+    zeros: list[np.ndarray] = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.ReLU):
+            layer.register_forward_hook(lambda layer, inputs, output: zeros.append(output.detach().numpy() == 0))
+    model(X)
+    clear = zeros.copy()
+    zeros.clear()
+    flat.load(perturb(structure, flat.read(), draw(structure, Defaults(), np.random.default_rng(0).random)))
+    model(X)
+    assert len(zeros) == len(clear)
+    for seen, true in zip(zeros, clear, strict=True):
+        np.testing.assert_array_equal(seen, true)
+        assert 0 < true.mean() < 1
+
+
 def test_outputs_are_known_but_for_their_part_along_the_noise() -> None:
     """From one sample already: n_L - 1 of n_L dimensions."""
     model = build_model("mlp-3", (20,), 5, 0, torch.float64)

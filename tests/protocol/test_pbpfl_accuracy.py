@@ -3,8 +3,11 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from protocol.pbpfl_threads import train
+
+from fedmpi.data import load
 
 DATA = Path(os.environ.get("FEDMPI_DATA", "/nowhere"))
 
@@ -26,3 +29,20 @@ def test_bank(model: str, clients: int, rounds: int, most: float, tmp_path: Path
     }
     assert mse["pbpfl"] <= most
     assert abs(mse["pbpfl"] - mse["fedavg-mse"]) <= 0.003
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "ham10000").is_dir(), reason="$FEDMPI_DATA has no ham10000")
+@pytest.mark.parametrize("clients", [1, 5, 10])
+def test_resnet_on_images_has_the_weights_of_federated_averaging(clients: int, tmp_path: Path) -> None:
+    """20 rounds in float64, within 1e-6, on a part of the images."""
+    whole = load("ham10000", max_rows=300)
+    few = tmp_path / "few.npz"
+    np.savez(few, X_train=whole.X_train, y_train=whole.y_train, X_test=whole.X_test[:40], y_test=whole.y_test[:40])
+    base = ["--dataset", str(few), "--model", "resnet20", "--rounds", "20", "--batch-size", str(max(5 // clients, 1))]
+    base += ["--clients", str(clients), "--learning-rate", "0.02", "--dtype", "float64", "--evaluate-every", "10000"]
+    private = train(tmp_path / "private", base=base)
+    clear = train(tmp_path / "clear", "--method", "fedavg-mse", base=base)
+    assert np.abs(private.w - clear.w).max() <= 1e-6
+    start = train(tmp_path / "start", "--method", "fedavg-mse", "--rounds", "1", base=base)
+    assert np.abs(start.w - clear.w).max() > 1e-3

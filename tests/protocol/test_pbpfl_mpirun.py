@@ -3,10 +3,15 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+from protocol.pbpfl_threads import DIGITS, Threads, failing_at, train
+
+from fedmpi.launcher import environment, mpirun_command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,6 +36,24 @@ def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
     with np.load(tmp_path / "run/model.npz") as one, np.load(tmp_path / "clear/model.npz") as two:
         assert one.files == two.files
         assert max(np.abs(one[name] - two[name]).max() for name in one.files) < 1e-4  # float32
+
+
+@pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])
+def test_training_goes_on_without_a_host_that_is_killed(method: str, tmp_path: Path) -> None:
+    """With the sum of the survivors: the weights are those of federated averaging that loses the same clients."""
+    options = ["--clients", "6", "--rounds", "5"]
+    program = [sys.executable, Path(__file__).parent / "pbpfl_mpi.py", *DIGITS, *options, "--method", method, "--quiet"]
+    command, _ = mpirun_command(4, [*map(str, program), "--out", str(tmp_path / "run")], tolerate_failures=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    killed = Threads(tmp_path / "run")
+    assert killed.result["metrics"]["rounds"] == 5, done.stderr
+    lost = killed.result["failures"]
+    assert {(entry["round"], entry["client"]) for entry in lost} == {(t, k) for t in (2, 3, 4) for k in (1, 4)}
+    assert all("host (rank 2) died" in entry["reason"] for entry in lost)
+    clear = train(tmp_path / "clear", "--method", "fedavg-mse", *options, hosts=3, roles={2: failing_at("Terms", 2)})
+    assert np.abs(killed.w - clear.w).max() <= 1e-6
+    whole = train(tmp_path / "whole", "--method", "fedavg-mse", *options, hosts=3)
+    assert np.abs(killed.w - whole.w).max() > 1e-4
 
 
 def test_an_error_is_one_line(mpirun: Run) -> None:
