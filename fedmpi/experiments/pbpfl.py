@@ -68,7 +68,7 @@ QUICK = Scale(
     "quick",
     ("mlp-3", "mlp-7"),
     (1, 5),
-    {1: ("--rounds", "1000"), 5: ("--rounds", "600")},
+    {1: ("--rounds", "2500"), 5: ("--rounds", "600")},
     ("resnet20",),
     ("--rounds", "12", "--max-rows", "1000", "--evaluate-every", "4"),
     2,

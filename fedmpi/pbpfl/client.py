@@ -13,7 +13,7 @@ from fedmpi.net.report import report
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Job, Part, Problem, evaluate
-from fedmpi.pbpfl.protocol import SERVER, Evaluation, Final, Ready, Round, Stop, Terms, from_bytes, to_bytes
+from fedmpi.pbpfl.protocol import FINAL_ROWS, SERVER, Evaluation, Final, Ready, Round, Stop, Terms, from_bytes, to_bytes
 
 Shifted = tuple[NDArray[np.float64], float]
 """Terms, shape (3, h), and γ̂."""
@@ -94,11 +94,11 @@ class Clients:
         return [k for k in self.clients if draws[k] >= self.params.dropout]
 
     def evaluation(self, w: NDArray[np.float64]) -> Evaluation:
-        """The final model on the rows of each client."""
+        """The final model on the first rows of each client, `FINAL_ROWS` at most."""
         own = self.differentiators[0]
         own.flat.load(w)
         own.model.eval()
-        results = [evaluate(own.model, client.rows) for client in self.clients.values()]
+        results = [evaluate(own.model, client.rows.first(FINAL_ROWS)) for client in self.clients.values()]
         own.model.train()
         errors, right = np.array(results).reshape(-1, 2).T
         return Evaluation(np.array([*self.clients], np.uint32), errors.astype(np.float64), right.astype(np.uint64))

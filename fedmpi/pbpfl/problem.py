@@ -43,6 +43,10 @@ class Part:
         chosen = torch.from_numpy(rows).to(self.X.device)
         return Part(self.X[chosen], self.targets[chosen], None if self.labels is None else self.labels[chosen])
 
+    def first(self, count: int) -> "Part":
+        """The first rows, at most so many."""
+        return Part(self.X[:count], self.targets[:count], None if self.labels is None else self.labels[:count])
+
 
 class Problem:
     """One data set and one model.

@@ -23,6 +23,9 @@ M = TypeVar("M", bound=Message)
 
 SERVER = 0
 
+FINAL_ROWS = 1000
+"""Rows on which a client tries the final model, at most."""
+
 REPORT_SECONDS = 10.0
 """How long the server waits at the end for what the hosts have to report."""
 
@@ -70,7 +73,7 @@ class Final(Message, tag=5):
 
 
 class Evaluation(Message, tag=6):
-    """Host → server, at the end: the final model on the rows of its clients: Σ‖y - ȳ‖², and rows that are right."""
+    """Host → server, at the end: the final model on rows of its clients: Σ‖y - ȳ‖², and rows that are right."""
 
     clients: UInt32
     squared_errors: Float64
@@ -250,7 +253,7 @@ def too_few(ch: Channel, t: int, least: int, got: int) -> TooFewWorkers:
 def finish(
     ch: Channel, params: Params, structure: Structure, fed: Federation, w: Vector, uniform: Uniform
 ) -> dict[str, float]:
-    """Give the clients a model to use, without addition, and learn how good it is on their rows."""
+    """Give the clients a model to use, without addition, and learn how good it is on `FINAL_ROWS` of theirs."""
     with ch.phase("close"):
         if params.perturbed:
             w = perturb(structure, w, without_addition(draw(structure, params, uniform)))
@@ -263,7 +266,7 @@ def finish(
         if fed.homes[host].issuperset(answer.clients.tolist()):
             errors += float(answer.squared_errors.sum())
             right += int(answer.right.sum())
-            rows += int(fed.rows[answer.clients].sum())
+            rows += int(np.minimum(fed.rows[answer.clients], FINAL_ROWS).sum())
     if not rows:
         return {}
     return {"clients_mse": errors / (rows * structure.outputs), "clients_accuracy": right / rows}
