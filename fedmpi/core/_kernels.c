@@ -12,14 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "_clones.h"
 #include "_kernels.h"
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=icelake-server", "arch=skylake-avx512", "avx2", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
 
 enum { ROWS = 8, LINE = 16, TILE = 512, WIDE_TERMS = 1 << 26 };
 

@@ -1,4 +1,4 @@
-/* What Python sees of _kernels.c. cffi reads this file too: plain declarations only, no preprocessor. */
+/* What Python sees of _kernels.c and _gaussian.c. cffi reads this file too: plain declarations only, no preprocessor. */
 
 typedef struct {
     uint32_t p;           /* the prime */
@@ -25,3 +25,8 @@ void fedmpi_transposed_product(const uint32_t *x, size_t rows, size_t d, const u
 /* out[n][:] = sum_k a[n, k] b[k][:] for n < rows; every b[k] and out[n] has `columns` elements. */
 void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
                    uint32_t *const *out, const fedmpi_prime *f);
+
+/* x, y (n): independent numbers from N(0, std^2) from n pairs of uniform words, rounded to multiples of `grid` (a power
+ * of two) unless it is 0. */
+void fedmpi_gaussian(const uint64_t *radii, const uint64_t *angles, size_t n, double std, double grid, double *x,
+                     double *y);

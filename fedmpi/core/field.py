@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedmpi.core.native import compiled as _compiled
+from fedmpi.core.native import pointer as _pointer
 from fedmpi.errors import UsageError
-
-_compiled: Any
-try:
-    from fedmpi.core import _compiled  # type: ignore[attr-defined, no-redef]  # no stubs: made by cffi
-except ImportError:  # no compiler at install time: the numpy twin takes over
-    _compiled = None
 
 FieldArray = NDArray[np.uint32]
 """Elements of F_p in canonical form: uint32 in [0, p)."""
@@ -271,10 +267,6 @@ def _ready(array: FieldArray) -> FieldArray:
     if array.dtype != np.uint32:
         raise TypeError(f"field elements must be uint32, got {array.dtype}")
     return np.ascontiguousarray(array)
-
-
-def _pointer(array: NDArray[Any], ctype: str = "uint32_t") -> Any:
-    return _compiled.ffi.cast(f"{ctype} *", array.ctypes.data)
 
 
 def _pointers(arrays: Iterable[NDArray[Any]]) -> Any:

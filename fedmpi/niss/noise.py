@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.crypto.gaussian import gaussian
+from fedmpi.core.gaussian import gaussian
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import UsageError
 
@@ -39,9 +39,7 @@ def expand(seed: bytes, std: float, size: int) -> Vector:
     """
     if not 0 <= std <= LARGEST_STD:
         raise UsageError(f"the standard deviation of noise must be in [0, {LARGEST_STD:g}], got {std}")
-    n = gaussian(SecretStream(seed), size)
-    n *= std
-    return on_grid(n)
+    return gaussian(SecretStream(seed), size, std, GRID)
 
 
 def distort(r: Vector, tau2: float, stream: Stream) -> Vector:
@@ -51,8 +49,7 @@ def distort(r: Vector, tau2: float, stream: Stream) -> Vector:
     """
     if tau2 == 0:
         return r
-    s = gaussian(stream, r.size)
-    s *= np.sqrt(tau2)
+    s = gaussian(stream, r.size, tau2**0.5)
     s += 1
     s *= r
     return on_grid(s)
@@ -76,5 +73,9 @@ def mix(own: Iterable[Seed], received: Iterable[Seed | Vector], tau2: float, str
     for seed, std in own:
         total += expand(seed, std, size)
     for share in received:
-        total += distort(share if isinstance(share, np.ndarray) else -expand(*share, size), tau2, stream)
+        # A seed makes n_i, the share is -n_i.
+        if isinstance(share, np.ndarray):
+            total += distort(share, tau2, stream)
+        else:
+            total -= distort(expand(*share, size), tau2, stream)
     return total

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.crypto.gaussian import gaussian
+from fedmpi.core.gaussian import gaussian
 from fedmpi.crypto.random import Stream
 from fedmpi.spn.polarization import secret_uniform
 
