@@ -492,6 +492,8 @@ class Reproduce:
     """All of it."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
     """Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them."""
+    only: str | None = None
+    """Of niss, only the panels that begin so, such as mnist-iid-mlp."""
     out: Path | None = None
     """Folder of the results. Default: runs/reproduce-<system>-quick or -full."""
     data_dir: Path | None = None
@@ -501,6 +503,8 @@ class Reproduce:
         """Run, and print where the report is."""
         if self.quick and self.full:
             raise UsageError("only one of --quick and --full must be given, got both")
+        if self.only is not None and self.system != "niss":
+            raise UsageError(f"--only must be used with niss, got {self.system}")
         if self.from_ is not None:
             if self.system != "codedml":
                 raise UsageError(f"--from must be used with codedml, got {self.system}")
@@ -520,7 +524,8 @@ class Reproduce:
         experiments: Any = import_module(f"fedmpi.experiments.{self.system}")
         scale = experiments.FULL if self.full else experiments.QUICK
         out = self.out or Path("runs") / f"reproduce-{self.system}-{scale.name}"
-        print(f"written to {experiments.reproduce(scale, out, self.data_dir)}")
+        choice = {} if self.only is None else {"only": self.only}
+        print(f"written to {experiments.reproduce(scale, out, self.data_dir, **choice)}")
         return 0
 
 

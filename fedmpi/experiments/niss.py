@@ -1,16 +1,14 @@
-"""Figure 3 of NISS [Yang et al. 2021]: accuracy against τ², for several levels of noise.
-
-Figure 4, the attack on three kinds of uploads, is not here.
-"""
+"""Figures 3 and 4 of NISS [Yang et al. 2021]: accuracy against τ² for several levels of noise, attacks on uploads."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures
+from fedmpi.experiments import figures, niss_uploads
 from fedmpi.experiments.jobs import train
 
 TAU_SQUARED = (0.0, 0.3, 0.6, 1.0)
@@ -57,10 +55,14 @@ class Scale:
     baseline: bool
     """Run DP-FedAvg too, which should equal τ² = 1."""
     ranks: int
+    attacked: int
+    """Clients whose uploads are attacked."""
+    steps: int
+    """Of an attack."""
 
 
-QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 10, False, 4)
-FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4)
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 10, False, 4, 2, 30)
+FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4, 6, 150)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,13 @@ class Point:
         return float(self.result["metrics"]["test_accuracy"])
 
 
-def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
-    """Run what is not there yet, and write the figure, a table and report.md.
+def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") -> Path:
+    """Run what is not there yet, and write the figures, tables and report.md.
+
+    Parameters
+    ----------
+    only : str
+        How the panels' keys must begin, such as mnist-iid-mlp.
 
     Returns
     -------
@@ -88,16 +95,14 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         Of report.md.
     """
     figures.require()
+    panels = [panel for panel in panels_of(scale) if panel.key.startswith(only)]
+    if not panels:
+        raise UsageError(f"--only must begin like one of {', '.join(p.key for p in panels_of(scale))}, got {only}")
+    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
     present = {entry.name: entry.present for entry in catalogue(data_dir)}
-    for name in scale.datasets:
+    for name in datasets:
         if not present[name]:
             raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
-    panels = [
-        Panel(dataset, partition, model, PAPER[dataset, partition])
-        for dataset in scale.datasets
-        for partition in ("iid", "shards")
-        for model in scale.models
-    ]
     begun = time.perf_counter()
     points: dict[Panel, list[Point]] = {}
     for number, panel in enumerate(panels, 1):
@@ -110,11 +115,21 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
                 f"({time.perf_counter() - begun:.0f} s so far)",
                 flush=True,
             )
-    out.mkdir(parents=True, exist_ok=True)
-    return write(out, scale, points)
+    figure4 = niss_uploads.figure4(out, datasets[-1], scale.attacked, scale.steps, data_dir)
+    return write(out, scale, points, figure4)
 
 
-def runs(panel: Panel, scale: Scale, folder: Path, data_dir: Path | None) -> Any:
+def panels_of(scale: Scale) -> list[Panel]:
+    """All panels of Figure 3."""
+    return [
+        Panel(dataset, partition, model, PAPER[dataset, partition])
+        for dataset in scale.datasets
+        for partition in ("iid", "shards")
+        for model in scale.models
+    ]
+
+
+def runs(panel: Panel, scale: Scale, folder: Path, data_dir: Path | None) -> Iterator[Point]:
     """All points of one panel: FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg.
 
     τ² = 0 is FedAvg to the bit, whatever the noise.
@@ -139,8 +154,8 @@ def runs(panel: Panel, scale: Scale, folder: Path, data_dir: Path | None) -> Any
             yield one("dp-fedavg", noise, 1.0)
 
 
-def write(out: Path, scale: Scale, points: dict[Panel, list[Point]]) -> Path:
-    """Draw the figure, and write report.md."""
+def write(out: Path, scale: Scale, points: dict[Panel, list[Point]], figure4: str) -> Path:
+    """Draw Figure 3, and write report.md, with the section on Figure 4."""
     lines = {}
     for panel, found in points.items():
         fedavg = found[0].accuracy
@@ -153,7 +168,9 @@ def write(out: Path, scale: Scale, points: dict[Panel, list[Point]]) -> Path:
         }
     figures.panels(out / "figure3.png", "NISS: accuracy against τ²", lines, "τ² (0: FedAvg)", "test accuracy")
     text = [
-        "# NISS, Figure 3",
+        "# NISS",
+        "",
+        "## Figure 3: accuracy against τ²",
         "",
         f"K = {CLIENTS} clients, {FRACTION:g} of them in a round, E = 5, B = 10, η = 0.01, ζ = 3, "
         f"{scale.rounds} rounds. Noise: its standard deviation per coordinate in the aggregate if nothing cancels, "
@@ -174,5 +191,5 @@ def write(out: Path, scale: Scale, points: dict[Panel, list[Point]]) -> Path:
             gain = f"{100 * (own[0] - own[-1]):.1f}"
             text.append(f"| {panel.title} | {noise:g} | {' | '.join(cells)} | {dp} | {gain} | {panel.paper} |")
     report = out / "report.md"
-    report.write_text("\n".join(text) + "\n")
+    report.write_text("\n".join([*text, "", figure4]) + "\n", encoding="utf-8")
     return report

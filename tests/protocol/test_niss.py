@@ -116,7 +116,6 @@ def standing_still(own: Clients) -> Clients:
 WIDE = "synthetic:m=240,d=500,density=0.1,test=50,classes=3"  # h = 141 003 with the MLP
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tau2", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize("uneven", [False, True])
 def test_theorem_2(tau2: float, uneven: bool) -> None:

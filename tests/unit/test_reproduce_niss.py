@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from fedmpi.attacks.gradients import gradient_of
+from fedmpi.cli import main
+from fedmpi.data import load
 from fedmpi.errors import UsageError
-from fedmpi.experiments import niss
+from fedmpi.experiments import niss, niss_uploads
+from fedmpi.learn import build_model, client_rows
 from fedmpi.niss.params import Params
 from fedmpi.runs import parse
 
-SCALE = niss.Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 4)
+SCALE = niss.Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 4, 2, 7)
 
 
 @pytest.fixture
@@ -27,6 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
         return {"metrics": {"test_accuracy": 0.9 - noise}}
 
     monkeypatch.setattr(niss, "train", train)
+    monkeypatch.setattr(niss_uploads, "figure4", lambda out, *settings: f"Figure 4 of {settings}")
     for files in (
         [
             f"mnist/{part}-ubyte.gz"
@@ -55,6 +62,7 @@ def test_every_setting_is_run_and_drawn(asked: list[tuple[Params, Any]], tmp_pat
     assert cells[2] == "90.00 %"
     assert float(cells[5].removesuffix(" %")) == pytest.approx(90 - 100 * 0.1 / 30**0.5, abs=0.01)
     assert cells[-1] == "12 to 13"
+    assert report.splitlines()[-1] == f"Figure 4 of ('cifar10', 2, 7, {tmp_path!r})"
     assert (tmp_path / "out" / "figure3.png").stat().st_size > 20_000
 
 
@@ -65,10 +73,55 @@ def test_a_missing_data_set_is_said_before_any_run(asked: list[tuple[Params, Any
     assert not asked
 
 
+def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = niss.reproduce(SCALE, tmp_path / "out", tmp_path, "mnist-iid").read_text()
+    assert {(run.dataset, params.partition) for params, run in asked} == {("mnist", "iid")}
+    assert {params.model for params, _ in asked} == {"mlp", "cnn"}
+    assert "Figure 4 of ('mnist'" in report
+    with pytest.raises(UsageError, match=r"--only must begin like one of mnist-iid-mlp, .*, got svhn"):
+        niss.reproduce(SCALE, tmp_path / "out", tmp_path, "svhn")
+    assert main(["reproduce", "spn", "--only", "mnist"]) == 2
+    assert capsys.readouterr().err == "fedmpi: error: --only must be used with niss, got spn\n"
+
+
 @pytest.mark.slow
 def test_a_run_under_mpirun(tmp_path: Path) -> None:
     panel = niss.Panel("digits", "iid", "mlp", "")
-    scale = niss.Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 3)
+    scale = niss.Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 3, 1, 1)
     point = next(niss.runs(panel, scale, tmp_path, None))
     assert point.method == "fedavg"
     assert 0 < point.accuracy < 1
+
+
+# -- Figure 4 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control first: FedAvg's upload is the gradient of the client's row, and the attack gets on."""
+    kinds = niss_uploads.kinds()
+    monkeypatch.setattr(niss_uploads, "kinds", lambda: [kinds[0], kinds[-1]])
+    text = niss_uploads.figure4(tmp_path, "digits", 1, 3, None)
+    data = load("digits", max_rows=niss_uploads.CLIENTS, seed=0)
+    parts = client_rows("iid", data.y_train, niss_uploads.CLIENTS, 0)
+    model = build_model(niss_uploads.MODEL, (1, 8, 8), 10, 0, torch.float64)
+    plain, hidden = (niss_uploads.view(tmp_path / "runs" / f"uploads-digits-{i}") for i in range(2))
+    for client in (0, 1):
+        X = torch.tensor(data.X_train[parts[client]] / data.X_train.max()).reshape(1, 1, 8, 8)
+        true = gradient_of(model, X, torch.tensor(data.y_train[parts[client]]))
+        largest = max(float(part.abs().max()) for part in true)
+        for expected, got, noisy in zip(
+            true,
+            niss_uploads.gradient(plain, client, model),
+            niss_uploads.gradient(hidden, client, model),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, expected, atol=1e-6 * largest)
+            assert (noisy - expected).std() > 0.5
+    fedavg, shared = (line.strip("| ").split(" | ") for line in text.splitlines()[-2:])
+    assert (fedavg[0], shared[0]) == ("FedAvg", "NISS, τ² = 1")
+    assert float(fedavg[4]) < float(shared[4])
+    assert float(shared[2]) == pytest.approx(3**0.5, rel=0.1), "noise of its own, a share received and its distortion"
+    assert (tmp_path / "figure4.png").stat().st_size > 5_000
