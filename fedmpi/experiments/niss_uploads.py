@@ -140,7 +140,8 @@ def attack(
 ) -> Upload:
     """Deep leakage from the gradient of every attacked client."""
     settings = replace(DEFAULT, steps=steps, restarts=1)
-    found = [deep_leakage(model, g, (1, *true.shape[1:]), model[-1].out_features, settings, SEED) for g in shared]
+    classes = len(shared[0][-1])  # the biases of the last layer
+    found = [deep_leakage(model, g, (1, *true.shape[1:]), classes, settings, SEED) for g in shared]
     images = np.clip(np.nan_to_num(np.concatenate([one.images for one in found])), 0, 1)
     wrong = torch.cat(
         [(a - b).reshape(-1) for g, h in zip(shared, clean, strict=True) for a, b in zip(g, h, strict=True)]

@@ -19,7 +19,8 @@ class Perceptron:
     """
 
     def __init__(self, layers: list[nn.Linear]):
-        self._layers = [(layer.weight.data, layer.bias.data) for layer in layers]
+        # Views cost a microsecond each, and a step of a small network only a hundred.
+        self._layers = [(layer.weight.data, layer.weight.data.t(), layer.bias.data) for layer in layers]
         self._known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @classmethod
@@ -46,30 +47,33 @@ class Perceptron:
         y : torch.Tensor
             Labels, shape (B,).
         """
-        a = [X.reshape(len(X), -1)]
-        for W, b in self._layers[:-1]:
-            a.append(torch.addmm(b, a[-1], W.t()).relu_())
-        W, b = self._layers[-1]
+        rows = X.shape[0]
+        a = [X.reshape(rows, -1)]
+        for _, Wt, b in self._layers[:-1]:
+            a.append(torch.addmm(b, a[-1], Wt).relu_())
+        _, Wt, b = self._layers[-1]
         minus, ones = self._constants(X)
-        delta = torch.softmax(torch.addmm(b, a[-1], W.t()), 1).scatter_add_(1, y[:, None], minus)
+        delta = torch.softmax(torch.addmm(b, a[-1], Wt), 1).scatter_add_(1, y[:, None], minus)
         deltas = [delta]
-        for (W, _), activation in zip(self._layers[:0:-1], a[:0:-1], strict=True):
+        for (W, _, _), activation in zip(self._layers[:0:-1], a[:0:-1], strict=True):
             deltas.append(torch.ops.aten.threshold_backward(torch.mm(deltas[-1], W), activation, 0))
         deltas.reverse()
-        rate = learning_rate / len(X)
+        rate = learning_rate / rows
         if clip != float("inf"):
             squares = 0.0
             for x, d in zip(a, deltas, strict=True):
                 # The ones are the input of the bias.
                 squares += float(torch.addmm(ones, x, x.t()).view(-1).dot(torch.mm(d, d.t()).view(-1)))
-            norm = max(squares, 0.0) ** 0.5 / len(X)
+            norm = max(squares, 0.0) ** 0.5 / rows
             rate *= min(1.0, clip / norm) if norm else 1.0
-        for (W, b), activation, delta in zip(self._layers, a, deltas, strict=True):
-            W.addmm_(delta.t(), activation, alpha=-rate)
-            b.addmv_(delta.t(), ones, alpha=-rate)
+        for (W, _, b), activation, delta in zip(self._layers, a, deltas, strict=True):
+            across = delta.t()
+            W.addmm_(across, activation, alpha=-rate)
+            b.addmv_(across, ones, alpha=-rate)
 
     def _constants(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Minus ones, shape (B, 1), and ones, shape (B,)."""
-        if len(X) not in self._known:
-            self._known[len(X)] = -X.new_ones(len(X), 1), X.new_ones(len(X))
-        return self._known[len(X)]
+        rows = X.shape[0]
+        if rows not in self._known:
+            self._known[rows] = -X.new_ones(rows, 1), X.new_ones(rows)
+        return self._known[rows]

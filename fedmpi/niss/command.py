@@ -1,5 +1,6 @@
 """The server's side of the command line: options, model, training, and the run's folder."""
 
+import importlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -128,6 +129,8 @@ class Session:
         params, m = self.params, self.params.clients_per_round(self.clients)
         with self.ch.phase("distribute"):
             self.federation = setup(self.ch, params, self.job.to_json(), self.clients)
+            if params.method != "fedavg":
+                importlib.import_module("opacus.accountants")  # takes seconds, and is no part of the first round
         begun = time.perf_counter()
 
         def after(state: State, outcome: Outcome) -> None:
