@@ -179,6 +179,7 @@ def describe(out: Path, dataset: str, true: NDArray[np.float64], uploads: Sequen
     return (
         f"## Figure 4: deep leakage from uploads\n\n{dataset}, {MODEL}, {CLIENTS} clients with a row each, one step of "
         f"η = {RATE}, no gradient clipped; what the server reads, (w - upload/p_k)/η, is attacked for {len(true)} "
-        "clients. Noise: its standard deviation in that gradient for DP-FedAvg.\n\n"
+        "clients. Noise: its standard deviation in that gradient for DP-FedAvg; NISS's has √(2 + τ²) times as much, a "
+        "client's own and what it received.\n\n"
         f"![deep leakage](figure4.png)\n\n{markdown(table)}"
     )
