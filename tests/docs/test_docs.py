@@ -74,7 +74,8 @@ def check_line(command: str) -> None:
 
 def known_flags() -> set[str]:
     """Every flag of every command and system."""
-    classes = [value for value in vars(import_module("fedmpi.cli")).values() if dataclasses.is_dataclass(value)]
+    commands = [value for name, value in sys.modules.items() if name.startswith("fedmpi.cli.")]
+    classes = [value for module in commands for value in vars(module).values() if dataclasses.is_dataclass(value)]
     classes += [import_module(f"fedmpi.{system}.params").Params for system in (*SYSTEMS, "attacks")]
     names = {field.name for one in [*classes, RunOptions] for field in dataclasses.fields(one)}
     flags = {f"--{name.strip('_').replace('_', '-')}" for name in names}

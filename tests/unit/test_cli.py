@@ -4,14 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedmpi import cli
-from fedmpi.cli import main
+from fedmpi.cli import main, running
 from fedmpi.crypto.keys import create_key_file
 from fedmpi.crypto.random import FieldRandom
 from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers, UsageError
@@ -32,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append((*arguments, places) if places else arguments)
         return 3
 
-    monkeypatch.setattr(cli, "run_ranks", run_ranks)
+    monkeypatch.setattr(running, "run_ranks", run_ranks)
     return calls
 
 
@@ -115,6 +115,11 @@ def test_what_does_not_exist_is_refused_with_2(
     assert started == []
 
 
+def test_the_version_is_that_of_the_package(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fedmpi {metadata.version('fedmpi')}\n"
+
+
 def test_run_hands_options_behind_the_dashes_to_the_system(started: list[tuple[Any, ...]]) -> None:
     assert main(["run", "codedml", "-n", "5", "--", "--iterations", "2", "--", "-n"]) == 3
     program = [sys.executable, "-m", "fedmpi.codedml", "--iterations", "2", "--", "-n"]
@@ -184,7 +189,7 @@ def test_an_error_is_one_line_and_its_exit_code(
     def fails(*_: Any, **__: Any) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "run_ranks", fails)
+    monkeypatch.setattr(running, "run_ranks", fails)
     assert main(["run", "codedml", "-n", "5"]) == code
     assert error_line(capsys) == str(error)
 

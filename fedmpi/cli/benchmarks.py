@@ -1,0 +1,230 @@
+"""`bench`: speed, as ratios within one run."""
+
+import dataclasses
+import json as json_format
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from fedmpi.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchKernels:
+    """Time the C kernels and the random stream against numpy, in one process and one thread."""
+
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        return _show(bench.kernels(), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchCodedml:
+    """Time 50 iterations on 6000 x 5000 synthetic data under mpirun, against the same in float64 numpy."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 51
+    """Ranks: 1 master and N - 1 workers."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        return _show(bench.codedml(self.ranks), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchEncryption:
+    """Time `bench codedml` with encrypted links against plain ones, in runs that take turns."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 51
+    """Ranks: 1 master and N - 1 workers."""
+    rounds: int = 3
+    """Runs of each kind; the fastest count."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.rounds < 1:
+            raise UsageError(f"--rounds must be at least 1, got {self.rounds}")
+        return _show(bench.encryption(self.ranks, self.rounds), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchMpc:
+    """Time the degree reduction of BGW or BH08, every party a rank; beside MPyC, where it is installed."""
+
+    protocol: Literal["bgw", "bh08"] = "bgw"
+    """The protocol."""
+    parties: int = 7
+    """n; the threshold is T = ⌊(n-1)/2⌋."""
+    products: int = 262_144
+    """Products in one batch."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.parties < 3 or self.products < 1:
+            raise UsageError(f"--parties must be at least 3 and --products 1, got {self.parties} and {self.products}")
+        return _show(bench.mpc(self.protocol, self.parties, self.products), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchSurvival:
+    """Time what dead, slow and lying workers cost: 20 workers under mpirun, of which 16 are needed."""
+
+    seeds: int = 3
+    """Runs in which four workers are killed at random moments."""
+    iterations: int = 40
+    """J."""
+    dataset: str = "synthetic:m=4000,d=1000,density=0.2"
+    """As for a training."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_survival
+
+        if self.seeds < 1 or self.iterations < 1:
+            raise UsageError(f"--seeds and --iterations must be at least 1, got {self.seeds} and {self.iterations}")
+        return _show(bench_survival.survival(self.seeds, self.iterations, self.dataset), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchPpadmm:
+    """Time the masks of PPADMM on one core, and an iteration against ADMM in the clear under mpirun."""
+
+    participants: int = 10
+    """Ranks besides the two servers."""
+    rows: int = 500
+    """Of each participant."""
+    columns: int = 5000
+    """d."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench
+
+        if self.participants < 2 or self.rows < 1 or self.columns < 1:
+            got = f"{self.participants}, {self.rows} and {self.columns}"
+            raise UsageError(f"--participants must be at least 2, --rows and --columns 1, got {got}")
+        return _show(bench.ppadmm(self.participants, self.rows, self.columns), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchNiss:
+    """Time a round of federated averaging on MNIST, plain and with noise that cancels; beside Flower's simulation."""
+
+    ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
+    """Ranks: server, tracker and N - 2 hosts of the 100 clients."""
+    rounds: int = 5
+    """Rounds of each run."""
+    flower_python: Path | None = None
+    """A Python that has flwr[simulation] and torch."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_niss
+
+        if self.ranks < 3 or self.rounds < 1:
+            raise UsageError(f"--ranks must be at least 3 and --rounds 1, got {self.ranks} and {self.rounds}")
+        return _show(bench_niss.niss(self.ranks, self.rounds, self.flower_python), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchPbpfl:
+    """Time a round of PBPFL by part, client and server, against federated averaging: processor time of one thread."""
+
+    model: str = "resnet20"
+    """A model for images."""
+    side: int = 28
+    """Pixels of a side of the images."""
+    batch_size: int = 32
+    """Rows."""
+    repeats: int = 5
+    """The median of so many is taken."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments.bench_pbpfl import measure
+
+        if min(self.side, self.batch_size, self.repeats) < 1:
+            raise UsageError(
+                "--side, --batch-size and --repeats must be at least 1, "
+                f"got {self.side}, {self.batch_size} and {self.repeats}"
+            )
+        return _show(measure(self.model, self.side, self.batch_size, self.repeats), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchAttacks:
+    """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread."""
+
+    dataset: str = "cifar10"
+    """Whose test rows are attacked."""
+    cases: int = 6
+    """Images 0, 1, …, with the seeds 0, 1, …"""
+    data_dir: Path | None = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_attacks
+
+        return _show(bench_attacks.attacks(self.dataset, self.cases, self.data_dir), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure speed, as ratios within one run."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[BenchAttacks, tyro.conf.subcommand("attacks")]
+        | Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
+        | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
+        | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
+        | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
+        | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
+        | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
+        | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
+        | Annotated[BenchPbpfl, tyro.conf.subcommand("pbpfl")]
+    ]
+
+    def __call__(self, options: list[str]) -> int:
+        """Do it."""
+        return self.what(options)
+
+
+def _show(figures: dict[str, Any], json: bool) -> int:
+    if json:
+        print(json_format.dumps(figures))
+        return 0
+    for name, values in figures.items():
+        values = values if isinstance(values, dict) else {"": values}
+        text = "  ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+        )
+        print(f"{name:<10} {text}")
+    return 0
