@@ -139,6 +139,10 @@ def environment() -> dict[str, str]:
     }
 
 
+REPLACED: set[str] = set()
+"""What was run in place of longer commands: once for all pages."""
+
+
 def run_page(page: Path, folder: Path) -> list[str]:
     """Run a page's shell blocks in a folder; what was run."""
     done: list[str] = []
@@ -146,8 +150,10 @@ def run_page(page: Path, folder: Path) -> list[str]:
         if block.language == "python" and block.file_name:
             (folder / block.file_name).write_text(block.text)
         if block.language == "sh":
-            script = [command for command in map(reduced, block.commands) if command and command not in done]
-            done += script
+            wanted = [command for command in map(reduced, block.commands) if command and command not in done]
+            done += wanted
+            script = [command for command in wanted if command in block.commands or command not in REPLACED]
+            REPLACED.update(command for command in wanted if command not in block.commands)
             if script:
                 text = "\n".join(["set -euo pipefail", *script])
                 ended = subprocess.run(
