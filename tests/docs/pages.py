@@ -107,7 +107,7 @@ def reduced(command: str) -> str | None:
         return command
     data = words[words.index("--dataset") + 1] if "--dataset" in words else "digits"
     ranks = int(words[words.index("-n") + 1]) if "-n" in words else 1
-    if ranks <= (21 if system == "codedml" else 12) and data.startswith(HERE):
+    if ranks <= (21 if system == "codedml" else 6) and data.startswith(HERE):
         text = " ".join(word for word in command.split() if word != "…")
         return text if system in ("codedml", "ppadmm") or "--rounds" in words else f"{text} --rounds 1"
     return f"fedmpi run {system} {REDUCED[system]}" + ("" if system in ("codedml", "ppadmm") else " --dataset digits")
