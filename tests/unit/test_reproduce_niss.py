@@ -123,5 +123,6 @@ def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
     fedavg, shared = (line.strip("| ").split(" | ") for line in text.splitlines()[-2:])
     assert (fedavg[0], shared[0]) == ("FedAvg", "NISS, τ² = 1")
     assert float(fedavg[4]) < float(shared[4])
-    assert float(shared[2]) == pytest.approx(3**0.5, rel=0.1), "noise of its own, a share received and its distortion"
+    error = 3**0.5 * niss_uploads.NOISE[-1]
+    assert float(shared[2]) == pytest.approx(error, rel=0.1), "noise of its own, what it received, and its distortion"
     assert (tmp_path / "figure4.png").stat().st_size > 5_000
