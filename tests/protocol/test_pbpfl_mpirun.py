@@ -38,6 +38,7 @@ def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
         assert max(np.abs(one[name] - two[name]).max() for name in one.files) < 1e-4  # float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])
 def test_training_goes_on_without_a_host_that_is_killed(method: str, tmp_path: Path) -> None:
     """With the sum of the survivors: the weights are those of federated averaging that loses the same clients."""
