@@ -26,7 +26,7 @@ SUCCESS = 1e-3
 SEARCHED = 6
 """Clients of a run that are searched for, at most; what has a closed form is tried on all."""
 
-SEARCH = replace(deep_leakage.DEFAULT, steps=60, restarts=1)
+SEARCH = replace(deep_leakage.DEFAULT, steps=40, restarts=1)
 """Deep leakage on a small image is done after a dozen steps, or never."""
 
 NO_CLAIM = "federated averaging alone hides no row (no claim)"
