@@ -23,10 +23,10 @@ from fedmpi.errors import UsageError
 SUCCESS = 1e-3
 """A row counts as recovered below this mean squared error, of features in [-1, 1]."""
 
-SEARCHED = 6
+SEARCHED = 4
 """Clients of a run that are searched for, at most; what has a closed form is tried on all."""
 
-SEARCH = replace(deep_leakage.DEFAULT, steps=40, restarts=1)
+SEARCH = replace(deep_leakage.DEFAULT, steps=30, restarts=1)
 """Deep leakage on a small image is done after a dozen steps, or never."""
 
 NO_CLAIM = "federated averaging alone hides no row (no claim)"
