@@ -25,7 +25,12 @@ def heading(params: Params, clients: int, data: Dataset) -> str:
     ]
     if params.method != "fedavg" and params.mechanism == "classic" and params.epsilon >= 1 and not params.noise_std:
         lines.append(f"WARNING: the classic mechanism is proved for epsilon below 1, got {params.epsilon:g}")
-    if params.method == "niss" and (wanted := shares_wanted(params, clients, data)) > max(others(params, m), 1):
+    if params.method == "niss" and others(params, m) == 0:
+        lines.append(
+            f"WARNING: a client that is alone in its round shares noise with nobody, and all of it stays: "
+            f"raise --fraction, got {params.fraction:g} of {clients} clients"
+        )
+    elif params.method == "niss" and (wanted := shares_wanted(params, clients, data)) > others(params, m):
         lines.append(
             f"{wanted} shares are wanted, but at most {others(params, m)} other clients are there: lowered to it"
         )

@@ -390,6 +390,12 @@ def test_dry_run_says_roles_bytes_and_epsilon(capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "run").exists()
 
 
+def test_noise_that_nobody_shares_is_said_to_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    for clients, alone in ((5, True), (7, False)):  # m = 1 and 2 of them
+        command_on_threads(3, *OPTIONS, "--dry-run", "--clients", clients, "--fraction", 0.3)
+        assert ("all of it stays: raise --fraction, got 0.3 of 5 clients" in capsys.readouterr().out) == alone
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
