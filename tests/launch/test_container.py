@@ -96,7 +96,7 @@ def container(image: str, buildah: Buildah) -> Iterator[str]:
 
 def test_it_trains_as_an_ordinary_user_without_a_compiler(buildah: Buildah, container: str) -> None:
     run = ["run", container, "--"]
-    printed = buildah(*run, "fedmpi", "run", "codedml", "-n", "4", "--", "--iterations", "3", "--quiet")
+    printed = buildah(*run, "fedmpi", "run", "codedml", "-n", "5", "--", "--iterations", "3", "--quiet")
     assert "written to" in printed
     assert "uid=1000(fedmpi)" in buildah(*run, "id")
     assert "kernels    compiled" in buildah(*run, "fedmpi", "doctor")
