@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +12,11 @@ from fedmpi.errors import UsageError
 
 _LINE = re.compile(r"(?P<name>[^\s:=]+)(?::(?P<colon>\w+)|(?P<options>(?:\s+[a-z_-]+\s*=\s*\S+)*))")
 _OPTION = re.compile(r"([a-z_-]+)\s*=\s*(\S+)")
+_SSH_ARGUMENTS = "PRTE_MCA_plm_ssh_args"  # where Open MPI 5 takes arguments for its ssh from: a key, a port
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
+
+SSH_SECONDS = 10
+"""How long ssh may take to reach a host."""
 
 
 @dataclass(frozen=True)
@@ -194,3 +199,9 @@ def hostfile(hosts: Iterable[Host], *, mpich: bool = False) -> str:
         slots = "" if host.slots is None else f":{host.slots}" if mpich else f" slots={host.slots}"
         lines.append(f"{host.name}{slots}\n")
     return "".join(lines)
+
+
+def ssh_command(host: str, script: str) -> list[str]:
+    """The ssh that runs a shell script on a host, with the arguments that Open MPI's own gets."""
+    arguments = shlex.split(os.environ.get(_SSH_ARGUMENTS, ""))
+    return ["ssh", *arguments, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}", "--", host, script]

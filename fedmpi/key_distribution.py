@@ -14,8 +14,9 @@ from pathlib import Path
 
 from fedmpi.crypto.keys import KEY_BYTES, create_key_file, read_key_file
 from fedmpi.errors import UsageError
+from fedmpi.hosts import read_hostfile, ssh_command
 
-SSH_SECONDS = 60.0
+TAKING_SECONDS = 60.0
 """How long one host may take to take the key."""
 
 REMOTE_FOLDER = Path("/tmp")
@@ -47,7 +48,7 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
     if hostfile is None and key_file is not None:
         yield key_file.absolute()
         return
-    hosts = hosts_of(hostfile) if hostfile else ["localhost"]
+    hosts = [host.name for host in read_hostfile(hostfile)] if hostfile else ["localhost"]
     remote = [host for host in hosts if not _is_here(host)]
     path = (REMOTE_FOLDER if hostfile else Path(tempfile.gettempdir())) / f"fedmpi-{secrets.token_hex(16)}.key"
     holders: list[str] = []
@@ -73,25 +74,6 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
         signal.signal(signal.SIGTERM, before)
 
 
-def hosts_of(hostfile: Path) -> list[str]:
-    """The names in a hostfile, each once: the first word of a line, without the slots that MPICH puts behind a colon.
-
-    Raises
-    ------
-    UsageError
-        If it can't be read, or names no host.
-    """
-    try:
-        lines = hostfile.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--hostfile must be a readable file, got {hostfile}: {error}") from None
-    words = [line.partition("#")[0].split() for line in lines]
-    hosts = list(dict.fromkeys(line[0].partition(":")[0] for line in words if line))
-    if not hosts:
-        raise UsageError(f"--hostfile must name hosts, got none in {hostfile}")
-    return hosts
-
-
 def _is_here(host: str) -> bool:
     if host in (socket.gethostname(), socket.gethostname().partition(".")[0]):
         return True
@@ -111,9 +93,10 @@ def _on_all(hosts: Sequence[str], act: Callable[[str], None]) -> None:
 
 def _ssh(host: str, command: str, text: str) -> str:
     """Why a command failed on a host; nothing if it did not."""
-    line = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", host, command]
     try:
-        done = subprocess.run(line, input=text, capture_output=True, text=True, timeout=SSH_SECONDS, check=False)
+        done = subprocess.run(
+            ssh_command(host, command), input=text, capture_output=True, text=True, timeout=TAKING_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode == 0:

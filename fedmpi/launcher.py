@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedmpi.errors import PeerFailed, UsageError
-from fedmpi.hosts import assign, read_hostfile, require_slots
+from fedmpi.hosts import SSH_SECONDS, assign, read_hostfile, require_slots, ssh_command
 from fedmpi.net import job_folder
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
@@ -31,10 +31,6 @@ _POLL_SECONDS = 0.1
 _HOST_FAILED = 255
 """Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
 
-_SSH_SECONDS = 10
-
-SSH_ARGUMENTS = "PRTE_MCA_plm_ssh_args"
-"""Environment variable that Open MPI 5 takes arguments for its ssh from: a key, a port."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -210,12 +206,6 @@ def run_ranks(
     return 128 + received[0] if code and received else code
 
 
-def ssh_command(host: str, script: str) -> list[str]:
-    """The ssh that runs a shell script on a host, with the arguments that Open MPI's own gets."""
-    arguments = shlex.split(os.environ.get(SSH_ARGUMENTS, ""))
-    return ["ssh", *arguments, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_SECONDS}", host, script]
-
-
 def unreachable_host(hostfile: Path) -> str | None:
     """The first host of a hostfile that ssh can't log in to, with the reason; this machine is not asked."""
     for host in read_hostfile(hostfile):
@@ -223,7 +213,7 @@ def unreachable_host(hostfile: Path) -> str | None:
             continue
         ssh = ssh_command(host.name, "true")
         try:
-            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=2 * _SSH_SECONDS)
+            done = subprocess.run(ssh, capture_output=True, text=True, check=False, timeout=2 * SSH_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{host.name}: {error}"
         if done.returncode:

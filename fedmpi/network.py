@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmpi.doctor import Check
-from fedmpi.hosts import Host, read_hostfile
-from fedmpi.launcher import environment, mpirun_command, ssh_command
+from fedmpi.hosts import Host, read_hostfile, ssh_command
+from fedmpi.launcher import environment, mpirun_command
 
 SECONDS = 60.0
 """How long one host may take to answer; the measuring may take ten times as long."""

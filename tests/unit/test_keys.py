@@ -14,7 +14,7 @@ from fedmpi.cli import main
 from fedmpi.crypto.keys import KeyPair, create_key_file, derive, read_key_file
 from fedmpi.encryption import key_file_of
 from fedmpi.errors import ProtocolError, UsageError
-from fedmpi.key_distribution import distributed_key, hosts_of
+from fedmpi.key_distribution import distributed_key
 
 
 def test_keygen_makes_a_file_that_its_owner_alone_may_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,17 +117,6 @@ def test_a_wish_to_encrypt_is_never_ignored() -> None:
         key_file_of(["--encrypt"])
     with pytest.raises(UsageError, match="--cluster-key must name a file, got nothing"):
         key_file_of(["--cluster-key"])
-
-
-def test_hosts_are_the_first_words_of_a_hostfile(tmp_path: Path) -> None:
-    hosts = tmp_path / "hosts"
-    hosts.write_text("# ours\none slots=4\n\ntwo:8 # with MPICH\none slots=2\n")
-    assert hosts_of(hosts) == ["one", "two"]
-    hosts.write_text("# none\n")
-    with pytest.raises(UsageError, match="--hostfile must name hosts, got none in"):
-        hosts_of(hosts)
-    with pytest.raises(UsageError, match="--hostfile must be a readable file, got"):
-        hosts_of(tmp_path / "missing")
 
 
 def test_a_key_of_one_run_is_gone_when_it_ends() -> None:
