@@ -12,7 +12,7 @@ import numpy as np
 from fedmpi.audit.finding import Finding
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
-from fedmpi.experiments.pages import markdown, write_csv
+from fedmpi.experiments.tables import markdown, write_csv
 
 TABLE = "audit.csv"
 

@@ -19,7 +19,7 @@ from fedmpi.attacks.metrics import mean_squared_errors
 from fedmpi.data import load
 from fedmpi.experiments import figures
 from fedmpi.experiments.jobs import train
-from fedmpi.experiments.pages import markdown
+from fedmpi.experiments.tables import markdown
 from fedmpi.learn import build_model, client_rows
 from fedmpi.learn.inputs import image_shape
 

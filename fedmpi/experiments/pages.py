@@ -1,14 +1,14 @@
 """The page that joins figures, tables and the paper's numbers of one reproduction."""
 
-import csv
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedmpi.experiments import figures
 from fedmpi.experiments.projection import PROTOCOLS, Projection, compare
 from fedmpi.experiments.rates import Rates
+from fedmpi.experiments.tables import markdown, write_csv
 
 if TYPE_CHECKING:
     from fedmpi.experiments.codedml import Curve, DataSet, Scale, Timed
@@ -205,26 +205,3 @@ def check(out: Path, timed: Sequence["Timed"], rates: Rates) -> str:
         f"and the bytes that the master sent. Whatever else ran here at the time counts as an error. "
         f"[CSV](check.csv)\n\n{markdown(rows)}"
     )
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line per row, all digits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table, numbers rounded."""
-
-    def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    def text(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
-        return f"{value:,}" if isinstance(value, int) else str(value)
-
-    return "\n".join([line(rows[0]), line("---" for _ in rows[0]), *(line(map(text, r.values())) for r in rows)])

@@ -13,7 +13,7 @@ from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
 from fedmpi.experiments.bench_pbpfl import measure
 from fedmpi.experiments.jobs import train
-from fedmpi.experiments.pages import markdown
+from fedmpi.experiments.tables import markdown
 
 PAPER_MSE = {
     ("mlp-3", 1): (0.059, 0.060),

@@ -12,7 +12,7 @@ from fedmpi.experiments import figures
 from fedmpi.experiments.codedml import Progress
 from fedmpi.experiments.departure import leaks
 from fedmpi.experiments.jobs import train
-from fedmpi.experiments.pages import markdown, write_csv
+from fedmpi.experiments.tables import markdown, write_csv
 from fedmpi.ppadmm.params import Params
 
 EPSILONS = ("0.01", "0.1", "1", "10")

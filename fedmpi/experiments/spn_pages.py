@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedmpi.experiments import figures
-from fedmpi.experiments.pages import markdown, write_csv
+from fedmpi.experiments.tables import markdown, write_csv
 
 if TYPE_CHECKING:
     from fedmpi.experiments.spn import Panel, Scale

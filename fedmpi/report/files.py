@@ -1,6 +1,5 @@
 """report.html, and beside it the curves as PNG and all numbers as CSV."""
 
-import csv
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
+from fedmpi.experiments.tables import write_csv
 from fedmpi.report.folders import Run, numbers, read_runs
 from fedmpi.report.page import curves_of, report_page
 from fedmpi.runs.folder import write_atomically
@@ -38,7 +38,7 @@ def write_report(paths: list[Path], out: Path | None = None) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_curves(out, runs)
-        _write_csv(out / "costs.csv", ["run", "kind", "name", "value"], _costs(runs))
+        write_csv(out / "costs.csv", list(_costs(runs)), ("run", "kind", "name", "value"))
         page = out / "report.html"
         write_atomically(page, report_page(runs).encode(errors="replace"))
     except OSError as error:
@@ -50,27 +50,20 @@ def _write_curves(out: Path, runs: Sequence[Run]) -> None:
     rows, drawing = [], importlib.util.find_spec("matplotlib") is not None
     for family, lines in curves_of(runs).items():
         for (run, metric), (xs, ys) in lines.items():
-            rows += [[run, metric, f"{x:g}", repr(y)] for x, y in zip(xs, ys, strict=True)]
+            points = zip(xs, ys, strict=True)
+            rows += [{"run": run, "metric": metric, "iteration": f"{x:g}", "value": repr(y)} for x, y in points]
         if drawing:
             named = {f"{run}: {metric}".replace("$", r"\$"): line for (run, metric), line in lines.items()}
             name = "epsilon" if family == "ε" else re.sub(r"[^\w-]", "-", family)
             low, high = min(y for _, ys in named.values() for y in ys), max(y for _, ys in named.values() for y in ys)
             log = low > 0 and high > 100 * low
             figures.over_iterations(out / f"{name}.png", family, family, named, log=log)
-    _write_csv(out / "curves.csv", ["run", "metric", "iteration", "value"], rows)
+    write_csv(out / "curves.csv", rows, ("run", "metric", "iteration", "value"))
 
 
-def _costs(runs: Sequence[Run]) -> Iterator[list[str]]:
+def _costs(runs: Sequence[Run]) -> Iterator[dict[str, str]]:
     tables = (("seconds",), ("cpu_seconds",), ("bytes", "sent"), ("bytes", "received"), ("peak_memory_bytes",))
     for run in runs:
         for keys in tables:
             for name, value in numbers(run.table(*keys)).items():
-                yield [run.name, " ".join(keys), name, repr(value)]
-
-
-def _write_csv(path: Path, head: Sequence[str], rows: "Iterator[list[str]] | list[list[str]]") -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(head)
-        # A spreadsheet must not take a name for a formula.
-        writer.writerows([f"'{cell}" if cell[:1] in ("=", "+", "@", "\t") else cell for cell in row] for row in rows)
+                yield {"run": run.name, "kind": " ".join(keys), "name": name, "value": repr(value)}

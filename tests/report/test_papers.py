@@ -10,7 +10,7 @@ from report.test_report_files import Elements
 
 from fedmpi.cli import main
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures, jobs, pages
+from fedmpi.experiments import figures, jobs, tables
 from fedmpi.report import papers
 
 
@@ -18,8 +18,8 @@ def page_of(system: str, out: Path) -> Path:
     """A page such as the experiments write."""
     figures.curves(out / "figure4.png", "t", "accuracy", {"ours": ([0, 1], [0.5, 0.9])})
     rows = [{"N": 10, "ours": 0.9, "paper": 0.91}]
-    pages.write_csv(out / "figure4.csv", rows)
-    text = f"# {system}\n\n## Figure 4\n\n![accuracy](figure4.png)\n\n[CSV](figure4.csv)\n\n{pages.markdown(rows)}\n"
+    tables.write_csv(out / "figure4.csv", rows)
+    text = f"# {system}\n\n## Figure 4\n\n![accuracy](figure4.png)\n\n[CSV](figure4.csv)\n\n{tables.markdown(rows)}\n"
     (out / "report.md").write_text(
         text + "\n<script>alert(1)</script> ![](../../outside.png) [x](javascript:alert(1))\n"
     )
