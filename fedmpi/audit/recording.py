@@ -53,6 +53,10 @@ class Recorded:
             config = tomllib.loads((folder / "config.toml").read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"RUN must be the folder of a finished run, got {folder}: {error}") from None
+        for key, kind in (("system", str), ("method", str), ("ranks", int), ("seed", int)):
+            value = result.get(key) if isinstance(result, dict) else None
+            if not isinstance(value, kind):
+                raise UsageError(f"result.json of {folder} must be that of a run, got {value!r} for {key}")
         missing = [rank for rank in range(result["ranks"]) if not _path(folder, rank).is_file()]
         if missing:
             raise UsageError(

@@ -300,3 +300,11 @@ def test_no_attack_for_what_is_not_private(tmp_path: Path) -> None:
     (folder / "result.json").write_text(text.replace('"method": "bgw"', '"method": "plain"'))
     with pytest.raises(UsageError, match="an attack is known for, got codedml --method plain"):
         attack([Recorded.read(folder)])
+
+
+@pytest.mark.parametrize("result", ["[]", "{}", '{"system": "niss", "method": "niss", "ranks": "4", "seed": 0}'])
+def test_a_result_of_something_else_is_refused(result: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.toml").touch()
+    (tmp_path / "result.json").write_text(result)
+    assert cli.main(["audit", str(tmp_path)]) == 2
+    assert "must be that of a run, got" in capsys.readouterr().err
