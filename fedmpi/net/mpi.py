@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import FedmpiError, ProtocolError
 from fedmpi.net.channel import Channel
+from fedmpi.net.doorbell import NAME_BYTES, Doorbell
 from fedmpi.net.job_folder import write_exit_code, write_pid
 from fedmpi.net.leaving import leave_incomplete, leave_with_error
 from fedmpi.net.message import HEADER_LIMIT
@@ -37,6 +38,10 @@ _REAP_SENDS = 256
 _SLEEP_SECONDS = 75e-6
 """How long an idle rank with a core of its own sleeps between two looks, each of some 15 µs; of r ranks on c cores each
 sleeps r/c times as long, so that they keep a fifth of the machine from its work at most."""
+_NAP_SECONDS = 0.005
+"""How long an idle rank sleeps at least where others wake it: what a lost ring costs."""
+_LOOKS = 2
+"""MPI takes in what has arrived after it has looked for it, and not all at once: it is found one or two looks later."""
 _LONGEST_SLEEP_SECONDS = 0.05
 
 SURVIVES_DEATHS = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
@@ -148,6 +153,19 @@ def _ranks_here(comm: MPI.Comm) -> int:
     return size
 
 
+def _doorbell(comm: MPI.Comm) -> Doorbell | None:
+    """For ranks that can all ring one another; else None on all of them."""
+    try:
+        doorbell = Doorbell()
+    except OSError:
+        doorbell = None
+    names = np.empty((comm.size, NAME_BYTES), np.uint8)
+    comm.Allgather(np.frombuffer(doorbell.name if doorbell else bytes(NAME_BYTES), np.uint8), names)
+    reached = np.array([doorbell is not None and doorbell.reach([name.tobytes() for name in names])])
+    comm.Allreduce(MPI.IN_PLACE, reached, MPI.LAND)
+    return doorbell if reached[0] else None
+
+
 class MpiTransport:
     """Frames over a private duplicate of a communicator. See `fedmpi.net.transport.Transport`."""
 
@@ -159,7 +177,10 @@ class MpiTransport:
         self._sends: defaultdict[int, deque[tuple[list[MPI.Request], list[Any], int]]] = defaultdict(deque)
         self._outstanding: Counter[int] = Counter()
         self._posted = 0
-        self._sleep_seconds = _SLEEP_SECONDS * max(1.0, _ranks_here(comm) / (os.cpu_count() or 1))
+        self._sending = False
+        here = _ranks_here(comm)
+        self._sleep_seconds = _SLEEP_SECONDS * max(1.0, here / (os.cpu_count() or 1))
+        self._doorbell = _doorbell(comm) if here == comm.size > 1 else None
         self._forgotten: set[int] = set()
         self._failed: frozenset[int] = frozenset()
         self._looked = 0.0
@@ -187,6 +208,9 @@ class MpiTransport:
             return
         self._sends[dest].append((requests, buffers, size))
         self._outstanding[dest] += size
+        self._sending = True
+        if self._doorbell:
+            self._doorbell.ring(dest)
 
     def outstanding_bytes(self, dest: int | None = None) -> int:
         """Bytes in sends (to one rank) that are not complete."""
@@ -204,6 +228,8 @@ class MpiTransport:
                     self._outstanding[rank] -= entry[2]
                 else:
                     sends.append(entry)
+            if not sends:
+                del self._sends[rank], self._outstanding[rank]
         return sum(
             size for rank, size in self._outstanding.items() if dest in (None, rank) and rank not in self._forgotten
         )
@@ -272,11 +298,14 @@ class MpiTransport:
 
     def pause(self, waited_seconds: float) -> None:
         """Yield at first, then sleep for a part of the time waited, so that idle ranks leave the cores to others."""
-        self.outstanding_bytes()
-        if waited_seconds < 1e-4:
+        was_sending, self._sending = self._sending, self.outstanding_bytes() > 0
+        if waited_seconds < 1e-4 or (was_sending and not self._sending):
             os.sched_yield()
-        else:
+        elif self._doorbell is None or self._sending or any(self._queues.values()):  # nobody rings when these get on
             time.sleep(min(waited_seconds / 4, max(self._sleep_seconds, waited_seconds / 100), _LONGEST_SLEEP_SECONDS))
+        elif self._doorbell.wait(min(max(waited_seconds / 4, _NAP_SECONDS), _LONGEST_SLEEP_SECONDS)):
+            for _ in range(_LOOKS):
+                _improbe(self._comm, MPI.ANY_SOURCE, _UNUSED_TAG, MPI.Status())
 
 
 @contextmanager
