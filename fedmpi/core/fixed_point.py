@@ -39,14 +39,14 @@ def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what:
         Naming the first coordinate that is too large, or not finite.
     """
     most = limit(fraction_bits, summands)
-    fits = np.abs(values) < most  # false for NaN too
-    if not fits.all():
-        at = int(fits.argmin())
+    if not np.abs(values).max(initial=0.0) < most:  # nor is NaN
+        at = int((np.abs(values) < most).argmin())
         raise HeadroomError(
             f"{what} of coordinate {at} must be below 2^63/(N·2^f) = {most:.6g} in size "
             f"for N = {summands} and f = {fraction_bits} fraction bits, got {values[at]:.6g}"
         )
-    return np.rint(values * 2.0**fraction_bits).astype(np.int64).view(np.uint64)
+    scaled = values * 2.0**fraction_bits
+    return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
 
 
 def decode(words: Words, fraction_bits: int) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ import json
 import statistics
 import time
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -36,19 +35,18 @@ class Turns:
     """Seconds of an iteration, one entry a turn."""
 
     wall: list[float] = field(default_factory=list)
-    """Median of a training."""
+    """Mean of a training."""
     cpu: list[float] = field(default_factory=list)
     """Of all ranks together."""
 
 
 def train(ch: Channel, params: Params, A: Vector, b: Vector) -> tuple[float, float]:
-    """One training; on S1 the median wall time of an iteration, and the CPU time of all ranks since they started."""
+    """One training; on S1 the mean wall time of an iteration but the first, and the CPU time of all ranks so far."""
     salt, times = salt_of(params), list[float]()
     if ch.rank == PRIMARY:
         done = primary_server(ch, params, lambda it, coefficients, intercept: times.append(time.perf_counter()))
         others = sum(report.cpu_seconds for report in done.reports.values())
-        median = statistics.median([after - before for before, after in pairwise(times)][SHORT - 1 :])
-        return median, ch.meter.cpu_seconds + others
+        return (times[-1] - times[1]) / (len(times) - 2), ch.meter.cpu_seconds + others
     if ch.rank == AUXILIARY:
         auxiliary_server(ch, params, salt)
     else:

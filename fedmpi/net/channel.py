@@ -102,16 +102,13 @@ class Channel(Endpoint):
         *,
         shapes: Mapping[str, Shape] = NO_SHAPES,
         patient: bool = False,
-        meanwhile: Callable[[], None] = lambda: None,
     ) -> Message:
         """The next message of one of these types from `source`; of several that are there, the type named first.
 
-        With `patient` there is no deadline: for an idle rank, which ends when the source does. `meanwhile` is called
-        before each look: it may take what others have sent.
+        With `patient` there is no deadline: for an idle rank, which ends when the source does.
         """
 
         def first() -> tuple[Frame, type[Message]] | None:
-            meanwhile()
             for cls in classes:
                 if (frame := self.transport.poll(cls.tag, (source,))) is not None:
                     return frame, cls

@@ -1,7 +1,6 @@
 """S2, the auxiliary server: it adds up the masks of those who are present, and decides whom a sum may show."""
 
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 
 import numpy as np
 
@@ -71,15 +70,10 @@ def auxiliary_server(
 
 def answer(ch: Channel, params: Params, masks: "SharedMasks", guard: "Guard") -> None:
     """S2: open one sum after another, until there are no more rounds."""
-    while True:
-        early: dict[int, Present] = {}
-        look = partial(see_early, ch, guard.coming, early)
-        heard = ch.recv_any(PRIMARY, (Heard, Done), patient=True, meanwhile=look)
-        if not isinstance(heard, Heard):
-            break
+    while isinstance(heard := ch.recv_any(PRIMARY, (Heard, Done), patient=True), Heard):
         guard.admit(heard)
         claimed = [rank for rank in participants(ch) if rank in heard.ranks]
-        present = masks.keyed(heard.round, see(ch, heard, claimed, early, params.deadline))
+        present = masks.keyed(heard.round, see(ch, heard, claimed, params.deadline))
         verdict = guard.decide(claimed, present)
         if isinstance(verdict, Message):
             ch.send(PRIMARY, verdict)
@@ -93,25 +87,16 @@ def answer(ch: Channel, params: Params, masks: "SharedMasks", guard: "Guard") ->
             masks.prepare(heard.round + 1, heard.count, verdict)
 
 
-def see_early(ch: Channel, coming: tuple[int, int], early: dict[int, Present]) -> None:
-    """S2: note who takes part in the coming round and stage, while S1 still waits for updates."""
-    silent = [rank for rank in participants(ch) if rank not in early]
-    early |= ch.gather_within(0.0, silent, Present, round=coming[0], stage=coming[1])
-
-
-def see(ch: Channel, heard: Heard, claimed: Collection[int], early: dict[int, Present], seconds: float) -> list[int]:
+def see(ch: Channel, heard: Heard, claimed: Collection[int], seconds: float) -> list[int]:
     """S2: the participants that said themselves that they take part in a round.
 
     Parameters
     ----------
     claimed : collection of int
         Whose updates S1 holds: they are waited for. Others count if they have spoken by then.
-    early : dict
-        What was said before S1 asked.
     """
-    present = [rank for rank in early if early[rank].count == heard.count and rank not in ch.departed]
-    claimed = [rank for rank in claimed if rank not in early]
-    others = [rank for rank in participants(ch) if rank not in claimed and rank not in early]
+    others = [rank for rank in participants(ch) if rank not in claimed]
+    present = list[int]()
     for ranks, patience in ((claimed, seconds), (others, 0.0)):
         present += ch.gather_within(patience, ranks, Present, round=heard.round, stage=heard.stage, count=heard.count)
     return present
@@ -143,11 +128,6 @@ class Guard:
         self._round, self._stage = -1, first_stage - 1
         self._voids = 0
 
-    @property
-    def coming(self) -> tuple[int, int]:
-        """The round and the stage that S1 must ask for next."""
-        return self._round + 1, self._stage + 1
-
     def admit(self, heard: Heard) -> None:
         """Refuse a question about a round that is over, or about values that have been opened.
 
@@ -155,11 +135,10 @@ class Guard:
         ------
         ProtocolError
         """
-        coming, asked = self.coming, (heard.round, heard.stage)
-        if asked != coming:
+        if heard.round != self._round + 1 or heard.stage != self._stage + 1:
             raise ProtocolError(
-                f"S1 must ask for round {coming[0]} and stage {coming[1]}, once, "
-                f"got round {asked[0]} and stage {asked[1]}"
+                f"S1 must ask for round {self._round + 1} and stage {self._stage + 1}, once, "
+                f"got round {heard.round} and stage {heard.stage}"
             )
         self._round += 1
 

@@ -11,6 +11,9 @@ from fedmpi.errors import ProtocolError, UsageError
 SUMS, SQUARES, FIRST_ITERATION = 0, 1, 2
 """The stages of a training: what is added up first, then, and from then on."""
 
+AHEAD_BYTES = 1 << 20
+"""Masks that a participant makes ahead in one go."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -129,6 +132,14 @@ class Params:
     def epoch(self, round: int) -> int:
         """Which keys mask this round."""
         return round // self.rekey_every if self.rekey_every else 0
+
+    def coming_rounds(self, first: int, count: int) -> range:
+        """The rounds of one epoch, from the first on, whose masks of `count` words a participant makes in one go.
+
+        Code and tables of a cipher have left the caches after each update: many small masks cost little more than one.
+        """
+        stop = first + max(1, AHEAD_BYTES // (8 * count))
+        return range(first, min(stop, (self.epoch(first) + 1) * self.rekey_every) if self.rekey_every else stop)
 
     @property
     def precomputed_rounds(self) -> range:

@@ -129,8 +129,7 @@ class Sender:
         self._masks: MaskStream | None = None
         if params.precompute:
             masks = self._stream(0)
-            for round in params.precomputed_rounds:
-                masks.prepare(round, count)
+            masks.prepare(params.precomputed_rounds, count)
 
     def send(self, round: int, stage: int, values: NDArray[np.float64], wide: NDArray[np.float64]) -> None:
         """Send a vector; `wide` values are kept with range and precision of two words.
@@ -151,7 +150,7 @@ class Sender:
         ch.send(AUXILIARY, Present(round, stage, len(words)))
         if self.params.epoch(round + 1) == self._epoch:
             with ch.phase("encode"):  # while the others still work
-                self._stream(round).prepare(round + 1, self.count)
+                self._stream(round).prepare(self.params.coming_rounds(round + 1, self.count), self.count)
 
     def _stream(self, round: int) -> MaskStream:
         """The masks of the epoch of this round; at its start both sides make a new key."""
@@ -182,6 +181,10 @@ def open_sum(
         raise TooFewWorkers(f"a round must have updates, got none within {params.deadline:g} s")
     count = len(next(iter(updates.values())).words)
     ch.send(AUXILIARY, Heard(round, stage, count, as_array(updates)))
+    with ch.phase("decode"):  # while S2 works
+        total = np.zeros(count, np.uint64)
+        for update in updates.values():
+            total += update.words
     with ch.patience(ch.timeout_seconds + params.deadline):
         answer = ch.recv_any(AUXILIARY, (MaskSum, Void, Refused), shapes={"members": (None,), "words": (count,)})
     if isinstance(answer, Refused):
@@ -193,8 +196,7 @@ def open_sum(
     if answer.round != round or not members or not members <= updates.keys():
         raise ProtocolError(f"MaskSum must be of round {round} and of {sorted(updates)}, got {sorted(members)}")
     with ch.phase("decode"):
-        total = np.zeros(count, np.uint64)
-        for rank in members:
-            total += updates[rank].words
+        for rank in updates.keys() - members:
+            total -= updates[rank].words
         total -= answer.words
     return total, members

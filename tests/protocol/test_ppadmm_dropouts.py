@@ -269,7 +269,7 @@ def test_s1_that_asks_twice_ends_the_training(monkeypatch: pytest.MonkeyPatch) -
 def test_the_attack_works_on_an_s2_that_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the guard S1 reads the update of rank 7 to the last bit."""
     monkeypatch.setattr(Guard, "admit", lambda guard, heard: None)
-    monkeypatch.setattr("fedmpi.ppadmm.auxiliary.see", lambda ch, heard, claimed, early, seconds: claimed)
+    monkeypatch.setattr("fedmpi.ppadmm.auxiliary.see", lambda ch, heard, claimed, seconds: claimed)
     found: list[np.ndarray] = []
 
     def attack(*arguments: Any) -> Any:
