@@ -75,17 +75,17 @@ def share(params: Params, model: nn.Module, X: torch.Tensor, y: torch.Tensor, cl
         def loss(_: nn.Module, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             features: torch.Tensor = backbone(X)
             hidden: torch.Tensor = private(features, y)
-            return nn.functional.cross_entropy(head(features), y) + params.alpha * hidden
+            return nn.functional.cross_entropy(head(features), y) + params.alpha2 * hidden
 
         return gradient_of(model, X, y, loss)
     clean = gradient_of(model, X, y, cross_entropy)
     if params.defence == "none":
         return clean
     flat = torch.cat([part.reshape(-1) for part in clean]).double().numpy()
-    if params.noise:
-        flat = flat + noise(secret, len(flat), params.noise, params.noise_kind)
+    if params.noise_std:
+        flat = flat + noise(secret, len(flat), params.noise_std, params.noise_kind)
     if params.defence == "ppdl":
-        flat = largest(flat, params.fraction)
+        flat = largest(flat, params.share_fraction)
     parts = torch.split(torch.from_numpy(flat).float(), [part.numel() for part in clean])
     return tuple(part.view_as(like) for part, like in zip(parts, clean, strict=True))
 

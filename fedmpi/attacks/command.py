@@ -142,9 +142,9 @@ def heading(params: Params, data: Dataset, ranks: int) -> str:
     """What is about to be attacked, for people."""
     defence = {
         "none": "no defence",
-        "dp": f"{params.noise_kind} noise σ = {params.noise:g}",
-        "ppdl": f"the largest {params.fraction:.0%} of the gradient, noise σ = {params.noise:g}",
-        "spn": f"a secret polarization network, α₂ = {params.alpha:g}, {params.bits} bits",
+        "dp": f"{params.noise_kind} noise σ = {params.noise_std:g}",
+        "ppdl": f"the largest {params.share_fraction:.0%} of the gradient, noise σ = {params.noise_std:g}",
+        "spn": f"a secret polarization network, α₂ = {params.alpha2:g}, {params.bits} bits",
     }[params.defence]
     return (
         f"{params.attack} on {params.model}, {defence}\n{data.name}: {params.cases} cases with "

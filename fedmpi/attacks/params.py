@@ -21,35 +21,36 @@ class Params:
     """linear: the input of a first fully connected layer, in closed form. dlg: deep leakage. textbook: the same as in
     the DLG paper's program. inverting: cosine distance, signed Adam. secret-head: dlg by who knows of SPN."""
     model: str = "dlnet"
-    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class."""
+    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes)."""
     reach: float | None = None
     """Draw all parameters from U(-reach, reach). Default: as the model does (dlnet: 0.3; the DLG program has 0.5)."""
     defence: Literal["none", "dp", "ppdl", "spn"] = "none"
     """What the client does to its gradient."""
-    noise: float = 0.0
-    """σ of --defence dp and ppdl."""
+    noise_std: float = 0.0
+    """dp, ppdl: standard deviation σ of the noise of each coordinate."""
     noise_kind: Literal["gaussian", "laplace"] = "gaussian"
-    """Of the noise."""
-    fraction: float = 0.05
-    """θ of --defence ppdl: the part of the gradient that is sent, the largest magnitudes first."""
-    alpha: float = 0.1
-    """α₂ of --defence spn: weight of the polarization loss."""
+    """dp, ppdl: distribution of the noise."""
+    share_fraction: float = 0.05
+    """ppdl: part θ of the coordinates that is sent. The largest are."""
+    alpha2: float = 0.1
+    """spn: weight α₂ of the polarization loss."""
     bits: int = 64
-    """K of --defence spn."""
+    """spn: bits K of a code: outputs of the secret network."""
     hidden: int = 256
-    """Units of the secret layer of --defence spn."""
+    """spn: units of the secret network's hidden layer."""
     margin: float = 1.0
-    """m of --defence spn."""
+    """spn: margin m ≥ 1 of the polarization loss."""
     cases: int = 6
-    """Attacks: case i has seed i, and batch i of the test part."""
+    """Attacks that are made: case i has seed i, and batch i of the test part."""
     first: int = 0
-    """The first case."""
+    """Number of the first case."""
     batch_size: int = 1
-    """Rows whose mean gradient is attacked."""
+    """Rows of a batch. Its mean gradient is attacked."""
     steps: int | None = None
-    """At most. Default: dlg and secret-head 150, textbook 300 (of L-BFGS, 20 iterations each); inverting 2400."""
+    """Steps of the search, at most. Default: dlg and secret-head 150, textbook 300 (of L-BFGS, 20 iterations each),
+    inverting 2400."""
     init: Literal["grey", "normal", "uniform", "pattern"] = "grey"
-    """Where dlg and secret-head begin."""
+    """Where dlg and secret-head begin: an image of this kind."""
     success: float = 1e-3
     """An image counts as recovered below this mean squared error, with pixels in [0, 1]."""
 
@@ -59,10 +60,10 @@ class Params:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         if self.first < 0 or (self.steps is not None and self.steps < 1):
             raise UsageError(f"--first must not be negative and --steps at least 1, got {self.first} and {self.steps}")
-        if not 0 < self.fraction <= 1:
-            raise UsageError(f"--fraction must be in (0, 1], got {self.fraction}")
-        if not (0 <= self.noise < float("inf") and 0 <= self.alpha < float("inf")):
-            raise UsageError(f"--noise and --alpha must not be negative, got {self.noise} and {self.alpha}")
+        if not 0 < self.share_fraction <= 1:
+            raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
+        if not (0 <= self.noise_std < float("inf") and 0 <= self.alpha2 < float("inf")):
+            raise UsageError(f"--noise-std and --alpha2 must not be negative, got {self.noise_std} and {self.alpha2}")
         if not 1 <= self.margin < float("inf"):
             raise UsageError(f"--margin must be at least 1, got {self.margin}")
         if self.reach is not None and not 0 < self.reach < float("inf"):

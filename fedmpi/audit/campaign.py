@@ -80,7 +80,7 @@ def settings() -> Iterator[Setting]:
     for network in ("mlp", "dlnet"):
         own = (*_UPLOAD["spn"], "--model", network)
         yield Setting(f"spn-{network}", "spn", 2, (*own, "--method", "spn", "--alpha2", "0.5"))
-        yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--fraction", "0.05"))
+        yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--share-fraction", "0.05"))
     # a perturbation ten times the gradient: the case in which the paper promises that reconstruction fails
     yield Setting("spn-dlnet-20", "spn", 2, (*own, "--method", "spn", "--alpha2", "20"))
     yield Setting("spn-fedavg-dlnet", "spn", 2, (*own, "--method", "fedavg"))

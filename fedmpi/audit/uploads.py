@@ -173,7 +173,7 @@ def described(run: Recorded) -> str:
         ("niss", "dp-fedavg"): f"dp-fedavg, ε = {config.get('epsilon', 0.0):g}",
         ("spn", "spn"): f"spn, α₂ = {config.get('alpha2', 0.0):g}, {config.get('model')}",
         ("spn", "dp"): f"dp, σ = {config.get('noise_std', 0.0):g}, {config.get('model')}",
-        ("spn", "ppdl"): f"ppdl, θ = {config.get('fraction', 0.0):g}, {config.get('model')}",
+        ("spn", "ppdl"): f"ppdl, θ = {config.get('share_fraction', 0.0):g}, {config.get('model')}",
         ("spn", "fedavg"): f"fedavg, {config.get('model')}",
     }
     return details.get((run.system, run.method), run.method)

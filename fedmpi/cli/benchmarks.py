@@ -2,11 +2,11 @@
 
 import dataclasses
 import json as json_format
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from fedmpi.cli.flags import File, Folder
 from fedmpi.errors import UsageError
 
 
@@ -65,9 +65,9 @@ class BenchMpc:
     """Time the degree reduction of BGW or BH08, every party a rank; beside MPyC, where it is installed."""
 
     protocol: Literal["bgw", "bh08"] = "bgw"
-    """The protocol."""
+    """The protocol that is timed."""
     parties: int = 7
-    """n; the threshold is T = ⌊(n-1)/2⌋."""
+    """Parties n, each a rank; the threshold is T = ⌊(n-1)/2⌋."""
     products: int = 262_144
     """Products in one batch."""
     json: bool = False
@@ -89,9 +89,9 @@ class BenchSurvival:
     seeds: int = 3
     """Runs in which four workers are killed at random moments."""
     iterations: int = 40
-    """J."""
+    """Iterations of training J."""
     dataset: str = "synthetic:m=4000,d=1000,density=0.2"
-    """As for a training."""
+    """The data set, as for `fedmpi run`."""
     json: bool = False
     """Print JSON only."""
 
@@ -111,9 +111,9 @@ class BenchPpadmm:
     participants: int = 10
     """Ranks besides the two servers."""
     rows: int = 500
-    """Of each participant."""
+    """Rows of each participant."""
     columns: int = 5000
-    """d."""
+    """Features d."""
     json: bool = False
     """Print JSON only."""
 
@@ -135,8 +135,8 @@ class BenchNiss:
     """Ranks: server, tracker and N - 2 hosts of the 100 clients."""
     rounds: int = 5
     """Rounds of each run."""
-    flower_python: Path | None = None
-    """A Python that has flwr[simulation] and torch."""
+    flower_python: File = None
+    """A Python that has flwr[simulation] and torch. Default: none, fedmpi alone is timed."""
     json: bool = False
     """Print JSON only."""
 
@@ -154,13 +154,13 @@ class BenchPbpfl:
     """Time a round of PBPFL by part, client and server, against federated averaging: processor time of one thread."""
 
     model: str = "resnet20"
-    """A model for images."""
+    """A model for images, as for `fedmpi run pbpfl`."""
     side: int = 28
     """Pixels of a side of the images."""
     batch_size: int = 32
-    """Rows."""
+    """Rows of a batch."""
     repeats: int = 5
-    """The median of so many is taken."""
+    """Measurements of each part; their median counts."""
     json: bool = False
     """Print JSON only."""
 
@@ -181,11 +181,11 @@ class BenchAttacks:
     """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread."""
 
     dataset: str = "cifar10"
-    """Whose test rows are attacked."""
+    """The data set whose test rows are attacked."""
     cases: int = 6
-    """Images 0, 1, …, with the seeds 0, 1, …"""
-    data_dir: Path | None = None
-    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    """Images that are attacked: 0, 1, …, with the seeds 0, 1, …"""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
     json: bool = False
     """Print JSON only."""
 
@@ -200,7 +200,7 @@ class BenchAttacks:
 class Bench:
     """Measure speed, as ratios within one run."""
 
-    what: tyro.conf.OmitSubcommandPrefixes[
+    benchmark: tyro.conf.OmitSubcommandPrefixes[
         Annotated[BenchAttacks, tyro.conf.subcommand("attacks")]
         | Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
@@ -214,7 +214,7 @@ class Bench:
 
     def __call__(self, options: list[str]) -> int:
         """Do it."""
-        return self.what(options)
+        return self.benchmark(options)
 
 
 def _show(figures: dict[str, Any], json: bool) -> int:

@@ -1,22 +1,23 @@
 """What is on this machine, or on a cluster: `doctor`, `data`."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated
 
 import tyro
+
+from fedmpi.cli.flags import File, Folder, Text
 
 
 @dataclasses.dataclass(frozen=True)
 class Doctor:
     """Say what works on this machine, what is missing, and how to get it."""
 
-    data_dir: Path | None = None
-    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
-    hostfile: Path | None = None
-    """Check these hosts, and the network between them, instead of this machine."""
-    interface: str | None = None
-    """Measure this network, as for fedmpi run."""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
+    hostfile: File = None
+    """Check these hosts, and the network between them. Default: this machine."""
+    interface: Text = None
+    """The network between the hosts that is measured: eth0, or 10.0.0.0/16. Default: what MPI chooses."""
 
     def __call__(self, options: list[str]) -> int:
         """Print one line per check."""
@@ -36,8 +37,8 @@ class Doctor:
 class DataList:
     """List the data sets: what is here, and what can be fetched."""
 
-    data_dir: Path | None = None
-    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
 
     def __call__(self, options: list[str]) -> int:
         """Print the catalogue."""
@@ -54,8 +55,8 @@ class DataFetch:
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """A name that `fedmpi data list` shows."""
-    data_dir: Path | None = None
-    """Where to. Default: $FEDMPI_DATA, else the cache."""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
 
     def __call__(self, options: list[str]) -> int:
         """Fetch, and print what is there now."""
@@ -70,10 +71,10 @@ class DataFetch:
 class Data:
     """List the data sets, or fetch one."""
 
-    action: tyro.conf.OmitSubcommandPrefixes[
+    data: tyro.conf.OmitSubcommandPrefixes[
         Annotated[DataList, tyro.conf.subcommand("list")] | Annotated[DataFetch, tyro.conf.subcommand("fetch")]
     ]
 
     def __call__(self, options: list[str]) -> int:
         """Do it."""
-        return self.action(options)
+        return self.data(options)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from fedmpi.cli.flags import Folder, Text
 from fedmpi.errors import UsageError
 
 
@@ -21,19 +22,19 @@ class Project:
     machines: tuple[int, ...] = (10, 20, 50, 100, 1000)
     """Numbers of workers; the master has one machine more."""
     rows: int = 9019
-    """m, training rows."""
+    """Training rows m."""
     columns: int = 3073
-    """d, features and the column of ones."""
+    """Columns d: features, and the column of ones."""
     degree: Annotated[int, tyro.conf.arg(aliases=["-r"])] = 1
-    """r, of the polynomial."""
+    """Degree r of the polynomial in place of the sigmoid."""
     iterations: int = 50
-    """J."""
+    """Iterations of training J."""
     bandwidth_gbit: float = 1.0
-    """Of each machine's link, each way at the same time, Gbit/s."""
+    """Bandwidth of each machine's link, each way at the same time, Gbit/s."""
     latency_ms: float = 0.5
-    """One way, ms."""
+    """Latency of a link, one way, ms."""
     speed: float = 1.0
-    """Of one core there, relative to a core here."""
+    """Speed of one core there, relative to a core here."""
     json: bool = False
     """Print JSON only."""
 
@@ -60,17 +61,18 @@ class Reproduce:
     system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn", "all"]]
     """The paper's system; all: one after another, and one page of all of them. The same command again goes on."""
     quick: bool = False
-    """Minutes on two cores: fewer ranks, rows, iterations and settings. The default."""
+    """Minutes on two cores: fewer ranks, rows, iterations and settings; so it is without --full too."""
     full: bool = False
-    """All of it."""
-    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR")] = None
-    """Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them."""
-    only: str | None = None
-    """Of niss, only the panels that begin so, such as mnist-iid-mlp."""
-    out: Path | None = None
+    """All that the paper has: hours to days."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
+    """codedml: Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them. Default: run
+    all here."""
+    only: Text = None
+    """niss: only the panels that begin so, such as mnist-iid-mlp. Default: all."""
+    out: Folder = None
     """Folder of the results. Default: runs/reproduce-<system>-quick or -full."""
-    data_dir: Path | None = None
-    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache."""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
 
     def __call__(self, options: list[str]) -> int:
         """Run, and print where the report is."""

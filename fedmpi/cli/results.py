@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fedmpi.cli.flags import Folder
 from fedmpi.errors import UsageError
 
 
@@ -16,13 +17,14 @@ class Audit:
     Example: fedmpi audit --all --quick
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …")] = ()
-    """Folders of runs; those of one method that differ in their data are compared."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …", help_behavior_hint="")] = ()
+    """Folders of runs; those of one method that differ in their data are compared. Default: with --all,
+    runs of its own."""
     all: bool = False
     """Make small runs of every system, and attack them; finished runs are kept."""
     quick: bool = False
     """With --all: 2 seeds, minutes on two cores, in place of 6."""
-    out: Path | None = None
+    out: Folder = None
     """Folder of the report. Default: audit/ in the first RUN; with --all, of runs and report:
     runs/audit-quick or -full."""
 
@@ -47,10 +49,12 @@ class Report:
     Example: fedmpi report runs/codedml-coded-20261121-105631
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …")]
+    runs: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN …", help_behavior_hint="(required)")
+    ]
     """Folders of runs."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where to. Default: the folder report in the first run."""
+    out: Folder = None
+    """Folder of the report. Default: report/ in the first RUN."""
 
     def __call__(self, options: list[str]) -> int:
         """Write it, and print where it is."""
@@ -71,8 +75,9 @@ class Watch:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Pass each step on: tensorboard writes RUN/tensorboard, wandb to where its environment variables say."""
+    log: Annotated[tuple[Literal["tensorboard", "wandb"], ...], tyro.conf.arg(help_behavior_hint="")] = ()
+    """Pass each step on: tensorboard writes RUN/tensorboard, wandb to where its environment variables say. Default:
+    to none."""
 
     def __call__(self, options: list[str]) -> int:
         """Print each step; Ctrl-C ends it, and not the run."""

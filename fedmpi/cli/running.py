@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from fedmpi.cli.flags import File, Text
 from fedmpi.errors import UsageError
 from fedmpi.hosts import parse_places
 from fedmpi.launcher import run_ranks
@@ -21,7 +22,7 @@ SYSTEMS = ("codedml", "ppadmm", "niss", "pbpfl", "spn")
 class Run:
     """Run a system on N ranks of this machine or of a cluster; options of the system stand behind `--`.
 
-    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9
+    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9. Its options: python -m fedmpi.codedml --help
     """
 
     system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
@@ -29,18 +30,19 @@ class Run:
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
     """Ranks. codedml: a master and N - 1 workers; ppadmm: two servers and N - 2 participants; niss: a server, a
     tracker and N - 2 hosts of clients; pbpfl, spn: a server and N - 1 hosts of clients."""
-    hostfile: Path | None = None
-    """Hosts, one per line: `name slots=4`."""
-    interface: str | None = None
-    """The network between the hosts, where they have several: eth0, or 10.0.0.0/16."""
+    hostfile: File = None
+    """Hosts, one per line: `name slots=4`. Default: this machine alone."""
+    interface: Text = None
+    """The network between the hosts, where they have several: eth0, or 10.0.0.0/16. Default: what MPI chooses."""
     tolerate_failures: bool = True
     """Let the job outlive ranks that die, as long as its protocol can do without them (needs Open MPI 5)."""
     encrypt: bool = False
     """Encrypt and authenticate every link, under a key for this run that all hosts get by ssh."""
-    cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Encrypt under this key, of `fedmpi keygen`, instead."""
-    place: Annotated[str | None, tyro.conf.arg(metavar="ROLE=HOST,…")] = None
-    """Hosts for named roles, or for ranks: master=hostA,7=hostB. The others fill the hosts in their order."""
+    cluster_key: File = None
+    """Encrypt under this key, of `fedmpi keygen`. Default: one for this run, with --encrypt."""
+    place: Annotated[str | None, tyro.conf.arg(metavar="ROLE=HOST,…", help_behavior_hint="")] = None
+    """Hosts for named roles, or for ranks: master=hostA,7=hostB. The others fill the
+    hosts in their order. Default: all do."""
     strict_placement: bool = False
     """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
 
@@ -90,14 +92,16 @@ class Keygen:
 class Hostfile:
     """Print a hostfile: fedmpi hostfile head:1 node[01-12] --slots 4 > hosts."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="HOST[:SLOTS] …")] = ()
-    """Names, or patterns such as node[01-12,20]. Rank 0 goes to the first."""
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="HOST[:SLOTS] …", help_behavior_hint="")
+    ] = ()
+    """Names, or patterns such as node[01-12,20]. Rank 0 goes to the first. Default: with --slurm, those of the job."""
     slots: int = 1
     """Ranks on each host that does not say how many."""
     slurm: bool = False
-    """The hosts and tasks of this Slurm job."""
+    """Take the hosts and tasks of this Slurm job."""
     mpich: bool = False
-    """In the form of MPICH."""
+    """Write the form of MPICH, not of Open MPI."""
 
     def __call__(self, options: list[str]) -> int:
         """Print one line per host."""
@@ -114,13 +118,14 @@ class Hostfile:
 class Attack:
     """Reconstruct training data from the gradients that a client shares; options of the attack stand behind `--`.
 
-    Example: fedmpi attack -- --dataset cifar10 --attack dlg --defence dp --noise 0.01
+    Example: fedmpi attack -- --dataset cifar10 --attack dlg --defence dp --noise-std 0.01. Its options: python -m
+    fedmpi.attacks --help
     """
 
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1
     """Ranks that attack, each another case."""
-    hostfile: Path | None = None
-    """Hosts, one per line: `name slots=4`."""
+    hostfile: File = None
+    """Hosts, one per line: `name slots=4`. Default: this machine alone."""
 
     def __call__(self, options: list[str]) -> int:
         """Start mpirun."""

@@ -26,20 +26,20 @@ class Params:
     """coded: Lagrange-coded training on the workers. bgw, bh08: the baselines, multi-party computation between the
     workers. plain: conventional training on the master, not private."""
     model: Literal["logistic", "linear"] = "logistic"
-    """linear: least squares (Remark 1), with one real target."""
+    """logistic, or linear: least squares (Remark 1), with one real target."""
     parallelization: Annotated[int | None, tyro.conf.arg(aliases=["-K"])] = None
-    """K: each worker holds 1/K of the coded data."""
+    """K: each worker holds 1/K of the coded data. Default: by --case."""
     privacy: Annotated[int | None, tyro.conf.arg(aliases=["-T"])] = None
-    """T: so many colluding workers learn nothing."""
+    """T: so many colluding workers learn nothing. Default: by --case; of bgw and bh08 max(1, ⌊(N-G)/(2G)⌋)."""
     case: Literal[1, 2] | None = None
-    """How N workers are used if K and T are not given. 1: T = 1, all else for speed. 2 (default): half for
-    privacy, T = max(1, ⌊(N-3)/(2(2r+1))⌋). In both K + T = ⌊(N-1)/(2r+1)⌋ + 1."""
+    """How N workers are used if K and T are not given. 1: T = 1, all else for speed. 2: half for privacy,
+    T = max(1, ⌊(N-3)/(2(2r+1))⌋). In both K + T = ⌊(N-1)/(2r+1)⌋ + 1. Default: 2."""
     subgroups: Annotated[int, tyro.conf.arg(aliases=["-G"])] = 3
     """G: bgw and bh08 split the workers into so many groups, each with 1/G of the rows."""
     degree: Annotated[int, tyro.conf.arg(aliases=["-r"])] = 1
     """r: degree of the polynomial in place of the sigmoid."""
     fit_range: tuple[float, float] = (-5.0, 5.0)
-    """Where the polynomial is fitted to the sigmoid."""
+    """The interval on which the polynomial is fitted to the sigmoid."""
     data_bits: int = 2
     """l_x: fractional bits of the features after scaling."""
     weight_bits: int = 6
@@ -49,9 +49,10 @@ class Params:
     prime: int = DEFAULT_PRIME
     """p: the field of the computation; 33554393, 67108859 or 2147483647."""
     iterations: int = 50
-    """J: gradient steps."""
+    """Iterations of training. J gradient steps."""
     learning_rate: str = "auto"
-    """η: 2/L, 1/L or a number; L = λ_max(X̄ᵀX̄)/(4m). auto: 2/L, for a linear model 1/L with L = λ_max(X̄ᵀX̄)/m."""
+    """Step size η. 2/L, 1/L or a number; L = λ_max(X̄ᵀX̄)/(4m). auto: 2/L, for a linear model 1/L with
+    L = λ_max(X̄ᵀX̄)/m."""
     decay: float = 0.0
     """Decreasing step (Remark 3): iteration t uses η / (1 + decay·t)."""
     scale: str = "max"
@@ -63,7 +64,7 @@ class Params:
     byzantine: Annotated[int, tyro.conf.arg(aliases=["-A"])] = 0
     """A: catch up to so many lying workers, N ≥ R + 2A. bgw, bh08: where a group has members to spare."""
     spares: int = 0
-    """Workers that may die or be slow, if K or T is chosen here: N ≥ R + 2A + spares."""
+    """Workers that may die or be slow, where K or T is chosen here: N ≥ R + 2A + spares."""
     insecure_repeatable_masks: bool = False
     """Masks from --seed instead of the operating system. For tests: whoever knows the seed sees the data."""
 

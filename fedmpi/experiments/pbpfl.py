@@ -78,9 +78,9 @@ FULL = Scale(
     "full",
     ("mlp-3", "mlp-5", "mlp-7"),
     (1, 5, 10),
-    dict.fromkeys((1, 5, 10), ("--epochs", "200")),
+    dict.fromkeys((1, 5, 10), ("--total-epochs", "200")),
     ("resnet20", "resnet32"),
-    ("--epochs", "200"),
+    ("--total-epochs", "200"),
     5,
     ("resnet56", 224, 3),
 )

@@ -29,8 +29,8 @@ class Mechanism:
     """Options of fedmpi.spn."""
     attack: tuple[str, ...]
     """Options of fedmpi.attacks."""
-    setting: tuple[str, str]
-    """The option that is varied, in training and in the attack."""
+    setting: str
+    """The option that is varied."""
     values: tuple[float, ...]
     adversary: str = "dlg"
 
@@ -50,15 +50,15 @@ def mechanisms(
     sparse_noises, known_alphas : tuple of float, optional
         Those of PPDL, and of SPN against who knows of it. Default: the same.
     """
-    secret = ("--method", "spn"), ("--defence", "spn"), ("--alpha2", "--alpha")
-    noise = ("--noise-std", "--noise")
+    secret = ("--method", "spn"), ("--defence", "spn"), "--alpha2"
+    noise = "--noise-std"
     return (
         Mechanism("DP", ("--method", "dp"), ("--defence", "dp"), noise, noises),
         *(
             Mechanism(
                 f"PPDL-{theta}",
-                ("--method", "ppdl", "--fraction", theta),
-                ("--defence", "ppdl", "--fraction", theta),
+                ("--method", "ppdl", "--share-fraction", theta),
+                ("--defence", "ppdl", "--share-fraction", theta),
                 noise,
                 noises if sparse_noises is None else sparse_noises,
             )
@@ -212,7 +212,7 @@ def attacks(scale: Scale, dataset: str, out: Path, place: list[str]) -> Iterator
     """All mechanisms at all settings with all batch sizes."""
     for mechanism in scale.mechanisms:
         for value in mechanism.values:
-            trained = accuracy(scale, dataset, (*mechanism.train, mechanism.setting[0], str(value)), out, place)
+            trained = accuracy(scale, dataset, (*mechanism.train, mechanism.setting, str(value)), out, place)
             for size in scale.batch_sizes:
                 if mechanism.adversary == "dlg" or size == 1:
                     yield attack(scale, dataset, mechanism, value, size, trained, out, place)
@@ -231,7 +231,7 @@ def attack(
     """One mechanism at one setting with one batch size."""
     options = ["--dataset", dataset, "--model", "dlnet-tanh" if dataset == "svhn" else "dlnet", *place]
     options += ["--attack", mechanism.adversary, "--cases", str(scale.cases), "--batch-size", str(size)]
-    options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting[1], str(value)]
+    options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting, str(value)]
     key = mechanism.name.replace(", ", "-").replace(" ", "-")
     folder = out / "attacks" / f"{dataset}-{key}-{value:g}-batch{size}"
     result = train(folder, 2, options, system="attacks")

@@ -50,7 +50,7 @@ class Clients:
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.alpha)
+        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
         scale = scale_of(data.X_train)
         shape = image_shape(data.X_train.shape[1])
         model = build_model(params.model, shape, len(data.classes), job.seed, dtype)

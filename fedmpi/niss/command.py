@@ -54,7 +54,8 @@ def run(ch: Channel, argv: list[str]) -> None:
     data = job.load()
     if not data.classes:
         raise UsageError(f"the data set must have classes, got {data.name}")
-    client_rows(params.partition, data.y_train, clients, job.seed, params.alpha)  # raises where a client has no row
+    # raises where a client has no row
+    client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
     if options.dry_run:
         model = build_model(params.model, image_shape(data.X_train.shape[1]), len(data.classes), job.seed)
         print("\n".join([heading(params, clients, data), *plan(params, clients, ch.size, len(FlatModel(model)), data)]))

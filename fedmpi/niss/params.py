@@ -23,57 +23,59 @@ class Params:
     model: str = "mlp"
     """mlp (2 x 200 units), cnn, or package.module:Class, called with (input_shape, classes)."""
     clients: int | None = None
-    """K: clients, spread evenly over the ranks from 2. Default: one per rank."""
+    """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
     fraction: float = 0.3
     """C: m = max(C·K, 1) clients are drawn for a round."""
     rounds: int = 30
-    """T: rounds of training."""
+    """Rounds of training. T in the paper."""
     epochs: int = 5
-    """E: passes over its rows that a client makes in a round."""
+    """Passes over its rows that a client makes in a round. E in the paper."""
     batch_size: int = 10
-    """B."""
+    """Rows of a batch. B in the paper."""
     learning_rate: float = 0.01
-    """η."""
+    """Step size η."""
     momentum: float = 0.0
-    """μ: of local gradient descent, from zero in each round."""
+    """Momentum μ of local gradient descent, from zero in each round."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
-    alpha: float = 0.5
+    dirichlet_alpha: float = 0.5
     """α of --partition dirichlet: small values give clients few labels."""
     clip: float = 3.0
     """ζ: the Euclidean norm that gradients (or updates) are clipped to; inf: none, for fedavg."""
     clipping: Literal["gradient", "update"] = "gradient"
     """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
     epsilon: float = 10.0
-    """ε of one upload, from which a client chooses its noise."""
+    """ε of one upload. A client chooses its noise by it."""
     delta: float = 1e-4
     """δ of the mechanism and of the accounting."""
     mechanism: Literal["analytic", "classic"] = "analytic"
     """From (ε, δ) to noise: exact (Balle and Wang 2018), or the paper's Theorem 1, which holds for ε < 1 only."""
     noise_std: float | None = None
-    """σ_k of every client, in place of --epsilon and --mechanism."""
+    """Standard deviation σ of the noise of each coordinate. Of every upload, in place of --epsilon and --mechanism.
+    Default: what these give."""
     unit_variance: float = 0.01
     """σ²: a client splits its noise in v = ⌈σ_k²/σ²⌉ shares."""
     share_count: int | None = None
-    """v itself, in place of --unit-variance."""
+    """v itself, in place of --unit-variance. Default: what that gives."""
     collusion: float = 0.0
     """ρ: so large a part of the other clients may collude with the server; τ² = max(2ρ - 1, 0) by Theorem 3."""
     tau_squared: float | None = None
-    """τ²: variance of the factors s on received shares, in place of --collusion."""
+    """τ²: variance of the factors s on received shares, in place of --collusion. Default: what that gives."""
     coalitions: int = 1
     """Groups of clients (k mod their number) that trust one another, and share noise among themselves only."""
     shares: Literal["seeds", "vectors"] = "seeds"
     """How shares travel: 32-byte seeds, or h numbers as in the paper; both sealed."""
     dropout: float = 0.0
-    """Each client drops out with this probability between sharing its noise and its upload."""
+    """For experiments: the probability that a client is lost in a round. It is lost between sharing its noise and its
+    upload."""
     accountant: Literal["rdp", "prv"] = "rdp"
     """Of the ε that is shown and stops a run; result.json has both."""
     max_epsilon: float | None = None
-    """Stop before the uploads of some client would spend more than this ε in all."""
+    """Stop before the uploads of some client would spend more than this ε in all. Default: no limit."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the training; sums are float64."""
+    """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
-    """Where clients train: cpu, cuda, …"""
+    """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
         for name, least in {"clients": 1, "rounds": 1, "share_count": 1, "coalitions": 1, "noise_std": 0}.items():
@@ -82,7 +84,7 @@ class Params:
                 raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
         if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
             raise UsageError(f"--clip must be positive, and finite but for fedavg, got {self.clip}")
-        for name in ("unit_variance", "alpha", "epsilon", "max_epsilon"):
+        for name in ("unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise UsageError(f"{_flag(name)} must be positive, got {value}")

@@ -26,45 +26,45 @@ class Params:
     """mlp-3, mlp-5, mlp-7 (64 hidden units a layer), resnet20, resnet32, resnet56, mlp, cnn, or
     package.module:Class, called with (input_shape, outputs)."""
     clients: int | None = None
-    """K: clients, spread evenly over the ranks from 1. Default: one per rank."""
-    epochs: int = 5
-    """Passes over the rows of the client that has most; a round is one batch of every client."""
+    """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
+    total_epochs: int = 5
+    """Passes in all over the rows of the client that has most; a round is one batch of every client."""
     rounds: int | None = None
-    """Rounds of training, in place of --epochs."""
+    """Rounds of training. Default: those of --total-epochs."""
     batch_size: int = 32
-    """Rows of a client in a round."""
+    """Rows of a batch. A client has one in a round."""
     learning_rate: float = 0.1
-    """η."""
+    """Step size η."""
     target: Literal["auto", "classes", "value"] = "auto"
     """classes: one output for each, 0 or 1. value: one output. auto: value for bank, wine and diabetes."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
-    alpha: float = 0.5
+    dirichlet_alpha: float = 0.5
     """α of --partition dirichlet: small values give clients few labels."""
     scaling: float = 10.0
     """Each r is drawn log-uniformly from [1/scaling, scaling]."""
     gamma_range: tuple[float, float] = (0.5, 2.0)
-    """γ is drawn uniformly between them."""
+    """The interval from which γ is drawn uniformly."""
     dropout: float = 0.0
-    """For experiments: each client is lost in a round with this probability, before it sends its gradient."""
+    """For experiments: the probability that a client is lost in a round. It is lost before it sends its gradient."""
     threshold: int | None = None
     """pbpfl-masked: so many clients must be left in a round, and as many together could unmask one.
     Default: ⌊K/2⌋ + 1."""
     ring_bits: Literal[32, 64] = 64
-    """pbpfl-masked: of the words that masked numbers travel in."""
+    """pbpfl-masked: bits of the words that masked numbers travel in."""
     fraction_bits: int | None = None
-    """pbpfl-masked: bits behind the point. Default: 40 of 64, or 16 of 32."""
+    """pbpfl-masked: bits f behind the point of masked numbers. Default: 40 of 64, or 16 of 32."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the clients' computation, and of what travels."""
+    """Of the clients' computation. What travels has it too."""
     device: str = "cpu"
     """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
-        for name, least in {"clients": 1, "epochs": 1, "rounds": 1, "batch_size": 1, "threshold": 2}.items():
+        for name, least in {"clients": 1, "total_epochs": 1, "rounds": 1, "batch_size": 1, "threshold": 2}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
-        for name in ("learning_rate", "alpha"):
+        for name in ("learning_rate", "dirichlet_alpha"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
         if not 1 <= self.scaling < float("inf"):
@@ -131,7 +131,7 @@ class Params:
 
     def total_rounds(self, largest_client: int) -> int:
         """Rounds of training, where the client that has most has so many rows."""
-        return self.rounds or self.epochs * -(-largest_client // self.batch_size)
+        return self.rounds or self.total_epochs * -(-largest_client // self.batch_size)
 
 
 def _flag(name: str) -> str:

@@ -77,7 +77,9 @@ class Problem:
 
     def clients(self, clients: int) -> list[NDArray[np.int64]]:
         """The training rows of each client."""
-        return client_rows(self.params.partition, self.data.y_train, clients, self.job.seed, self.params.alpha)
+        return client_rows(
+            self.params.partition, self.data.y_train, clients, self.job.seed, self.params.dirichlet_alpha
+        )
 
     def training(self, rows: NDArray[np.int64], device: str = "cpu") -> Part:
         """Some of the training rows."""

@@ -71,8 +71,6 @@ def check(params: Params, options: RunOptions, argv: list[str], ch: Channel) -> 
     """
     if options.classes:
         raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
-    if options.label_column is not None and params.target is not None:
-        raise UsageError(f"--label-column must not be given beside --target, got {options.label_column}")
     options.check_own(argv)
     own = own_options(argv)
     if own.run != (options.resume or options.out):
@@ -93,7 +91,7 @@ def source_of(params: Params, options: RunOptions) -> Source:
         data_dir=str(options.data_dir) if options.data_dir else None,
         max_rows=options.max_rows,
         test_fraction=options.test_fraction,
-        label_column=params.target or options.label_column,
+        label_column=options.label_column,
         group_column=params.split_by,
         seed=options.seed,
     )
@@ -182,7 +180,7 @@ def resolved(params: Params, training: Training) -> dict[str, Any]:
     """The parameters that a run came down to."""
     common = {"iterations": training.iterations, "penalty": params.penalty, "l1_ratio": params.l1_ratio}
     if params.method == "dssgd":
-        names = ("iterations", "epsilon", "share_fraction", "clip", "learning_rate")
+        names = ("iterations", "epsilon", "share_fraction", "coordinate_clip", "learning_rate")
         return {name: getattr(params, name) for name in names}
     common |= {"rho": training.rho, "fit_intercept": params.fit_intercept, "standardize": params.standardize}
     if params.method == "admm":

@@ -135,7 +135,7 @@ def share(gradient: Vector, params: Params, random: Stream) -> tuple[NDArray[np.
     Each of c values changes by at most 2γ, so Laplace noise of scale 2cγ/ε makes all of them together
     ε-differentially private [Dwork and Roth 2014, theorem 3.6]. Clipping again afterwards costs no privacy.
     """
-    count, clip = _shared(params, len(gradient)), params.clip
+    count, clip = _shared(params, len(gradient)), params.coordinate_clip
     chosen = np.argsort(_words(random, len(gradient)), kind="stable")[:count]
     values = np.clip(gradient[chosen], -clip, clip) + laplace(random, 2 * count * clip / params.epsilon, count)
     return chosen.astype(np.uint32), np.clip(values, -clip, clip)

@@ -35,7 +35,7 @@ class Params:
     rho: str = "auto"
     """ρ of the augmented Lagrangian: a number, or auto: the mean eigenvalue of the A_iᵀA_i."""
     iterations: int = 500
-    """At most so many."""
+    """Iterations of training. At most so many, see --tolerance."""
     tolerance: float = 1e-10
     """Stop when primal and dual residual are below it, absolute and relative [Boyd et al. 2011, section 3.3.1];
     0 for all iterations."""
@@ -44,13 +44,13 @@ class Params:
     standardize: bool = False
     """Divide each feature by its standard deviation, added up under masks too."""
     fraction_bits: int = 40
-    """f: an update is rounded to 2^−f."""
+    """Bits f behind the point of masked numbers. An update is rounded to 2^−f."""
     mask: MaskKind = "aes-ctr"
     """sha256: digests in counter mode, as in the paper. aes-ctr, chacha20: a keystream a round."""
     precompute: bool = False
-    """Make all masks before the training starts."""
+    """Make the masks of all iterations before the training starts."""
     rekey_every: int = 0
-    """Rounds after which participants and S2 agree on new keys; 0 for never."""
+    """Rounds after which participants and S2 agree on new keys; 0: never."""
     min_participants: int | None = None
     """S2 answers for no set smaller than this. Default: max(2, ⌈N/2⌉)."""
     on_dropout: Literal["stop", "continue", "rejoin"] = "continue"
@@ -58,15 +58,13 @@ class Params:
     deadline: float = 60.0
     """Seconds that a round waits for an update."""
     epsilon: float = 1.0
-    """dssgd: ε of each participant's gradient, each iteration."""
+    """dssgd: ε of one upload. A participant makes one in each iteration."""
     share_fraction: float = 0.1
-    """dssgd: θ, the share of the gradient's coordinates that a participant sends."""
-    clip: float = 10.0
+    """dssgd: part θ of the coordinates that is sent. They are drawn at random."""
+    coordinate_clip: float = 10.0
     """dssgd: γ, each coordinate of a gradient is clipped to [−γ, γ]."""
     learning_rate: float = 0.5
-    """dssgd: η."""
-    target: str | None = None
-    """Column of the target: a name or number in a .csv, an array in a .npz. Default: the last column, or y."""
+    """dssgd: step size η."""
     split_by: str | None = None
     """Column whose values say which participant a row belongs to. Default: rows are dealt out evenly."""
 
@@ -76,7 +74,7 @@ class Params:
             value = getattr(self, name)
             if not least <= value < float("inf"):
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-        for name in ("deadline", "epsilon", "clip", "learning_rate"):
+        for name in ("deadline", "epsilon", "coordinate_clip", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         if self.fraction_bits > 52:

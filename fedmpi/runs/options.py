@@ -13,6 +13,7 @@ from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
 from fedmpi.own_options import own_options
 from fedmpi.runs.checkpoint import holds_checkpoint
+from fedmpi.runs.flags import command_of, values_of
 
 P = TypeVar("P")
 
@@ -34,51 +35,54 @@ class RunOptions:
     """What is trained on, and where the results go."""
 
     dataset: str | None = None
-    """A set of `fedmpi data list`, such as digits, mnist, synthetic:m=6000,d=5000,density=0.13 or synthetic-lasso, or a
-    file: .npz, .csv, .svm. Default: of codedml digits, classes 4 9; of ppadmm synthetic-lasso."""
-    data_dir: Path | None = None
+    """A set of `fedmpi data list`, such as digits, mnist or synthetic:m=6000,d=5000,density=0.13, or a file: .npz,
+    .csv, .svm. Default: digits (of codedml its classes 4 and 9), of ppadmm synthetic-lasso, of pbpfl bank."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
     classes: tuple[str, ...] = ()
     """Train on these classes only, the negative one first. Default: all."""
     max_rows: int | None = None
-    """Use the first so many training rows."""
+    """Use the first so many training rows. Default: all."""
     test_fraction: float = 0.2
-    """Share of rows to test on, where a data set has no test part."""
+    """Part of the rows to test on, where a data set has no test part."""
     label_column: str | None = None
-    """Column of a .csv file that holds the labels. Default: the last."""
-    out: Path | None = None
+    """Column of the labels or targets: a name or number in a .csv, an array in a .npz. Default: the last,
+    or y."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of this run. Default: runs/<system>-<method>-<time>."""
     seed: int = 0
     """Public randomness: splits, synthetic data, rounding noise. Never the masks."""
     timeout: float = 600.0
-    """No rank waits longer than so many seconds for another."""
+    """Seconds that a rank waits for another, at most."""
     evaluate_every: int = 1
-    """Iterations between two evaluations of loss and accuracy."""
+    """Iterations or rounds between two evaluations."""
     compare: bool = True
-    """Train in the clear too, and print both."""
+    """codedml, ppadmm: train in the clear too, and print both."""
     record_views: bool = False
-    """Write every message that a rank received to views/rank-<r>.npz; with --out."""
+    """Write every message that a rank received to views/rank-<r>.npz; with --out or --resume."""
     checkpoint_every: int = 0
-    """Iterations between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a failure."""
+    """Iterations or rounds between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a
+    failure."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Go on with the run of this folder, from its last whole checkpoint; its options hold. auto: with that of --out if
-    it has one, else begin."""
+    it has one, else begin. Default: begin."""
     encrypt: bool = False
     """Encrypt and authenticate every link; with --cluster-key, or as an option of `fedmpi run` itself."""
     cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The key to encrypt under, of `fedmpi keygen`: the same on every host."""
+    """The key to encrypt under, of `fedmpi keygen`: the same on every host. Default: none, links are in the clear."""
     inject: str | None = None
-    """Faults for experiments, such as slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01 (rank: what, @ from which iteration)."""
+    """codedml: faults for experiments, such as slow=3:0.5s,kill=7@12,lie=4@20,drop=0.01 (rank: what, @ from which
+    iteration). Default: none."""
     strict_placement: bool = False
     """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
     dry_run: bool = False
-    """Print the roles and the bytes, and do nothing."""
+    """Print the roles, and the bytes of a round, and do nothing."""
     quiet: bool = False
-    """Print the summary only."""
+    """Print the closing lines only."""
     json: bool = False
     """Print result.json only."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE.toml")] = None
-    """Options from a file, such as the config.toml of another run; those given here win."""
+    """Options from a file, such as the config.toml of another run; those given here win. Default: none."""
 
     def check_own(self, argv: list[str], model: str = "") -> None:
         """Refuse what every rank must see on its own command line, and which a configuration file says.
@@ -147,23 +151,16 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
         path = str(Path(run) / "config.toml")
     arguments = _arguments(cls, Path(path)) if path else []
 
-    @dataclass(frozen=True)
-    class Command:
-        params: tyro.conf.OmitArgPrefixes[cls]  # type: ignore[valid-type]
-        """What the system is run with."""
-        run: tyro.conf.OmitArgPrefixes[RunOptions]
-        """What is trained on, and where the results go."""
-
     command = tyro.cli(
-        Command,
+        command_of(cls, RunOptions),
         prog=prog,
         description=description,
         args=arguments + argv,  # of an option given twice the last one wins
-        default=Command(cls(), RunOptions()),
     )
-    if (command.run.encrypt or command.run.cluster_key) and key_file_of(argv) is None:
+    params, options = cls(**values_of(command, cls)), RunOptions(**values_of(command, RunOptions))
+    if (options.encrypt or options.cluster_key) and key_file_of(argv) is None:
         raise UsageError("--encrypt and --cluster-key must stand on the command line, where every rank sees them")
-    return command.params, command.run
+    return params, options
 
 
 def _value(argv: list[str], flag: str) -> str | None:

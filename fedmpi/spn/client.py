@@ -88,7 +88,7 @@ class Worker:
                 self.flat.gradient.add_(torch.from_numpy(drawn).to(self.flat.gradient))
             optimizer.step()
         change = self.flat.read() - G
-        return largest(change, params.fraction) if params.method == "ppdl" else change
+        return largest(change, params.share_fraction) if params.method == "ppdl" else change
 
     def loss(self, X: torch.Tensor, y: torch.Tensor, private: Polarization | None) -> torch.Tensor:
         """Equation (4), with α₁ = 1 and the own class of each row (erratum)."""
@@ -132,7 +132,7 @@ class Clients:
         """Read the data set, keep the rows of the clients of one host (0 ≤ host < hosts), and draw their secrets."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet)
+        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
         scale = scale_of(data.X_train)
         inputs = {
             k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device)

@@ -174,7 +174,7 @@ def heading(params: Params, clients: int, data: Dataset) -> str:
         "spn": f"secret networks of {params.bits} bits, α₂ = {params.alpha2:g}",
         "fedavg": "no defence: not private",
         "dp": f"{params.noise_kind} noise with σ = {params.noise_std:g} on every gradient",
-        "ppdl": f"the largest {params.fraction:.0%} of each change is shared"
+        "ppdl": f"the largest {params.share_fraction:.0%} of each change is shared"
         + (f", {params.noise_kind} noise with σ = {params.noise_std:g}" if params.noise_std else ""),
         "standalone": "each for itself",
     }[params.method]

@@ -23,7 +23,7 @@ class Params:
     model: str = "dlnet"
     """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes)."""
     clients: int | None = None
-    """K: clients, spread evenly over the ranks from 1. Default: one per rank."""
+    """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
     aggregation: Literal["fedavg", "round-robin"] = "fedavg"
     """fedavg: the mean of all changes (Algorithm 3). round-robin: one client after another (Algorithm 4)."""
     rounds: int = 300
@@ -31,39 +31,39 @@ class Params:
     epochs: int = 1
     """Passes over its rows that a client makes in a round."""
     batch_size: int = 32
-    """Rows of a step."""
+    """Rows of a batch."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam: β = 0.9, 0.999. sgd: with --momentum. Both begin anew in each round."""
     learning_rate: float = 0.001
-    """η."""
+    """Step size η."""
     momentum: float = 0.9
-    """μ of sgd."""
+    """Momentum μ of local gradient descent, from zero in each round. Of --optimizer sgd."""
     decay_rounds: tuple[int, ...] = ()
-    """Before these rounds η is halved: 100 200 in Table 3."""
+    """Before these rounds η is halved: 100 200 in Table 3. Default: never."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
-    """How the rows are spread."""
-    dirichlet: float = 0.9
-    """α of --partition dirichlet."""
+    """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
+    dirichlet_alpha: float = 0.9
+    """α of --partition dirichlet: small values give clients few labels."""
     alpha1: float = 1.0
-    """α₁: weight of the cross-entropy."""
+    """Weight α₁ of the cross-entropy."""
     alpha2: float = 0.1
-    """α₂: weight of the polarization loss."""
+    """Weight α₂ of the polarization loss."""
     bits: int = 64
-    """K of a code: outputs of the secret network."""
+    """Bits K of a code: outputs of the secret network."""
     hidden: int = 256
     """Units of the secret network's hidden layer."""
     margin: float = 1.0
-    """m ≥ 1 of the polarization loss."""
+    """Margin m ≥ 1 of the polarization loss."""
     noise_std: float = 0.0
-    """σ of the noise that dp and ppdl add to every number of the gradient of every batch."""
+    """dp, ppdl: standard deviation σ of the noise of each coordinate. Of the gradient of every batch."""
     noise_kind: Literal["gaussian", "laplace"] = "gaussian"
-    """Its distribution."""
-    fraction: float = 0.05
-    """θ: the part of its change that a client of ppdl shares."""
+    """dp, ppdl: distribution of the noise."""
+    share_fraction: float = 0.05
+    """ppdl: part θ of the coordinates that is sent. The largest changes are."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of the training; sums are float64."""
+    """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
-    """Where clients train: cpu, cuda, …"""
+    """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
         for name, least in {"clients": 1, "rounds": 1, "bits": 1, "hidden": 1, "margin": 1}.items():
@@ -73,8 +73,8 @@ class Params:
         for name in ("alpha1", "alpha2", "noise_std"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        if not 0 < self.fraction <= 1:
-            raise UsageError(f"--fraction must be in (0, 1], got {self.fraction}")
+        if not 0 < self.share_fraction <= 1:
+            raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
         if self.noise_std and self.method not in ("dp", "ppdl"):
             raise UsageError(f"--noise-std must be given with dp or ppdl only, got --method {self.method}")
         if self.method == "dp" and not self.noise_std:

@@ -63,7 +63,11 @@ def test_a_case_with_impossible_labels_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("defence", "ratio"),
-    [({"defence": "dp", "noise": 0.01}, 1), ({"defence": "ppdl", "fraction": 0.05}, 1), ({"defence": "spn"}, 1)],
+    [
+        ({"defence": "dp", "noise_std": 0.01}, 1),
+        ({"defence": "ppdl", "share_fraction": 0.05}, 1),
+        ({"defence": "spn"}, 1),
+    ],
 )
 def test_each_defence_changes_the_gradient(defence: dict[str, object], ratio: float) -> None:
     X, y = batch(0)
@@ -83,7 +87,10 @@ def test_each_defence_changes_the_gradient(defence: dict[str, object], ratio: fl
 def test_noise_spoils_the_linear_attack() -> None:
     X, y = batch(1)
     errors = []
-    for params in (Params(attack="linear", model="mlp"), Params(attack="linear", model="mlp", defence="dp", noise=0.1)):
+    for params in (
+        Params(attack="linear", model="mlp"),
+        Params(attack="linear", model="mlp", defence="dp", noise_std=0.1),
+    ):
         found = attack(params, 0, X, y, 10)
         errors.append(np.linalg.norm(found.reconstruction.images - X) / np.linalg.norm(X))
         assert (found.ratio == np.inf) == (params.defence == "none")
@@ -92,7 +99,14 @@ def test_noise_spoils_the_linear_attack() -> None:
 
 
 def test_refusals() -> None:
-    for wrong in ({"cases": 0}, {"fraction": 0.0}, {"margin": 0.5}, {"reach": -1.0}, {"first": -1}, {"noise": -1.0}):
+    for wrong in (
+        {"cases": 0},
+        {"share_fraction": 0.0},
+        {"margin": 0.5},
+        {"reach": -1.0},
+        {"first": -1},
+        {"noise_std": -1.0},
+    ):
         with pytest.raises(UsageError):
             Params(**wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--batch-size must be 1"):

@@ -30,7 +30,7 @@ def fedavg_by_hand(params: Params, seed: int = 0, dtype: str = "float64") -> lis
     import torch
 
     data = load(SYNTHETIC, seed=seed)
-    parts = client_rows(params.partition, data.y_train, params.clients or 0, seed, params.alpha)
+    parts = client_rows(params.partition, data.y_train, params.clients or 0, seed, params.dirichlet_alpha)
     kind = getattr(torch, dtype)
     model = build_model(params.model, image_shape(16), 3, seed, kind)
     trainer, w, all_w = Trainer(model, params.training), FlatModel(copy.deepcopy(model)).read(), []
@@ -124,7 +124,7 @@ def test_theorem_2(tau2: float, uneven: bool) -> None:
     if uneven:
         params = replace(params, noise_std=None, epsilon=500.0, partition="dirichlet")
     noise, threads = aggregated_noise(params, np.zeros(141_003), dataset=WIDE)
-    rows = [len(p) for p in client_rows(params.partition, load(WIDE).y_train, 10, 0, params.alpha)]
+    rows = [len(p) for p in client_rows(params.partition, load(WIDE).y_train, 10, 0, params.dirichlet_alpha)]
     stds = [params.std(p, d) for p, d in zip(weights(rows), rows, strict=True)]
     assert (max(stds) > 1.5 * min(stds)) == uneven
     expected = sum(std**2 for std in stds) * tau2

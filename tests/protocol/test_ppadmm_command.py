@@ -113,7 +113,7 @@ def test_a_file_of_ones_own_split_by_a_column(tmp_path: Path) -> None:
         f"{'pqr'[k % 3]},{','.join(map(str, row))},{target}" for k, (row, target) in enumerate(zip(X, y, strict=True))
     ]
     (tmp_path / "data.csv").write_text("\n".join(lines))
-    options = ["--dataset", tmp_path / "data.csv", "--target", "cost", "--split-by", "site", "--penalty", 0]
+    options = ["--dataset", tmp_path / "data.csv", "--label-column", "cost", "--split-by", "site", "--penalty", 0]
     command_on_threads(3, *options, "--out", tmp_path / "run", "--quiet")
     coefficients, intercept = model_of(tmp_path / "run")
     np.testing.assert_allclose([*coefficients, intercept], [1, -2, 0, 4], atol=1e-8)
@@ -129,7 +129,6 @@ def test_a_file_of_ones_own_split_by_a_column(tmp_path: Path) -> None:
     ("options", "text"),
     [
         (["--classes", "1", "2"], "--classes must not be given for a regression, got 1 2"),
-        (["--target", "a", "--label-column", "b"], "--label-column must not be given beside --target, got b"),
         (["--record-views"], "--record-views must stand on the command line, together with --out"),
         (["--checkpoint-every", "3"], "--checkpoint-every must be given with --out"),
         (["--inject", "kill=3"], "--inject must not be given"),
@@ -138,7 +137,7 @@ def test_a_file_of_ones_own_split_by_a_column(tmp_path: Path) -> None:
             ["--min-participants", "4"],
             "N must be at least 4, got N=3 (start 6 ranks or more",
         ),
-        (["--target", "a"], "label_column must be given for CSV and .npz files only"),
+        (["--label-column", "a"], "label_column must be given for CSV and .npz files only"),
     ],
 )
 def test_options_that_contradict_one_another(options: list[str], text: str, tmp_path: Path) -> None:

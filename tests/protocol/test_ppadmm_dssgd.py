@@ -18,7 +18,9 @@ from fedmpi.ppadmm.protocol import Training
 from fedmpi.ppadmm.service import role_of
 
 PARTS = problem(4, 50, 10)
-PARAMS = Params(method="dssgd", iterations=60, epsilon=1e6, share_fraction=0.5, learning_rate=0.2, clip=100.0)
+PARAMS = Params(
+    method="dssgd", iterations=60, epsilon=1e6, share_fraction=0.5, learning_rate=0.2, coordinate_clip=100.0
+)
 
 
 def secret(seed: int) -> SecretStream:
@@ -59,7 +61,7 @@ def test_the_noise_is_laplace() -> None:
 @pytest.mark.parametrize("epsilon", [0.1, 10.0])
 def test_values_are_private_by_the_scale_that_epsilon_asks_for(epsilon: float) -> None:
     """Each of c values can change by 2γ: scale 2cγ/ε, then clipped again."""
-    params = replace(PARAMS, epsilon=epsilon, clip=1.0, share_fraction=0.2)
+    params = replace(PARAMS, epsilon=epsilon, coordinate_clip=1.0, share_fraction=0.2)
     gradient, stream = np.full(20, 50.0), secret(2)
     values = np.concatenate([share(gradient, params, stream)[1] for _ in range(2000)])
     assert np.abs(values).max() <= 1.0

@@ -158,7 +158,7 @@ def test_learning_rate_is_halved() -> None:
         {"rounds": 0},
         {"margin": 0.5},
         {"alpha2": -1.0},
-        {"fraction": 0.0},
+        {"share_fraction": 0.0},
         {"noise_std": 0.1},
         {"method": "dp"},
         {"learning_rate": 0.0},
