@@ -49,7 +49,7 @@ def run(ch: Channel, argv: list[str]) -> None:
 
     def watch(seed: int, finding: Finding) -> None:
         lines.append(line_of(seed, finding, *batches[seed], params.success))
-        folder.append_metrics({"iteration": seed, **lines[-1]})
+        folder.append_metrics(finite({"iteration": seed, **lines[-1]}))
         if not quiet:
             print(text_of(lines[-1]), flush=True)
 
@@ -110,10 +110,7 @@ def summarize(
     rows = params.cases * params.batch_size
     recovered, seconds = sum(line["recovered"] for line in lines), sum(line["seconds"] for line in lines)
     rmse = np.concatenate([line["rmse"] for line in lines])
-    summary = result("attacks", params.attack, {"attacker": ranks}, options.seed)
-    summary["params"] = asdict(params)
-    summary["dataset"] = {"name": data.name, "m": len(data.X_test), "d": data.X_test.shape[1]}
-    summary["metrics"] = {
+    metrics = {
         "rows": rows,
         "recovered": recovered,
         "success_rate": recovered / rows,
@@ -123,10 +120,24 @@ def summarize(
         "idlg_labels_right": sum(bool(line["idlg_right"]) for line in lines) if params.batch_size == 1 else None,
         "seconds_per_success": seconds / recovered if recovered else None,
     }
-    summary["seconds"] = {"total": seconds}
-    summary["cases"] = lines
-    finite: dict[str, Any] = json.loads(json.dumps(summary), parse_constant=lambda _: None)
-    return finite
+    summary = result(
+        "attacks",
+        params.attack,
+        {"attacker": ranks},
+        params=asdict(params),
+        data=data,
+        metrics=metrics,
+        measured={"seconds": {"total": seconds}},
+        seed=options.seed,
+        cases=lines,
+    )
+    return finite(summary)
+
+
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with null for what JSON has no number for: ‖B‖/‖E‖ without a defence is infinite."""
+    same: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
+    return same
 
 
 def pictures(findings: dict[int, Finding], batches: Batches) -> dict[str, NDArray[Any]]:

@@ -1,8 +1,7 @@
 """The master's side of the command line: options, data, training, and the run's folder."""
 
-import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,15 +13,15 @@ from fedmpi.codedml.descent import State
 from fedmpi.codedml.faults import parse_faults
 from fedmpi.codedml.keeping import WeightsKeeper
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.summary import closing_lines, heading, layout, plan
 from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
 from fedmpi.codedml.transform import row_chunks
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 from fedmpi.own_options import own_options
-from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
 from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.placement import Apart, check_placement
 from fedmpi.runs.result import costs, result
 
@@ -43,16 +42,11 @@ def run(ch: Channel, argv: list[str]) -> None:
     begun = time.perf_counter()
     problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
     quantize_seconds = time.perf_counter() - begun
-    resumed = options.resume is not None
-    folder = RunFolder(
-        options.resume or options.out, f"codedml-{params.method}", to_toml(params, options), resumed=resumed
-    )
-    progress = Progress(folder, params.iterations, quiet=options.quiet or options.json)
-    progress.say(heading(params, numbers, data))
+    progress = begin_run("codedml", params, options, params.iterations, heading(params, numbers, data))
     if params.insecure_repeatable_masks:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
-    keeper, start = WeightsKeeper(ch, folder, params, options, problem), None
-    if resumed:
+    keeper, start = WeightsKeeper(ch, progress.folder, params, options, problem), None
+    if options.resume:
         start, refused = keeper.load()
         problem = replace(problem, learning_rate=keeper.learning_rate)
         progress.say("\n".join([*refused, f"going on after iteration {start.iteration}"]))
@@ -64,13 +58,9 @@ def run(ch: Channel, argv: list[str]) -> None:
         outcome = session.train(start, keeper)
         summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
     summary["resumed_from"] = start.iteration if start else None
-    ch.on_pause = lambda: None  # nothing is left to be saved
     coefficients, intercepts = problem.transform.original_units(outcome.W)
-    classes = np.array(data.classes, dtype=str)
-    folder.write_arrays("model.npz", coefficients=coefficients, intercepts=intercepts, classes=classes)
-    folder.write_lines("frames.jsonl", frame_lines(ch, outcome.reports))
-    folder.write_json("result.json", summary)
-    print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+    model = {"coefficients": coefficients, "intercepts": intercepts, "classes": np.array(data.classes, dtype=str)}
+    end_run(ch, progress.folder, options, outcome.reports, summary, closing_lines, model)
 
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
@@ -130,14 +120,8 @@ class Session:
         """Evaluate the weights of the start of an iteration, while the workers compute on them."""
         if iteration % self.options.evaluate_every and iteration != self.params.iterations:
             return
-        meter = self.ch.meter
-        self.progress.step(
-            iteration,
-            self.evaluate(W, quantized=self.params.method != "plain"),
-            sent_bytes=meter.bytes_sent.total(),
-            answers=meter.messages_received["CodedGradient"] + meter.messages_received["SharedGradient"],
-            late=meter.late,
-        )
+        metrics = self.evaluate(W, quantized=self.params.method != "plain")
+        self.progress.step(iteration, metrics, self.ch.meter, ("CodedGradient", "SharedGradient"))
 
     def evaluate(self, W: NDArray[np.float64], *, quantized: bool) -> dict[str, float]:
         """Loss on the training rows, as they were trained on; accuracy or R² on the training and the test rows."""
@@ -165,105 +149,34 @@ class Session:
     ) -> dict[str, Any]:
         """The contents of result.json; with --compare, after a training in the clear."""
         params, problem = self.params, self.problem
-        roles = {"master": 1, "worker": self.ch.size - 1}
-        summary = result("codedml", params.method, roles, self.options.seed)
-        summary |= costs(self.ch, "worker", list(outcome.reports.values()), ("communicate", "wait"))
-        total = quantize_seconds + outcome.total_seconds
-        summary["seconds"] |= {"startup": startup_seconds, "quantize": quantize_seconds, "total": total}
-        summary["failures"] = outcome.failures
-        summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
-        summary["params"] = resolved(params, problem) | numbers
-        summary["dataset"] = {
-            "name": self.data.name,
-            "m": len(self.data.X_train),
-            "d": problem.transform.columns,
-            "classes": list(self.data.classes),
-        }
-        summary["metrics"] = dict(self.evaluate(outcome.W, quantized=params.method != "plain"))
+        metrics: dict[str, Any] = dict(self.evaluate(outcome.W, quantized=params.method != "plain"))
         if outcome.headroom_bits is not None:
-            summary["metrics"]["headroom_bits"] = outcome.headroom_bits
+            metrics["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train, lambda it, W: self.ch.on_pause())
-            summary["metrics"]["plain"] = self.evaluate(plain.W, quantized=False)
-            summary["seconds"]["plain"] = plain.total_seconds
-        return summary
-
-
-def resolved(params: Params, problem: Problem) -> dict[str, Any]:
-    """The parameters that a run came down to."""
-    return {
-        "model": params.model,
-        "degree": params.degree,
-        "data_bits": params.data_bits,
-        "weight_bits": params.weight_bits,
-        "coefficient_bits": params.coefficient_bits,
-        "coefficients": params.coefficients,
-        "prime": params.prime,
-        "iterations": params.iterations,
-        "learning_rate": problem.learning_rate,
-        "decay": params.decay,
-        "scale": problem.transform.scale,
-        "center": params.center,
-        "bias": params.bias,
-    }
-
-
-def layout(params: Params, workers: int) -> dict[str, int]:
-    """How the workers are used: N, T, and K and R of the code, or G groups."""
-    if params.method == "plain":
-        return {}
-    if params.method == "coded":
-        code = params.code(workers)
-        return {"N": workers, "T": code.privacy, "K": code.parallelization, "R": code.recovery_threshold}
-    T, groups = params.groups(workers)
-    return {"N": workers, "T": T, "G": len(groups)}
-
-
-def heading(params: Params, numbers: dict[str, int], data: Dataset) -> str:
-    """What is about to run, for people."""
-    what = (
-        f"{data.name}: {len(data.X_train)} training and {len(data.X_test)} test rows, "
-        f"{data.X_train.shape[1]} features, {' '.join(['classes', *data.classes]) if data.classes else 'regression'}"
-    )
-    if params.method == "plain":
-        return f"plain training on the master: not private\n{what}"
-    private = f"private against any T={numbers['T']} of them"
-    if params.method == "coded":
-        return (
-            f"CodedPrivateML with N={numbers['N']} workers: K={numbers['K']} blocks, {private}, "
-            f"decoded from the fastest R={numbers['R']}\n{what}"
+            metrics["plain"] = self.evaluate(plain.W, quantized=False)
+            self.ch.meter.seconds["plain"] = plain.total_seconds
+        roles = {"master": 1, "worker": self.ch.size - 1}
+        summary = result(
+            "codedml",
+            params.method,
+            roles,
+            params=asdict(params)
+            | {"learning_rate": problem.learning_rate, "scale": problem.transform.scale}
+            | {"coefficients": params.coefficients}
+            | numbers,
+            data=self.data,
+            metrics=metrics | {"iterations": params.iterations},
+            measured=costs(
+                self.ch,
+                roles,
+                outcome.reports,
+                quantize=quantize_seconds,
+                startup=startup_seconds,
+                total=quantize_seconds + outcome.total_seconds,
+            ),
+            failures=outcome.failures,
+            seed=self.options.seed,
         )
-    return f"{params.method.upper()} with N={numbers['N']} workers in G={numbers['G']} groups, {private}\n{what}"
-
-
-def plan(params: Params, numbers: dict[str, int], data: Dataset) -> list[str]:
-    """The roles and the bytes of arrays that a run would exchange with the master, for --dry-run."""
-    if params.method == "plain":
-        return []
-    outputs = 1 if len(data.classes) <= 2 else len(data.classes)
-    columns = data.X_train.shape[1] + params.bias
-    rows = -(-len(data.X_train) // numbers.get("K", numbers.get("G", 1)))
-    down, up = 4 * columns * params.degree * outputs, 4 * columns * outputs
-    return [
-        f"rank 0: master, sees everything; ranks 1 to {numbers['N']}: workers, see uniform field elements",
-        f"once: {4 * rows * columns:,} bytes of data to each worker",
-        f"each of {params.iterations} iterations: {down:,} bytes to and {up:,} bytes from each worker",
-    ]
-
-
-def closing_lines(summary: dict[str, Any]) -> list[str]:
-    """The end of a run, for people."""
-    metrics, seconds = summary["metrics"], summary["seconds"]
-    score = "test_r2" if summary["params"]["model"] == "linear" else "test_accuracy"
-    name = "test R²" if score == "test_r2" else "test accuracy"
-    lines = []
-    for failure in summary["failures"]:
-        when = "" if failure["iteration"] is None else f"iteration {failure['iteration']}: "
-        lines.append(f"{when}worker (rank {failure['rank']}) {failure['reason']}")
-    lines += [f"{summary['method']:<6} {name} {metrics[score]:.4f}   {seconds['total']:.2f} s"]
-    if "plain" in metrics:
-        lines.append(f"plain  {name} {metrics['plain'][score]:.4f}   {seconds['plain']:.2f} s (not private)")
-    if "headroom_bits" in metrics:
-        sent = summary["bytes"]["sent"]["master"] / 1e6
-        lines.append(f"headroom {metrics['headroom_bits']:.1f} bits, {sent:.1f} MB sent by the master")
-    return lines
+        summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
+        return summary

@@ -153,7 +153,9 @@ def timed_run(data: DataSet, protocol: str, workers: int, scale: Scale) -> tuple
 
 def timed(data: DataSet, protocol: str, workers: int, result: dict[str, Any], rates: Rates) -> Timed:
     """A run and its projections."""
-    task = Task(result["dataset"]["m"], result["dataset"]["d"], 1, result["params"]["iterations"])
+    task = Task(
+        result["dataset"]["m"], result["dataset"]["d"] + result["params"]["bias"], 1, result["params"]["iterations"]
+    )
     return Timed(
         data,
         protocol,

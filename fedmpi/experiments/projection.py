@@ -283,7 +283,7 @@ def compare(protocol: str, result: Mapping[str, Any], rates: Rates) -> dict[str,
     Bytes are those that the master sent. The error of the time is relative to the measured one.
     """
     numbers, params, measured = result["dataset"], result["params"], training_seconds(result)
-    task = Task(numbers["m"], numbers["d"], params["degree"], params["iterations"])
+    task = Task(numbers["m"], numbers["d"] + params["bias"], params["degree"], params["iterations"])
     here = project(protocol, params["N"], task, this_machine(rates), rates)
     modelled = here.seconds["total"]
     return {

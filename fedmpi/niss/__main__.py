@@ -7,7 +7,7 @@ from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 from fedmpi.net.placement import tell_host
 from fedmpi.niss.protocol import SERVER, TRACKER
-from fedmpi.niss.service import PACKAGES, follow, role_of
+from fedmpi.niss.service import PACKAGES, role_of, serve
 from fedmpi.own_options import own_options
 from fedmpi.roles import require, take_role
 
@@ -23,16 +23,16 @@ def lead(ch: Channel, argv: list[str]) -> None:
     run(ch, argv)
 
 
-def tell_and_follow(ch: Channel, argv: list[str]) -> None:
+def follow(ch: Channel, argv: list[str]) -> None:
     """Tracker or host of clients."""
     if ch.rank == TRACKER:
         tell_host(ch)
-    follow(ch, argv)
+    serve(ch, own_options(argv).model)
 
 
 def role(ch: Channel) -> None:
     """Map this rank to its role."""
-    take_role(ch, lead, tell_and_follow)
+    take_role(ch, lead, follow)
 
 
 if __name__ == "__main__":

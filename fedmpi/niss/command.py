@@ -1,7 +1,6 @@
 """The server's side of the command line: options, model, training, and the run's folder."""
 
 import importlib
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,7 +21,6 @@ from fedmpi.niss.keeping import ModelKeeper
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
     FIRST_HOST,
-    TRACKER,
     Federation,
     Outcome,
     State,
@@ -33,9 +31,8 @@ from fedmpi.niss.protocol import (
     stop,
 )
 from fedmpi.niss.summary import closing_lines, heading, plan
-from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
 from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = (
@@ -62,28 +59,19 @@ def run(ch: Channel, argv: list[str]) -> None:
         for rank in range(1, ch.size):
             ch.send(rank, Stop())
         return
-    resumed = options.resume is not None
-    folder = RunFolder(
-        options.resume or options.out, f"niss-{params.method}", to_toml(params, options), resumed=resumed
-    )
-    progress = Progress(folder, params.rounds, quiet=options.quiet or options.json)
-    progress.say(heading(params, clients, data))
+    progress = begin_run("niss", params, options, params.rounds, heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress)
-    keeper = ModelKeeper(ch, folder, job, clients, data, options.checkpoint_every)
+    keeper = ModelKeeper(ch, progress.folder, job, clients, data, options.checkpoint_every)
     start = State(0, session.flat.read(), np.zeros(clients, np.int64))
-    if resumed:
+    if options.resume:
         start, refused = keeper.load()
         progress.say("\n".join([*refused, f"going on after round {start.round}"]))
     with keeper.saving():
         state, reports = session.train(start, keeper)
     summary = session.summarize(state, reports, startup_seconds)
-    summary["resumed_from"] = start.round if resumed else None
-    ch.on_pause = lambda: None  # nothing is left to be saved
+    summary["resumed_from"] = start.round if options.resume else None
     session.flat.load(state.w)
-    folder.write_arrays("model.npz", **session.flat.arrays())
-    folder.write_lines("frames.jsonl", frame_lines(ch, reports))
-    folder.write_json("result.json", summary)
-    print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+    end_run(ch, progress.folder, options, reports, summary, closing_lines, session.flat.arrays())
 
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
@@ -192,16 +180,9 @@ class Session:
             ledger, accountant = self.ledger(state), self.params.accountant
             spent = {"epsilon_upload": ledger.upload(accountant), "epsilon_model": ledger.model(accountant)}
             metrics |= {name: value for name, value in spent.items() if value < float("inf")}
-        meter, here = self.ch.meter, self.last
-        if here is not None and self.params.method != "fedavg":
-            metrics["noise_std"] = here.noise_std
-        self.progress.step(
-            state.round,
-            metrics,
-            sent_bytes=meter.bytes_sent.total(),
-            answers=meter.messages_received["Uploads"],
-            late=meter.late,
-        )
+        if self.last is not None and self.params.method != "fedavg":
+            metrics["noise_std"] = self.last.noise_std
+        self.progress.step(state.round, metrics, self.ch.meter, ("Uploads",))
 
     def evaluate(self, state: State) -> dict[str, float]:
         """Loss and accuracy on the test rows."""
@@ -211,42 +192,34 @@ class Session:
 
     def summarize(self, state: State, reports: dict[int, Report], startup_seconds: float) -> dict[str, Any]:
         """The contents of result.json."""
-        params = self.params
-        hosts = [report for rank, report in reports.items() if rank >= FIRST_HOST]
-        roles = {"server": 1, "tracker": 1, "host": self.ch.size - FIRST_HOST}
-        summary = result("niss", params.method, roles, self.options.seed)
-        summary |= costs(self.ch, "host", hosts, ("communicate", "wait"))
-        if tracker := reports.get(TRACKER):
-            summary["bytes"]["sent"]["tracker"] = tracker.bytes_sent
-            summary["bytes"]["received"]["tracker"] = tracker.bytes_received
-        rounds = max(state.round, 1)
-        summary["seconds"] |= {
-            "startup": startup_seconds,
-            "total": self.total_seconds,
-            "round": self.total_seconds / rounds,
-        }
-        summary["failures"] = self.failures
-        summary["params"] = asdict(params) | {
-            "clients": self.clients,
-            "clip": finite(params.clip),
-            "clients_per_round": params.clients_per_round(self.clients),
-            "tau_squared": params.tau2,
-            "parameters": len(self.flat),
-        }
-        summary["dataset"] = {
-            "name": self.data.name,
-            "m": len(self.data.X_train),
-            "d": self.data.X_train.shape[1],
-            "classes": list(self.data.classes),
-        }
-        summary["metrics"] = {**self.evaluate(state), "rounds": state.round}
+        params, own = self.params, {}
+        metrics: dict[str, Any] = {**self.evaluate(state), "rounds": state.round}
         if params.method != "fedavg":
-            summary["metrics"] |= {"noise_std": self.last.noise_std if self.last else None}
-            summary["metrics"]["stopped"] = self.stopped
-            summary["privacy"] = self.privacy(state)
+            metrics |= {"noise_std": self.last.noise_std if self.last else None, "stopped": self.stopped}
+            own["privacy"] = self.privacy(state)
         if params.method == "niss" and self.last:
-            summary["metrics"]["shares"] = {"least": self.last.least_shares, "largest": self.last.largest_shares}
-        return summary
+            metrics["shares"] = {"least": self.last.least_shares, "largest": self.last.largest_shares}
+        roles = {"server": 1, "tracker": 1, "host": self.ch.size - FIRST_HOST}
+        each, total = self.total_seconds / max(state.round, 1), self.total_seconds
+        return result(
+            "niss",
+            params.method,
+            roles,
+            params=asdict(params)
+            | {
+                "clients": self.clients,
+                "clip": finite(params.clip),
+                "clients_per_round": params.clients_per_round(self.clients),
+                "tau_squared": params.tau2,
+                "parameters": len(self.flat),
+            },
+            data=self.data,
+            metrics=metrics,
+            measured=costs(self.ch, roles, reports, startup=startup_seconds, round=each, total=total),
+            failures=self.failures,
+            seed=self.options.seed,
+            **own,
+        )
 
     def privacy(self, state: State) -> dict[str, Any]:
         """ε by both accountants, in both views; null where nothing is promised."""

@@ -2,7 +2,6 @@
 
 from fedmpi.net import Channel
 from fedmpi.niss.protocol import FIRST_HOST, SERVER, TRACKER, Setup, Stop, TrackerSetup
-from fedmpi.own_options import own_options
 from fedmpi.roles import require
 
 PACKAGES = ("torch", "opacus")
@@ -14,8 +13,14 @@ def role_of(rank: int) -> str:
     return {SERVER: "server", TRACKER: "tracker"}.get(rank, "host")
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
-    """Tracker or host of clients, until the server stops it."""
+def serve(ch: Channel, own_model: str | None = None) -> None:
+    """Tracker or host of clients, until the server stops it.
+
+    Parameters
+    ----------
+    own_model : str, optional
+        --model of this rank's own command line: code is imported only where it stands there.
+    """
     order = ch.recv_any(SERVER, (TrackerSetup, Setup, Stop), patient=True)
     if isinstance(order, TrackerSetup):
         from fedmpi.crypto.random import permutation
@@ -23,17 +28,11 @@ def follow(ch: Channel, argv: list[str]) -> None:
 
         tracker(ch, order, permutation)
     elif isinstance(order, Setup):
-        serve_clients(ch, order, own_options(argv).model)
+        serve_clients(ch, order, own_model)
 
 
 def serve_clients(ch: Channel, order: Setup, own_model: str | None) -> None:
-    """Host: load the rows of the clients that live here, and train them.
-
-    Parameters
-    ----------
-    own_model : str or None
-        --model of this rank's own command line: code is imported only where it stands there.
-    """
+    """Host: load the rows of the clients that live here, and train them."""
     require("niss", *PACKAGES)
     from fedmpi.learn import threads_per_rank
     from fedmpi.niss.client import Clients, host

@@ -5,7 +5,8 @@ import sys
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.pbpfl.service import follow, role_of
+from fedmpi.own_options import own_options
+from fedmpi.pbpfl.service import role_of, serve
 from fedmpi.roles import require, take_role
 
 
@@ -15,6 +16,11 @@ def lead(ch: Channel, argv: list[str]) -> None:
     from fedmpi.pbpfl.command import run
 
     run(ch, argv)
+
+
+def follow(ch: Channel, argv: list[str]) -> None:
+    """Host of clients."""
+    serve(ch, own_options(argv).model)
 
 
 def role(ch: Channel) -> None:

@@ -1,6 +1,5 @@
 """The server's side of the command line: options, model, training, and the run's folder."""
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,9 +19,8 @@ from fedmpi.pbpfl.problem import Job, Problem, evaluate
 from fedmpi.pbpfl.protocol import Federation, State, Stop, Watch, finish, server, setup, stop
 from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import closing_lines, heading, per_message, plan
-from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
 from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = (
@@ -43,7 +41,6 @@ def run(ch: Channel, argv: list[str]) -> None:
     params.least_clients(clients)
     job = job_of(params, options)
     session = Session(ch, options, Problem(job), clients)
-    resumed = options.resume is not None
     if options.dry_run:
         print(
             "\n".join([heading(session.problem, clients), *plan(session.problem, session.structure, clients, ch.size)])
@@ -51,26 +48,18 @@ def run(ch: Channel, argv: list[str]) -> None:
         for rank in range(1, ch.size):
             ch.send(rank, Stop())
         return
-    folder = RunFolder(
-        options.resume or options.out, f"pbpfl-{params.method}", to_toml(params, options), resumed=resumed
-    )
-    progress = Progress(folder, session.rounds, quiet=options.quiet or options.json)
-    progress.say(heading(session.problem, clients))
-    keeper = ModelKeeper(ch, folder, session.problem, clients, options.checkpoint_every)
+    progress = begin_run("pbpfl", params, options, session.rounds, heading(session.problem, clients))
+    keeper = ModelKeeper(ch, progress.folder, session.problem, clients, options.checkpoint_every)
     start = State(0, session.flat.read())
-    if resumed:
+    if options.resume:
         start, refused = keeper.load()
         progress.say("\n".join([*refused, f"going on after round {start.round}"]))
     with keeper.saving():
         state, reports = session.train(start, keeper, progress)
     summary = session.summarize(state, reports, startup_seconds)
-    summary["resumed_from"] = start.round if resumed else None
-    ch.on_pause = lambda: None  # nothing is left to be saved
+    summary["resumed_from"] = start.round if options.resume else None
     session.flat.load(state.w)
-    folder.write_arrays("model.npz", **session.flat.arrays())
-    folder.write_lines("frames.jsonl", frame_lines(ch, reports))
-    folder.write_json("result.json", summary)
-    print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+    end_run(ch, progress.folder, options, reports, summary, closing_lines, session.flat.arrays())
 
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
@@ -138,16 +127,8 @@ class Session:
 
     def watch(self, state: State, progress: Progress) -> None:
         """Evaluate on the validation rows, while the clients compute."""
-        meter = self.ch.meter
-        received = meter.messages_received
         self.latest = self.evaluate(state.w, "validation")
-        progress.step(
-            state.round,
-            self.latest,
-            sent_bytes=meter.bytes_sent.total(),
-            answers=received["Terms"] + received["Masked"],
-            late=meter.late,
-        )
+        progress.step(state.round, self.latest, self.ch.meter, ("Terms", "Masked"))
 
     def evaluate(self, w: NDArray[np.float64], name: str) -> dict[str, float]:
         """Mean squared error, without the ½, and where there are classes accuracy."""
@@ -160,25 +141,20 @@ class Session:
     def summarize(self, state: State, reports: dict[int, Report], startup_seconds: float) -> dict[str, Any]:
         """The contents of result.json."""
         params, data = self.params, self.problem.data
-        summary = result("pbpfl", params.method, {"server": 1, "host": self.ch.size - 1}, self.options.seed)
-        summary |= costs(self.ch, "host", list(reports.values()), ("communicate", "wait"))
-        rounds = max(state.round, 1)
-        summary["seconds"] |= {
-            "startup": startup_seconds,
-            "total": self.total_seconds,
-            "round": self.total_seconds / rounds,
-        }
-        summary["failures"] = self.failures
-        summary["params"] = asdict(params) | {"clients": self.clients, "parameters": len(self.flat)}
-        summary["dataset"] = {
-            "name": data.name,
-            "m": len(data.X_train),
-            "d": data.X_train.shape[1],
-            "classes": list(data.classes),
-        }
-        summary["metrics"] = self.evaluate(state.w, "test") | self.latest
-        summary["metrics"] |= self.use | {"rounds": state.round}
+        metrics: dict[str, Any] = self.evaluate(state.w, "test") | self.latest | self.use | {"rounds": state.round}
         if not data.classes:
-            summary["metrics"].pop("clients_accuracy", None)
-        summary["metrics"]["communication"] = per_message(self.ch, params, len(self.flat), self.clients)
-        return summary
+            metrics.pop("clients_accuracy", None)
+        metrics["communication"] = per_message(self.ch, params, len(self.flat), self.clients)
+        roles = {"server": 1, "host": self.ch.size - 1}
+        each, total = self.total_seconds / max(state.round, 1), self.total_seconds
+        return result(
+            "pbpfl",
+            params.method,
+            roles,
+            params=asdict(params) | {"clients": self.clients, "parameters": len(self.flat)},
+            data=data,
+            metrics=metrics,
+            measured=costs(self.ch, roles, reports, startup=startup_seconds, round=each, total=total),
+            failures=self.failures,
+            seed=self.options.seed,
+        )

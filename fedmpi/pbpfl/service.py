@@ -1,8 +1,8 @@
-"""The whole life of a rank on which clients live."""
+"""The whole life of a rank that is not the server."""
 
 from fedmpi.net import Channel
-from fedmpi.own_options import own_options
 from fedmpi.pbpfl.protocol import SERVER, Setup, Stop
+from fedmpi.roles import require
 
 
 def role_of(rank: int) -> str:
@@ -10,21 +10,18 @@ def role_of(rank: int) -> str:
     return "server" if rank == SERVER else "host"
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
-    """Host of clients, until the server stops it."""
-    order = ch.recv_any(SERVER, (Setup, Stop), patient=True)
-    if isinstance(order, Setup):
-        serve_clients(ch, order, own_options(argv).model)
-
-
-def serve_clients(ch: Channel, order: Setup, own_model: str | None) -> None:
-    """Host: load the rows of the clients that live here, and compute for them.
+def serve(ch: Channel, own_model: str | None = None) -> None:
+    """Host of clients: load their rows, and compute for them until the server stops it.
 
     Parameters
     ----------
-    own_model : str or None
+    own_model : str, optional
         --model of this rank's own command line: code is imported only where it stands there.
     """
+    order = ch.recv_any(SERVER, (Setup, Stop), patient=True)
+    if not isinstance(order, Setup):
+        return
+    require("pbpfl", "torch")
     from fedmpi.learn import threads_per_rank
     from fedmpi.pbpfl.client import Clients, host
     from fedmpi.pbpfl.problem import Job

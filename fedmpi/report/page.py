@@ -168,8 +168,7 @@ def _costs(runs: Sequence[Run], colors: dict[str, int]) -> Iterator[str]:
 
 
 def _by_role(run: Run, *keys: str) -> dict[str, float]:
-    first = next(iter(run.roles()), "master")
-    return {name.replace("master", first).replace("_", " "): value for name, value in numbers(run.table(*keys)).items()}
+    return {name.replace("_", " "): value for name, value in numbers(run.table(*keys)).items()}
 
 
 def _message_rows(run: Run) -> dict[str, list[str]]:

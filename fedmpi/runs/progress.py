@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections.abc import Collection
 
 from fedmpi.launcher import TERMINAL_VARIABLE
+from fedmpi.net.transport import Meter
 from fedmpi.runs.folder import RunFolder
 
 
@@ -33,19 +35,21 @@ class Progress:
             print(text, flush=True)
         self._said += text.splitlines()
 
-    def step(self, iteration: int, metrics: dict[str, float], *, sent_bytes: int, answers: int, late: int) -> None:
-        """Record the state at the start of an iteration."""
+    def step(self, iteration: int, metrics: dict[str, float], meter: Meter, answers: Collection[str]) -> None:
+        """Record the state at the start of an iteration or round; `answers` are the messages that count as such."""
         while self._said:
             self.folder.log(self._said.pop(0))
         seconds = time.perf_counter() - self.start
         record = {"iteration": iteration, **metrics, "seconds": seconds}
-        self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": answers, "late": late})
+        sent_bytes, late = meter.bytes_sent.total(), meter.late
+        came = sum(meter.messages_received[name] for name in answers)
+        self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": came, "late": late})
         if self.quiet:
             return
         values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
         line = (
             f"{iteration:>5}/{self.steps}  {values}  {seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
-            f"{answers} answers, {late} late"
+            f"{came} answers, {late} late"
         )
         last = iteration == self.steps
         if self.live:

@@ -1,55 +1,128 @@
-"""The keys of result.json that every system fills in the same way."""
+"""The keys of result.json, which every system fills in the same way and order; docs/run-folder.md says what each is."""
 
 import os
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedmpi import __version__
+from fedmpi.data import Dataset
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
 
 SCHEMA = 1
 
+WAITING = ("communicate", "wait")
+"""Phases in which rank 0 sends, or waits for others."""
 
-def costs(ch: Channel, role: str, reports: Collection[Report], waiting: Collection[str]) -> dict[str, Any]:
+
+def result(
+    system: str,
+    method: str,
+    roles: Mapping[str, int],
+    *,
+    params: Mapping[str, Any],
+    data: Dataset,
+    metrics: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    failures: Iterable[Mapping[str, Any]] = (),
+    seed: int,
+    **own: Any,
+) -> dict[str, Any]:
+    """The contents of result.json.
+
+    Parameters
+    ----------
+    system, method : str
+    roles : mapping
+        Role → how many ranks have it, in the order of the ranks.
+    params : mapping
+        All parameters, as the run came down to them, and what follows from them.
+    data : Dataset
+    metrics : mapping
+    measured : mapping
+        What `costs` gives.
+    failures : iterable of mapping
+        Each with a reason, and a rank or a client.
+    seed : int
+    **own
+        Further keys that only this system has.
+    """
+    return {
+        "schema": SCHEMA,
+        "system": system,
+        "method": method,
+        "version": __version__,
+        "ranks": sum(roles.values()),
+        "roles": dict(roles),
+        "params": dict(params),
+        "dataset": {
+            "name": data.name,
+            "m": len(data.X_train),
+            "d": data.X_train.shape[1],
+            "classes": list(data.classes),
+        },
+        "metrics": dict(metrics),
+        **own,
+        **measured,
+        "failures": list(failures),
+        "resumed_from": None,
+        "seed": seed,
+    }
+
+
+def costs(ch: Channel, roles: Mapping[str, int], reports: Mapping[int, Report], **seconds: float) -> dict[str, Any]:
     """Time, bytes and messages of a run, seen from rank 0.
 
     Parameters
     ----------
     ch : Channel
         Of rank 0.
-    role : str
-        What the ranks that sent reports do ("worker").
-    reports : collection of Report
-    waiting : collection of str
-        The phases in which rank 0 sent, or waited for others. Of their time, as much counts as "compute" as the
-        busiest of the others computed, and the rest as "communicate".
+    roles : mapping
+        Role → how many ranks have it, in the order of the ranks. Of the last role mean and largest are told.
+    reports : mapping
+        Rank → what it told at the end.
+    **seconds : float
+        Further times: startup, total and such.
+
+    Notes
+    -----
+    Of the time in the phases `WAITING`, as much counts as "compute" as the busiest rank of the last role computed, and
+    the rest as "communicate".
     """
     meter = ch.meter
-    waited = sum(meter.seconds[phase] for phase in waiting)
-    compute = min(waited, max((report.compute_seconds for report in reports), default=0.0))
-    phases = {phase: seconds for phase, seconds in meter.seconds.items() if phase not in waiting}
+    first, *middle, last = roles
+    alone = {role: reports[rank] for rank, role in enumerate(middle, 1) if rank in reports}
+    many = [report for rank, report in reports.items() if rank > len(middle)]
+    waited = sum(meter.seconds[phase] for phase in WAITING)
+    compute = min(waited, max((report.compute_seconds for report in many), default=0.0))
+    phases = {phase: spent for phase, spent in meter.seconds.items() if phase not in WAITING}
+
+    def by_role(own: float | None, name: str) -> dict[str, float]:
+        values = [getattr(report, name) for report in many]
+        return {
+            **({} if own is None else {first: own}),
+            **{role: getattr(report, name) for role, report in alone.items()},
+            f"{last}_mean": sum(values) / max(len(values), 1),
+            f"{last}_max": max(values, default=0),
+        }
+
     return {
         "seconds": {
+            "startup": 0.0,
             "encode": 0.0,
             "decode": 0.0,
             **phases,
             "communicate": waited - compute,
             "compute": compute,
+            **seconds,
         },
-        "cpu_seconds": {"master": meter.cpu_seconds, **_mean_and_max(role, [r.cpu_seconds for r in reports])},
+        "cpu_seconds": by_role(meter.cpu_seconds, "cpu_seconds"),
         "bytes": {
-            "sent": {
-                "master": meter.bytes_sent.total(),
-                **_mean_and_max(role, [r.bytes_sent for r in reports]),
-            },
-            "received": {
-                "master": meter.bytes_received.total(),
-                **_mean_and_max(role, [r.bytes_received for r in reports]),
-            },
+            "sent": by_role(meter.bytes_sent.total(), "bytes_sent"),
+            "received": by_role(meter.bytes_received.total(), "bytes_received"),
         },
-        "peak_memory_bytes": _mean_and_max(role, [r.peak_memory_bytes for r in reports]),
+        "peak_memory_bytes": by_role(None, "peak_memory_bytes"),
         "messages": {
             "sent": dict(meter.messages_sent),
             "received": dict(meter.messages_received),
@@ -60,24 +133,6 @@ def costs(ch: Channel, role: str, reports: Collection[Report], waiting: Collecti
             "mpi": ch.transport.library,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "hosts": sorted({os.uname().nodename, *(report.host for report in reports)}),
+            "hosts": sorted({os.uname().nodename, *(report.host for report in reports.values())}),
         },
     }
-
-
-def result(system: str, method: str, roles: Mapping[str, int], seed: int) -> dict[str, Any]:
-    """The head of result.json."""
-    return {
-        "schema": SCHEMA,
-        "system": system,
-        "method": method,
-        "version": __version__,
-        "ranks": sum(roles.values()),
-        "roles": dict(roles),
-        "failures": [],
-        "seed": seed,
-    }
-
-
-def _mean_and_max(role: str, values: Collection[float]) -> dict[str, float]:
-    return {f"{role}_mean": sum(values) / max(len(values), 1), f"{role}_max": max(values, default=0)}

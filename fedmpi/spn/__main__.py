@@ -5,8 +5,9 @@ import sys
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
+from fedmpi.own_options import own_options
 from fedmpi.roles import require, take_role
-from fedmpi.spn.service import follow, role_of
+from fedmpi.spn.service import role_of, serve
 
 
 def lead(ch: Channel, argv: list[str]) -> None:
@@ -15,6 +16,11 @@ def lead(ch: Channel, argv: list[str]) -> None:
     from fedmpi.spn.command import run
 
     run(ch, argv)
+
+
+def follow(ch: Channel, argv: list[str]) -> None:
+    """Host of clients."""
+    serve(ch, own_options(argv).model)
 
 
 def role(ch: Channel) -> None:

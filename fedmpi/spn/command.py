@@ -1,6 +1,5 @@
 """The server's side of the command line: options, model, training, and the run's folder."""
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,14 +13,14 @@ from fedmpi.learn import FlatModel, Inputs, build_model, evaluate, scale_of, spl
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
-from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
 from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.result import costs, result
 from fedmpi.spn.job import Job
 from fedmpi.spn.keeping import ModelKeeper
 from fedmpi.spn.params import Params
 from fedmpi.spn.protocol import FIRST_HOST, State, Stop, Vector, Watch, server, setup, stop
+from fedmpi.spn.summary import closing_lines, heading, plan
 
 DESCRIPTION = "Federated learning with secret polarization networks. Rank 0 is the server, clients live on the others."
 
@@ -43,27 +42,20 @@ def run(ch: Channel, argv: list[str]) -> None:
         for rank in range(1, ch.size):
             ch.send(rank, Stop())
         return
-    resumed = options.resume is not None
-    folder = RunFolder(options.resume or options.out, f"spn-{params.method}", to_toml(params, options), resumed=resumed)
-    progress = Progress(folder, params.rounds, quiet=options.quiet or options.json)
-    progress.say(heading(params, clients, data))
+    progress = begin_run("spn", params, options, params.rounds, heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress, FlatModel(model))
-    keeper = ModelKeeper(ch, folder, job, clients, data, options.checkpoint_every)
+    keeper = ModelKeeper(ch, progress.folder, job, clients, data, options.checkpoint_every)
     copies = clients if params.method == "standalone" else 1
     start = State(0, np.repeat(session.flat.read()[None], copies, axis=0))
-    if resumed:
+    if options.resume:
         start, refused = keeper.load()
         progress.say("\n".join([*refused, f"going on after round {start.round}"]))
     with keeper.saving():
         state, reports = session.train(start, keeper)
     summary = session.summarize(state, reports, startup_seconds)
-    summary["resumed_from"] = start.round if resumed else None
-    ch.on_pause = lambda: None  # nothing is left to be saved
+    summary["resumed_from"] = start.round if options.resume else None
     session.flat.load(state.G[0])
-    folder.write_arrays("model.npz", **session.flat.arrays())
-    folder.write_lines("frames.jsonl", frame_lines(ch, reports))
-    folder.write_json("result.json", summary)
-    print(json.dumps(summary) if options.json else "\n".join([*closing_lines(summary), f"written to {folder.path}"]))
+    end_run(ch, progress.folder, options, reports, summary, closing_lines, session.flat.arrays())
 
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
@@ -129,14 +121,7 @@ class Session:
         """Evaluate the model of the start of a round, while the clients compute."""
         if state.round % self.options.evaluate_every and not last:
             return
-        meter = self.ch.meter
-        self.progress.step(
-            state.round,
-            self.evaluate(state.G),
-            sent_bytes=meter.bytes_sent.total(),
-            answers=meter.messages_received["Changes"],
-            late=meter.late,
-        )
+        self.progress.step(state.round, self.evaluate(state.G), self.ch.meter, ("Changes",))
 
     def evaluate(self, G: Vector) -> dict[str, float]:
         """Loss and accuracy on the test rows; of standalone clients the mean."""
@@ -149,60 +134,16 @@ class Session:
 
     def summarize(self, state: State, reports: dict[int, Report], startup_seconds: float) -> dict[str, Any]:
         """The contents of result.json."""
-        summary = result("spn", self.params.method, {"server": 1, "host": self.ch.size - 1}, self.options.seed)
-        summary |= costs(self.ch, "host", list(reports.values()), ("communicate", "wait"))
-        summary["seconds"] |= {
-            "startup": startup_seconds,
-            "total": self.total_seconds,
-            "round": self.total_seconds / max(state.round, 1),
-        }
-        summary["failures"] = self.failures
-        summary["params"] = asdict(self.params) | {"clients": self.clients, "parameters": len(self.flat)}
-        summary["dataset"] = {
-            "name": self.data.name,
-            "m": len(self.data.X_train),
-            "d": self.data.X_train.shape[1],
-            "classes": list(self.data.classes),
-        }
-        summary["metrics"] = {**self.evaluate(state.G), "rounds": state.round}
-        return summary
-
-
-def heading(params: Params, clients: int, data: Dataset) -> str:
-    """What is about to run, for people."""
-    what = {
-        "spn": f"secret networks of {params.bits} bits, α₂ = {params.alpha2:g}",
-        "fedavg": "no defence: not private",
-        "dp": f"{params.noise_kind} noise with σ = {params.noise_std:g} on every gradient",
-        "ppdl": f"the largest {params.share_fraction:.0%} of each change is shared"
-        + (f", {params.noise_kind} noise with σ = {params.noise_std:g}" if params.noise_std else ""),
-        "standalone": "each for itself",
-    }[params.method]
-    return (
-        f"{params.method} with K={clients} clients, {params.aggregation}, {params.model}: {what}\n"
-        f"{data.name}: {len(data.X_train)} training rows ({params.partition}) and {len(data.X_test)} test rows, "
-        f"{data.X_train.shape[1]} features, {len(data.classes)} classes"
-    )
-
-
-def plan(params: Params, clients: int, ranks: int, parameters: int) -> list[str]:
-    """Roles and bytes per round, for --dry-run."""
-    turns = clients if params.aggregation == "round-robin" else 1
-    return [
-        "rank 0: server, sees every change and the model",
-        f"ranks 1 to {ranks - 1}: hosts of {clients} clients"
-        + (", with secret networks that no message holds" if params.method == "spn" else ""),
-        f"each of {params.rounds} rounds, in {turns} turn{'s' if turns > 1 else ''}: {8 * parameters:,} bytes to a "
-        "host, and as many from each client",
-    ]
-
-
-def closing_lines(summary: dict[str, Any]) -> list[str]:
-    """The end of a run, for people."""
-    metrics, seconds = summary["metrics"], summary["seconds"]
-    lines = [f"round {f['round']}: client {f['client']} {f['reason']}" for f in summary["failures"][:20]]
-    lines.append(
-        f"{summary['method']} test accuracy {metrics['test_accuracy']:.4f}   {metrics['rounds']} rounds, "
-        f"{seconds['total']:.2f} s, {seconds['round']:.2f} s each"
-    )
-    return lines
+        roles = {"server": 1, "host": self.ch.size - 1}
+        each, total = self.total_seconds / max(state.round, 1), self.total_seconds
+        return result(
+            "spn",
+            self.params.method,
+            roles,
+            params=asdict(self.params) | {"clients": self.clients, "parameters": len(self.flat)},
+            data=self.data,
+            metrics={**self.evaluate(state.G), "rounds": state.round},
+            measured=costs(self.ch, roles, reports, startup=startup_seconds, round=each, total=total),
+            failures=self.failures,
+            seed=self.options.seed,
+        )

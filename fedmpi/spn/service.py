@@ -1,7 +1,6 @@
 """The whole life of a rank that is not the server."""
 
 from fedmpi.net import Channel
-from fedmpi.own_options import own_options
 from fedmpi.roles import require
 from fedmpi.spn.protocol import FIRST_HOST, SERVER, Setup, Stop
 
@@ -11,10 +10,13 @@ def role_of(rank: int) -> str:
     return "server" if rank == SERVER else "host"
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
+def serve(ch: Channel, own_model: str | None = None) -> None:
     """Host of clients: load their rows, and train them until the server stops it.
 
-    Code is imported for --model only where it stands on this rank's own command line.
+    Parameters
+    ----------
+    own_model : str, optional
+        --model of this rank's own command line: code is imported only where it stands there.
     """
     order = ch.recv_any(SERVER, (Setup, Stop), patient=True)
     if not isinstance(order, Setup):
@@ -25,7 +27,7 @@ def follow(ch: Channel, argv: list[str]) -> None:
     from fedmpi.spn.job import Job
     from fedmpi.spn.protocol import host
 
-    job = Job.accepted(order.job, own_options(argv).model)
+    job = Job.accepted(order.job, own_model)
     ch.outwait(order.timeout_seconds)
     hosts = ch.size - FIRST_HOST
     clients = job.params.clients or hosts

@@ -26,7 +26,7 @@ from fedmpi.experiments.jobs import train
 from fedmpi.net import Channel, run_local
 from fedmpi.pbpfl import command as pbpfl
 from fedmpi.pbpfl import double_masking
-from fedmpi.pbpfl.service import follow
+from fedmpi.pbpfl.__main__ import follow
 from fedmpi.ppadmm import auxiliary
 from fedmpi.ppadmm import command as ppadmm
 from fedmpi.ppadmm import service as ppadmm_service

@@ -10,12 +10,13 @@ from fedmpi.crypto.random import SecretStream, permutation
 from fedmpi.learn import FlatModel, build_model, sample
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel, run_local
+from fedmpi.niss.__main__ import follow
 from fedmpi.niss.client import Clients, host
 from fedmpi.niss.command import run
 from fedmpi.niss.job import Job
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, Outcome, Setup, State, TrackerSetup, Watch, server, setup, stop
-from fedmpi.niss.service import follow, role_of
+from fedmpi.niss.service import role_of
 from fedmpi.niss.tracker import tracker
 
 HANG_SECONDS = 60.0

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedmpi.net import Channel, run_local
+from fedmpi.pbpfl.__main__ import follow
 from fedmpi.pbpfl.command import run
-from fedmpi.pbpfl.service import follow, role_of
+from fedmpi.pbpfl.service import role_of
 
 HANG_SECONDS = 60.0
 

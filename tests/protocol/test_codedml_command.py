@@ -64,7 +64,7 @@ KEYS = {
     "ranks": 11,
     "roles": {"master": 1, "worker": 10},
     "params": dict,
-    "dataset": {"name": "digits", "m": 289, "d": 65},
+    "dataset": {"name": "digits", "m": 289, "d": 64},
     "metrics": {"test_accuracy": float, "train_loss": float, "headroom_bits": float},
     "seconds": dict.fromkeys(("startup", "encode", "communicate", "compute", "decode", "total"), float),
     "cpu_seconds": dict.fromkeys(("master", "worker_mean", "worker_max"), float),

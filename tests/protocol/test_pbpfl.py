@@ -11,9 +11,9 @@ from protocol.pbpfl_threads import failing_at, train
 from fedmpi.errors import HeadroomError, Interrupted, TooFewWorkers, UsageError
 from fedmpi.net import Channel
 from fedmpi.pbpfl import command, protocol
+from fedmpi.pbpfl.__main__ import follow
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.protocol import Terms
-from fedmpi.pbpfl.service import follow
 
 
 @pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])

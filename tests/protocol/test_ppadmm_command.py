@@ -65,7 +65,7 @@ def test_a_run_leaves_these_files_and_a_right_model(run: Path) -> None:
 
 def test_metrics_jsonl_has_a_line_for_each_iteration_and_the_end(run: Path) -> None:
     lines = lines_of(run)
-    done = result_of(run)["params"]["iterations"]
+    done = result_of(run)["metrics"]["iterations"]
     assert [line["iteration"] for line in lines] == list(range(done + 1))
     assert lines[-1]["test_rmse"] == result_of(run)["metrics"]["test_rmse"]
     times = [line["training_seconds"] for line in lines]

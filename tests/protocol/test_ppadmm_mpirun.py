@@ -96,7 +96,7 @@ def test_a_killed_participant_is_left_out(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     summary = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (summary["failures"][0]["rank"], summary["failures"][0]["reason"]) == (4, "died")
-    assert summary["params"]["iterations"] == 400
+    assert summary["metrics"]["iterations"] == 400
 
 
 @pytest.mark.slow

@@ -260,7 +260,7 @@ def test_a_run_beside_the_model(tmp_path: Path) -> None:
     assert both["measured seconds"] == seconds["total"] - seconds["evaluate"]
     assert both["measured bytes"] == pytest.approx(both["model bytes"], rel=0.05)
     assert both["error"] == pytest.approx(both["model seconds"] / both["measured seconds"] - 1)
-    task = Task(result["dataset"]["m"], result["dataset"]["d"], 1, 3)
+    task = Task(result["dataset"]["m"], result["dataset"]["d"] + 1, 1, 3)  # and the column of ones
     assert both["model seconds"] == project("bgw", 9, task, this_machine(RATES), RATES).seconds["total"]
 
 

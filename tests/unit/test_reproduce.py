@@ -128,8 +128,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
         phases = {"encode": 0.25, "communicate": 0.125, "compute": 0.5, "prepare": 0.0625, "decode": 0.0625}
         return {
             "method": method,
-            "dataset": {"m": 100, "d": 65},
-            "params": {"N": ranks - 1, "degree": 1, "iterations": iterations},
+            "dataset": {"m": 100, "d": 64},
+            "params": {"N": ranks - 1, "degree": 1, "iterations": iterations, "bias": True},
             "seconds": {**phases, "evaluate": 0.5, "offline": 0.375, "total": total + 0.5},
             "bytes": {"sent": {"master": 1000}},
             "metrics": {"test_accuracy": 0.55},

@@ -18,7 +18,7 @@ from fedmpi.net.transport import Meter
 from fedmpi.runs import Progress, RunFolder, RunOptions, parse, to_toml
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.folder import write_atomically
-from fedmpi.runs.result import costs, result
+from fedmpi.runs.result import costs
 
 # -- folder -------------------------------------------------------------------------------------------------------
 
@@ -202,7 +202,9 @@ def test_options_that_break_a_rule(options: dict[str, Any], message: str) -> Non
 
 
 def step(progress: Progress, iteration: int) -> None:
-    progress.step(iteration, {"train_loss": 0.5, "test_accuracy": 0.75}, sent_bytes=2_500_000, answers=7, late=1)
+    meter = Meter()
+    meter.bytes_sent["A"], meter.messages_received["B"], meter.late = 2_500_000, 7, 1
+    progress.step(iteration, {"train_loss": 0.5, "test_accuracy": 0.75}, meter, ("B", "C"))
 
 
 def test_progress_prints_about_ten_lines_and_records_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +248,9 @@ def test_progress_on_a_terminal_is_one_live_line(
 # -- costs --------------------------------------------------------------------------------------------------------
 
 
+ROLES = {"master": 1, "worker": 2}
+
+
 def channel(**seconds: float) -> Any:
     meter = Meter()
     meter.seconds.update(seconds)
@@ -263,8 +268,11 @@ def report_of(compute: float, cpu: float, sent: int, host: str = "h") -> Report:
 
 def test_costs() -> None:
     reports = [report_of(1.0, 2.0, 10), report_of(3.0, 4.0, 30, "other")]
-    got = costs(channel(encode=0.5, communicate=1.0, wait=4.0, decode=0.25), "worker", reports, ("communicate", "wait"))
-    assert got["seconds"] == {"encode": 0.5, "decode": 0.25, "communicate": 2.0, "compute": 3.0}
+    phases = {"encode": 0.5, "communicate": 1.0, "wait": 4.0, "decode": 0.25}
+    got = costs(channel(**phases), ROLES, dict(enumerate(reports, 1)), startup=1.5, total=7.0)
+    assert got["seconds"] == {
+        "startup": 1.5, "encode": 0.5, "decode": 0.25, "communicate": 2.0, "compute": 3.0, "total": 7.0
+    }  # fmt: skip
     assert got["cpu_seconds"]["worker_mean"] == 3.0
     assert got["cpu_seconds"]["worker_max"] == 4.0
     assert got["cpu_seconds"]["master"] >= 0
@@ -279,23 +287,23 @@ def test_costs() -> None:
 
 
 def test_computing_is_never_more_than_the_time_waited() -> None:
-    got = costs(channel(wait=1.0), "worker", [report_of(5.0, 5.0, 1)], ("wait",))
-    assert got["seconds"] == {"encode": 0.0, "decode": 0.0, "communicate": 0.0, "compute": 1.0}
+    got = costs(channel(wait=1.0), ROLES, {1: report_of(5.0, 5.0, 1)})
+    assert (got["seconds"]["communicate"], got["seconds"]["compute"]) == (0.0, 1.0)
 
 
 def test_costs_without_others() -> None:
-    got = costs(channel(), "worker", [], ("wait",))
-    assert got["seconds"] == {"encode": 0.0, "decode": 0.0, "communicate": 0.0, "compute": 0.0}
+    got = costs(channel(), ROLES, {})
+    assert set(got["seconds"].values()) == {0.0}
     assert got["bytes"]["sent"] == {"master": 30, "worker_mean": 0, "worker_max": 0}
 
 
-def test_the_head_of_result_json() -> None:
-    from fedmpi import __version__
-
-    assert result("codedml", "coded", {"master": 1, "worker": 4}, 9) == {
-        "schema": 1, "system": "codedml", "method": "coded", "version": __version__, "ranks": 5,
-        "roles": {"master": 1, "worker": 4}, "failures": [], "seed": 9,
-    }  # fmt: skip
+def test_a_role_of_one_rank_stands_by_itself() -> None:
+    roles = {"server": 1, "tracker": 1, "host": 2}
+    reports = {1: report_of(9.0, 8.0, 10), 2: report_of(1.0, 2.0, 20), 3: report_of(3.0, 4.0, 40)}
+    got = costs(channel(wait=5.0), roles, reports)
+    assert got["bytes"]["sent"] == {"server": 30, "tracker": 10, "host_mean": 30.0, "host_max": 40}
+    assert got["peak_memory_bytes"] == {"tracker": 10_000, "host_mean": 30_000.0, "host_max": 40_000}
+    assert got["seconds"]["compute"] == 3.0
 
 
 def test_the_age_of_this_process() -> None:
