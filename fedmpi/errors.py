@@ -15,6 +15,17 @@ A message says what is wrong, the rule, and the value got, on one line:
 ``"<what> must <rule>, got <value>"``.
 """
 
+__all__ = [
+    "DecodingError",
+    "FedmpiError",
+    "HeadroomError",
+    "Interrupted",
+    "PeerFailed",
+    "ProtocolError",
+    "TooFewWorkers",
+    "UsageError",
+]
+
 
 class FedmpiError(Exception):
     """Base of all errors of this package; `exit_code` is what the process ends with."""

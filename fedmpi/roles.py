@@ -7,20 +7,23 @@ from collections.abc import Callable
 
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
-from fedmpi.own_options import own_options
+from fedmpi.own_options import OwnOptions, own_options
 
-Role = Callable[[Channel, list[str]], None]
-"""What a rank does, given its channel and its own command line."""
+Lead = Callable[[Channel, list[str]], None]
+"""What rank 0 does, given its channel and its command line."""
+
+Follow = Callable[[Channel, OwnOptions], None]
+"""What another rank does, given its channel and what it believes of its own command line."""
 
 
-def take_role(ch: Channel, lead: Role, follow: Role) -> None:
+def take_role(ch: Channel, lead: Lead, follow: Follow) -> None:
     """Rank 0 leads, and heeds signals; all others follow it. What a rank received is written, if it was told to.
 
     A signal that is sent to the job reaches every rank: the leader alone decides what becomes of it.
     """
     argv = sys.argv[1:]
-    views = own_options(argv).views
-    ch.record_views = views is not None
+    own = own_options(argv)
+    ch.record_views = own.views is not None
     if ch.rank == 0:
         from fedmpi.runs.interruption import heed_signals
 
@@ -29,9 +32,9 @@ def take_role(ch: Channel, lead: Role, follow: Role) -> None:
     else:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)
-        follow(ch, argv)
-    if views is not None:
-        ch.save_views(views)
+        follow(ch, own)
+    if own.views is not None:
+        ch.save_views(own.views)
 
 
 def require(system: str, *packages: str) -> None:

@@ -127,7 +127,7 @@ def deep_leakage(
     distance = Distance(seen, settings.balance, sent_only=settings.sent_only)
     label = label_of(seen) if settings.known_labels else None
     if label is not None and shape[0] != 1:
-        raise UsageError(f"labels can be known by iDLG's rule for one row only, got {shape[0]}")
+        raise UsageError(f"rows must be 1 for iDLG's rule to tell the label, got {shape[0]}")
 
     def begin(attempt: int) -> list[torch.Tensor]:
         rng = stream(seed, "deep leakage", attempt)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from fedmpi.attacks import deep_leakage, inverting
 from fedmpi.errors import UsageError
+from fedmpi.rules import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,10 @@ class Params:
     """An image counts as recovered below this mean squared error, with pixels in [0, 1]."""
 
     def __post_init__(self) -> None:
-        for name in ("cases", "batch_size", "bits", "hidden"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if self.first < 0 or (self.steps is not None and self.steps < 1):
-            raise UsageError(f"--first must not be negative and --steps at least 1, got {self.first} and {self.steps}")
+        at_least(self, cases=1, batch_size=1, bits=1, hidden=1, margin=1, steps=1, first=0, noise_std=0, alpha2=0)
+        positive(self, "reach")
         if not 0 < self.share_fraction <= 1:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
-        if not (0 <= self.noise_std < float("inf") and 0 <= self.alpha2 < float("inf")):
-            raise UsageError(f"--noise-std and --alpha2 must not be negative, got {self.noise_std} and {self.alpha2}")
-        if not 1 <= self.margin < float("inf"):
-            raise UsageError(f"--margin must be at least 1, got {self.margin}")
-        if self.reach is not None and not 0 < self.reach < float("inf"):
-            raise UsageError(f"--reach must be positive, got {self.reach}")
         if self.attack in ("linear", "inverting", "secret-head") and self.batch_size != 1:
             raise UsageError(f"--batch-size must be 1 for --attack {self.attack}, got {self.batch_size}")
 

@@ -38,7 +38,7 @@ def secret_head(
         As for `deep_leakage`; the model is the public one, a `torch.nn.Sequential`, and shape[0] is 1.
     """
     if shape[0] != 1:
-        raise UsageError(f"a secret head can be seen through for one row only, got {shape[0]}")
+        raise UsageError(f"rows must be 1 for a secret head to be seen through, got {shape[0]}")
     attacked = copy.deepcopy(model).to(settings.dtype)
     backbone, head = split(attacked)
     parameters = list(backbone.parameters())

@@ -78,8 +78,9 @@ def federated(run: Recorded) -> Federated:
 
 
 def _of_pbpfl(run: Recorded, arguments: tuple[Any, ...], K: int) -> Federated:
+    from fedmpi.pbpfl.job import Job
     from fedmpi.pbpfl.params import Params
-    from fedmpi.pbpfl.problem import Job, Problem
+    from fedmpi.pbpfl.problem import Problem
 
     problem = Problem(Job(run.parameters(Params), *arguments))
     clients = {}

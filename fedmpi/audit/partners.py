@@ -15,13 +15,14 @@ from fedmpi.audit.recording import Seen, read_view
 from fedmpi.audit.uploads import CLOSED_FORM, SUCCESS
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, permutation
+from fedmpi.federation import SERVER, Setup, stop
 from fedmpi.learn import FlatModel
 from fedmpi.net import Channel, run_local
 from fedmpi.niss.client import SEED_BYTES, Clients, host, open_shares
 from fedmpi.niss.job import Job
 from fedmpi.niss.noise import expand
 from fedmpi.niss.params import Params
-from fedmpi.niss.protocol import FIRST_HOST, SERVER, Setup, Shares, State, TrackerSetup, Watch, server, setup, stop
+from fedmpi.niss.protocol import FIRST_HOST, Shares, State, TrackerSetup, Watch, server, setup
 from fedmpi.niss.tracker import tracker
 
 CLIENTS = 6

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Any] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit code is that of the command (0 done, 2 usage, …)."""
+    """Run one command; the exit code is that of the command (0 done, 2 usage, 130 Ctrl-C, …)."""
     argv = sys.argv[1:] if argv is None else argv
     if argv == ["--version"]:
         print(f"fedmpi {__version__}")
@@ -45,8 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         if options and not isinstance(command, Run | Attack):
-            raise UsageError(f"only run and attack take options behind --, got {' '.join(options)}")
+            raise UsageError(f"options behind -- must be for run or attack, got {' '.join(options)}")
         return int(command(options))
     except FedmpiError as error:
         print(f"fedmpi: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedmpi.cli.flags import File, Folder
-from fedmpi.errors import UsageError
+from fedmpi.rules import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,7 @@ class BenchEncryption:
         """Measure and print."""
         from fedmpi.experiments import bench
 
-        if self.rounds < 1:
-            raise UsageError(f"--rounds must be at least 1, got {self.rounds}")
+        at_least(self, rounds=1)
         return _show(bench.encryption(self.ranks, self.rounds), self.json)
 
 
@@ -77,8 +76,7 @@ class BenchMpc:
         """Measure and print."""
         from fedmpi.experiments import bench
 
-        if self.parties < 3 or self.products < 1:
-            raise UsageError(f"--parties must be at least 3 and --products 1, got {self.parties} and {self.products}")
+        at_least(self, parties=3, products=1)
         return _show(bench.mpc(self.protocol, self.parties, self.products), self.json)
 
 
@@ -99,8 +97,7 @@ class BenchSurvival:
         """Measure and print."""
         from fedmpi.experiments import bench_survival
 
-        if self.seeds < 1 or self.iterations < 1:
-            raise UsageError(f"--seeds and --iterations must be at least 1, got {self.seeds} and {self.iterations}")
+        at_least(self, seeds=1, iterations=1)
         return _show(bench_survival.survival(self.seeds, self.iterations, self.dataset), self.json)
 
 
@@ -121,9 +118,7 @@ class BenchPpadmm:
         """Measure and print."""
         from fedmpi.experiments import bench
 
-        if self.participants < 2 or self.rows < 1 or self.columns < 1:
-            got = f"{self.participants}, {self.rows} and {self.columns}"
-            raise UsageError(f"--participants must be at least 2, --rows and --columns 1, got {got}")
+        at_least(self, participants=2, rows=1, columns=1)
         return _show(bench.ppadmm(self.participants, self.rows, self.columns), self.json)
 
 
@@ -144,8 +139,7 @@ class BenchNiss:
         """Measure and print."""
         from fedmpi.experiments import bench_niss
 
-        if self.ranks < 3 or self.rounds < 1:
-            raise UsageError(f"--ranks must be at least 3 and --rounds 1, got {self.ranks} and {self.rounds}")
+        at_least(self, ranks=3, rounds=1)
         return _show(bench_niss.niss(self.ranks, self.rounds, self.flower_python), self.json)
 
 
@@ -168,11 +162,7 @@ class BenchPbpfl:
         """Measure and print."""
         from fedmpi.experiments.bench_pbpfl import measure
 
-        if min(self.side, self.batch_size, self.repeats) < 1:
-            raise UsageError(
-                "--side, --batch-size and --repeats must be at least 1, "
-                f"got {self.side}, {self.batch_size} and {self.repeats}"
-            )
+        at_least(self, side=1, batch_size=1, repeats=1)
         return _show(measure(self.model, self.side, self.batch_size, self.repeats), self.json)
 
 

@@ -85,8 +85,5 @@ class Watch:
         from fedmpi.report.watch import LOGGERS, watch
 
         read_runs([self.run])
-        try:
-            watch(self.run, lambda line: print(line, flush=True), [LOGGERS[name](self.run) for name in self.log])
-        except KeyboardInterrupt:
-            return 130
+        watch(self.run, lambda line: print(line, flush=True), [LOGGERS[name](self.run) for name in self.log])
         return 0

@@ -48,7 +48,7 @@ class Run:
 
     def __call__(self, options: list[str]) -> int:
         """Start mpirun."""
-        roles = getattr(import_module(f"fedmpi.{self.system}"), "ROLES", {})
+        roles = import_module(f"fedmpi.{self.system}").ROLES
         strict = ["--strict-placement"] if self.strict_placement else []
         with self.key_options() as own:
             return run_ranks(

@@ -7,7 +7,7 @@ from fedmpi.codedml.service import dismiss, serve
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.own_options import own_options
+from fedmpi.own_options import OwnOptions
 from fedmpi.roles import take_role
 
 
@@ -19,9 +19,9 @@ def lead(ch: Channel, argv: list[str]) -> None:
     dismiss(ch)
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
+def follow(ch: Channel, own: OwnOptions) -> None:
     """Worker."""
-    serve(ch, faults_of(ch.rank, own_options(argv).inject))
+    serve(ch, faults_of(ch.rank, own.inject))
 
 
 def role(ch: Channel) -> None:

@@ -18,13 +18,13 @@ from fedmpi.codedml.protocol import (
     CodedData,
     Stop,
     Training,
-    elements,
     receive_data,
     row_blocks,
 )
 from fedmpi.core import FieldArray, PrimeField, Shamir
 from fedmpi.errors import ProtocolError
 from fedmpi.mpc import Party, double_sharings, reduce_bgw, reduce_bh08
+from fedmpi.mpc.party import elements
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import report
 

@@ -10,6 +10,7 @@ from fedmpi.codedml.transform import parse_scale
 from fedmpi.core import DEFAULT_PRIME, LagrangeCode, PrimeField
 from fedmpi.core.sigmoid import quantize_polynomial, sigmoid_polynomial
 from fedmpi.errors import UsageError
+from fedmpi.rules import at_least
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,8 @@ class Params:
     """Masks from --seed instead of the operating system. For tests: whoever knows the seed sees the data."""
 
     def __post_init__(self) -> None:
-        minima = {
-            "degree": 1,
-            "subgroups": 1,
-            "data_bits": 0,
-            "weight_bits": 0,
-            "coefficient_bits": 0,
-            "iterations": 1,
-            "decay": 0,
-            "byzantine": 0,
-            "spares": 0,
-        }
-        for name, least in minima.items():
-            value = getattr(self, name)
-            if not least <= value < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+        at_least(self, degree=1, subgroups=1, data_bits=0, weight_bits=0, coefficient_bits=0, iterations=1)
+        at_least(self, decay=0, byzantine=0, spares=0)
         if self.case is not None and not self.parallelization is self.privacy is None:
             raise UsageError("--case must not be given together with -K or -T")
         if self.method in ("bgw", "bh08") and not self.parallelization is self.case is None:

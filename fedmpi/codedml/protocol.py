@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedmpi.codedml.faults import NO_FAULTS, Faults
 from fedmpi.core import FieldArray, LagrangeCode, PrimeField
 from fedmpi.errors import ProtocolError
+from fedmpi.mpc.party import elements
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import Report, report
 
@@ -252,10 +253,3 @@ def receive_data(ch: Channel, field: PrimeField, rows: int, columns: int) -> Fie
         X[filled : filled + len(piece)] = piece
         filled += len(piece)
     return X
-
-
-def elements(field: PrimeField, values: FieldArray, rank: int) -> FieldArray:
-    """Received field elements, refused unless they are in [0, p): the kernels rely on it."""
-    if not field.contains(values):
-        raise ProtocolError(f"field elements from rank {rank} must be below {field.p}, got {values.max()}")
-    return values

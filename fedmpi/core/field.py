@@ -130,7 +130,8 @@ class PrimeField:
             raise ValueError(f"matmul: the matrix must have one column per row, got {matrix.shape} and {len(rows)}")
         shape = rows[0].shape
         if any(row.shape != shape or row.dtype != np.uint32 for row in rows):
-            raise ValueError("matmul: all rows must be uint32 arrays of one shape")
+            kinds = sorted({(str(row.dtype), row.shape) for row in rows})
+            raise ValueError(f"matmul: rows must be uint32 arrays of one shape, got {kinds}")
         out = np.empty((matrix.shape[0], *shape), np.uint32)
         if self._prime is None:
             return self._matmul_numpy(matrix, rows, out)
@@ -160,7 +161,7 @@ class PrimeField:
         """Z = X W, shape (m, k), for X of shape (m, d) and a few columns W of shape (d, k)."""
         (m, d), (rows, outputs) = X.shape, W.shape
         if rows != d:
-            raise ValueError(f"product: shapes {X.shape} and {W.shape} do not fit")
+            raise ValueError(f"product: shapes must fit, got {X.shape} and {W.shape}")
         weights = _ready(W.T)
         if self._prime is None:
             x = X.astype(np.uint64)
@@ -176,7 +177,7 @@ class PrimeField:
         """XᵀS, shape (d, k), for X of shape (m, d) and a few columns S of shape (m, k)."""
         (m, d), (rows, outputs) = X.shape, S.shape
         if rows != m:
-            raise ValueError(f"transposed_product: shapes {X.shape} and {S.shape} do not fit")
+            raise ValueError(f"transposed_product: shapes must fit, got {X.shape} and {S.shape}")
         if self._prime is None:
             return self.product(X.T, S)
         X, factors, out = _ready(X), _ready(S.T), np.empty((outputs, d), np.uint32)
@@ -221,7 +222,7 @@ class PrimeField:
         """
         (m, d), (rows, degree, outputs) = X.shape, W.shape
         if rows != d or coefficients.shape != (degree + 1,):
-            raise ValueError(f"gradient: shapes {X.shape}, {W.shape} and {coefficients.shape} do not fit")
+            raise ValueError(f"gradient: shapes must fit, got {X.shape}, {W.shape} and {coefficients.shape}")
         weights, coefficients = _ready(W.transpose(2, 1, 0)), _ready(coefficients)
         if self._prime is None:
             return self._gradient_numpy(X, weights, coefficients)

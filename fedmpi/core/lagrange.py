@@ -37,7 +37,7 @@ def lagrange_basis(field: PrimeField, nodes: Sequence[int], points: Sequence[int
 def barycentric_weights(field: PrimeField, nodes: Sequence[int]) -> FieldArray:
     """1 / Π_{k≠j} (t_j - t_k) for each node t_j, shape (len(nodes),). Raises ValueError unless the nodes differ."""
     if len({node % field.p for node in nodes}) != len(nodes):
-        raise ValueError("interpolation nodes must be distinct")
+        raise ValueError(f"interpolation nodes must be distinct modulo {field.p}, got {list(nodes)}")
     p = np.uint64(field.p)
     factors = _differences(field, nodes, nodes)
     np.fill_diagonal(factors, 1)
@@ -150,7 +150,7 @@ class LagrangeCode:
         FieldArray, shape (K, *s)
         """
         if len(answers) < self.recovery_threshold:
-            raise ValueError(f"decode: needs {self.recovery_threshold} answers, got {len(answers)}")
+            raise ValueError(f"decode: answers must be at least {self.recovery_threshold}, got {len(answers)}")
         workers = sorted(answers)[: self.recovery_threshold]
         points = self.betas[: self.parallelization]
         recombination = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)

@@ -68,7 +68,7 @@ def consistent(field: PrimeField, nodes: Sequence[int], values: Sequence[FieldAr
         If there are fewer than degree + 1 nodes, or not as many arrays.
     """
     if not 0 <= degree < len(nodes) == len(values):
-        raise ValueError(f"one array for each of n > {degree} nodes is needed, got {len(values)} and n={len(nodes)}")
+        raise ValueError(f"arrays must be one for each of n > {degree} nodes, got {len(values)} and n={len(nodes)}")
     needed = degree + 1
     determined = field.matmul(lagrange_basis(field, nodes[:needed], nodes[needed:]), values[:needed])
     return all(np.array_equal(one, other) for one, other in zip(determined, values[needed:], strict=True))
@@ -120,7 +120,7 @@ def locate_errors(
     """
     n = len(nodes)
     if not 0 <= max_errors <= (n - degree - 1) / 2:
-        raise ValueError(f"locating errors needs n ≥ {degree} + 1 + 2·{max_errors} arrays, got n={n}")
+        raise ValueError(f"arrays must be n ≥ {degree} + 1 + 2·{max_errors} to locate errors, got n={n}")
     coordinates = np.stack([array.reshape(-1) for array in values])
     combined = field.product(coordinates, uniform((coordinates.shape[1], combinations)))
     syndromes = field.matmul(parity_checks(field, nodes, degree), combined)

@@ -48,7 +48,7 @@ class Shamir:
     def recombination_vector(self, parties: list[int], degree: int) -> FieldArray:
         """Coefficients that turn the shares of degree + 1 parties (0 ≤ i < n) into the secret, shape (1, degree+1)."""
         if len(parties) < degree + 1:
-            raise ValueError(f"reconstruction at degree {degree} needs {degree + 1} shares, got {len(parties)}")
+            raise ValueError(f"shares must be at least {degree + 1} for degree {degree}, got {len(parties)}")
         return lagrange_basis(self.field, [self.points[i] for i in parties[: degree + 1]], [0])
 
     def reconstruct(self, shares: dict[int, FieldArray], degree: int | None = None) -> FieldArray:

@@ -40,7 +40,7 @@ class SecretStream:
     def words(self, count: int) -> NDArray[np.uint32]:
         """`count` independent uniform uint32 (at most 65536); valid until the next call."""
         if count > _CHUNK:
-            raise ValueError(f"at most {_CHUNK} words can be drawn at once, got {count}")
+            raise ValueError(f"words drawn at once must be at most {_CHUNK}, got {count}")
         size = 4 * count
         self._encryptor.update_into(memoryview(_ZEROS)[:size], self._buffer)
         return np.frombuffer(self._buffer, np.uint32, count)

@@ -13,6 +13,7 @@ from fedmpi.errors import UsageError
 from fedmpi.learn.inputs import Inputs
 from fedmpi.learn.parameters import FlatModel
 from fedmpi.learn.perceptron import Perceptron
+from fedmpi.rules import at_least, positive
 
 Loss = Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
 """(model, inputs of a batch, labels) → a scalar that is minimized."""
@@ -45,11 +46,8 @@ class LocalTraining:
     """ζ: a batch's gradient with a larger Euclidean norm is scaled down to it."""
 
     def __post_init__(self) -> None:
-        for name, value in (("--epochs", self.epochs), ("--batch-size", self.batch_size)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise UsageError(f"--learning-rate must be positive, got {self.learning_rate}")
+        at_least(self, epochs=1, batch_size=1)
+        positive(self, "learning_rate")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--momentum must be in [0, 1), got {self.momentum}")
         if not self.clip > 0:

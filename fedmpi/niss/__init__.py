@@ -2,3 +2,5 @@
 
 ROLES = {"server": 0, "tracker": 1}
 """Ranks that have a name, for `fedmpi run --place`; on the others live clients."""
+
+__all__ = ["ROLES"]

@@ -3,12 +3,13 @@
 import sys
 
 from fedmpi.encryption import encryption
+from fedmpi.federation import SERVER
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 from fedmpi.net.placement import tell_host
-from fedmpi.niss.protocol import SERVER, TRACKER
+from fedmpi.niss.protocol import TRACKER
 from fedmpi.niss.service import PACKAGES, role_of, serve
-from fedmpi.own_options import own_options
+from fedmpi.own_options import OwnOptions, own_options
 from fedmpi.roles import require, take_role
 
 
@@ -23,11 +24,11 @@ def lead(ch: Channel, argv: list[str]) -> None:
     run(ch, argv)
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
+def follow(ch: Channel, own: OwnOptions) -> None:
     """Tracker or host of clients."""
     if ch.rank == TRACKER:
         tell_host(ch)
-    serve(ch, own_options(argv).model)
+    serve(ch, own.model)
 
 
 def role(ch: Channel) -> None:

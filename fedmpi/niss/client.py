@@ -12,24 +12,21 @@ from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import PeerFailed, ProtocolError
+from fedmpi.federation import SERVER, Stop, be_ready, leave
 from fedmpi.learn import Inputs, Trainer, build_model, client_rows, hosted, scale_of, stream, train_clients
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
-from fedmpi.net.report import report
 from fedmpi.niss.job import Job
 from fedmpi.niss.noise import Seed, Vector, expand, mix, on_grid
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
     FIRST_HOST,
     KEY_BYTES,
-    SERVER,
     TRACKER,
     Alive,
     Neighbours,
-    Ready,
     Round,
     Shares,
-    Stop,
     Uploads,
 )
 
@@ -88,8 +85,7 @@ def host(
     """
     h = len(own.trainers[0].flat)
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
-    ch.send(SERVER, Ready(np.array([*rows], np.uint32), np.array([*rows.values()], np.uint64)))
-    ch.tolerated = range(FIRST_HOST, ch.size)
+    be_ready(ch, rows, FIRST_HOST)
     while True:
         order = ch.recv_any(SERVER, (Round, Stop), shapes={"w": (h,)}, patient=True)
         if not isinstance(order, Round):
@@ -114,7 +110,7 @@ def host(
                 value[:] = on_grid(order.weights[i] * trained[i]) + noise[clients[i]]
         values.flags.writeable = False  # lets the channel send them without a copy
         ch.send(SERVER, Uploads(order.round, order.clients[kept], values))
-    ch.send(SERVER, report(ch))
+    leave(ch)
 
 
 def clipped(w: Vector, start: Vector, norm: float) -> Vector:
@@ -177,11 +173,13 @@ def understood(told: Neighbours, own: object) -> tuple[dict[int, bytes], Edges]:
     """The public keys of all ends, and the shares with an end on this rank, as the tracker tells them."""
     senders, receivers, clients = told.senders.tolist(), told.receivers.tolist(), told.clients.tolist()
     if told.keys.shape != (len(clients), KEY_BYTES) or not len(senders) == len(receivers) == len(told.variances):
-        raise ProtocolError("Neighbours must hold a key of each client, and a variance of each share")
+        shapes = f"{len(clients)} clients, keys {told.keys.shape}, {len(senders)} senders, {len(receivers)} receivers"
+        raise ProtocolError(f"Neighbours must hold a key of each client, and a variance of each share, got {shapes}")
     edges = dict(zip(zip(senders, receivers, strict=True), np.sqrt(told.variances).tolist(), strict=True))
     publics = {k: key.tobytes() for k, key in zip(clients, told.keys, strict=True)}
     if len(edges) != len(senders) or any(a == b or not {a, b} <= publics.keys() for a, b in edges):
-        raise ProtocolError("Neighbours must hold different shares between different clients with keys")
+        ends = list(zip(senders, receivers, strict=True))
+        raise ProtocolError(f"Neighbours must hold different shares between different clients with keys, got {ends}")
     if not np.isfinite(told.variances).all():
         raise ProtocolError(f"variances of shares must be finite, got {told.variances}")
     return publics, edges

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
+from fedmpi.federation import dismiss, stop
 from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, evaluate, sample, scale_of, weights
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
@@ -24,11 +25,9 @@ from fedmpi.niss.protocol import (
     Federation,
     Outcome,
     State,
-    Stop,
     Watch,
     server,
     setup,
-    stop,
 )
 from fedmpi.niss.summary import closing_lines, heading, plan
 from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
@@ -56,8 +55,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     if options.dry_run:
         model = build_model(params.model, image_shape(data.X_train.shape[1]), len(data.classes), job.seed)
         print("\n".join([heading(params, clients, data), *plan(params, clients, ch.size, len(FlatModel(model)), data)]))
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
+        dismiss(ch)
         return
     progress = begin_run("niss", params, options, params.rounds, heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress)

@@ -6,6 +6,7 @@ from typing import Literal
 from fedmpi.errors import UsageError
 from fedmpi.learn.trainer import LocalTraining
 from fedmpi.niss.mechanism import noise_multiplier
+from fedmpi.rules import at_least, flag, positive
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,17 @@ class Params:
     """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
-        for name, least in {"clients": 1, "rounds": 1, "share_count": 1, "coalitions": 1, "noise_std": 0}.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
+        at_least(self, clients=1, rounds=1, share_count=1, coalitions=1, noise_std=0, tau_squared=0)
+        positive(self, "unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon")
         if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
             raise UsageError(f"--clip must be positive, and finite but for fedavg, got {self.clip}")
-        for name in ("unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{_flag(name)} must be positive, got {value}")
         if not 0 < self.fraction <= 1:
             raise UsageError(f"--fraction must be in (0, 1], for a round has m ≤ K clients, got {self.fraction}")
         if not 0 < self.delta < 1:
             raise UsageError(f"--delta must be in (0, 1), got {self.delta}")
         for name in ("collusion", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{_flag(name)} must be in [0, 1], got {getattr(self, name)}")
-        if self.tau_squared is not None and not 0 <= self.tau_squared < float("inf"):
-            raise UsageError(f"--tau-squared must not be negative, got {self.tau_squared}")
+                raise UsageError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
         if self.tau_squared is not None and self.collusion:
             raise UsageError("--tau-squared and --collusion must not be given together: one follows from the other")
         _ = self.training
@@ -145,7 +138,3 @@ class Params:
         if self.noise_std is not None:
             return self.noise_std
         return self.sensitivity(weight, rows) * noise_multiplier(self.epsilon, self.delta, self.mechanism)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

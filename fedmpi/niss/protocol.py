@@ -11,28 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi import federation
 from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message
-from fedmpi.net.message import Float64, UInt8, UInt32, UInt64
-from fedmpi.net.report import Report
+from fedmpi.net.message import Float64, UInt8, UInt32
 
 if TYPE_CHECKING:  # the tracker does not load torch
     from fedmpi.niss.params import Params
 
-SERVER, TRACKER, FIRST_HOST = 0, 1, 2
+TRACKER, FIRST_HOST = 1, 2
 
 KEY_BYTES = 32
 """Of a client's public key."""
-
-REPORT_SECONDS = 10.0
-"""How long the server waits at the end for what the others have to report."""
-
-
-class Setup(Message, tag=1):
-    """Server → host, once: parameters and data set as JSON; public."""
-
-    job: str
-    timeout_seconds: float
 
 
 class TrackerSetup(Message, tag=12):
@@ -43,13 +33,6 @@ class TrackerSetup(Message, tag=12):
     coalitions: int
     tau2: float
     timeout_seconds: float
-
-
-class Ready(Message, tag=2):
-    """Host → server, once: the numbers of rows d_k of its clients."""
-
-    clients: UInt32
-    rows: UInt64
 
 
 class Round(Message, tag=3):
@@ -122,10 +105,6 @@ class Ledger(Message, tag=10):
     variance: float
 
 
-class Stop(Message, tag=11):
-    """Server → tracker and hosts: training is over."""
-
-
 @dataclass(frozen=True, eq=False)
 class State:
     """What a training goes on from."""
@@ -182,25 +161,15 @@ class Federation:
 
 def setup(ch: Channel, params: "Params", job: str, clients: int) -> Federation:
     """Server: tell everybody what is to be done, and hear who holds how many rows."""
-    hosts = range(FIRST_HOST, ch.size)
     fixed = params.share_count or 0
     ch.send(TRACKER, TrackerSetup(params.unit_variance, fixed, params.coalitions, params.tau2, ch.timeout_seconds))
-    for rank in hosts:
-        ch.send(rank, Setup(job, ch.timeout_seconds))
-    rows = np.zeros(clients, np.int64)
-    for rank, ready in ch.gather(hosts, Ready).items():
-        expected = np.arange(rank - FIRST_HOST, clients, len(hosts))
-        if not np.array_equal(ready.clients, expected) or ready.rows.shape != expected.shape or not ready.rows.all():
-            raise ProtocolError(f"Ready from rank {rank} must name its clients, each with rows, got {ready.clients}")
-        rows[expected] = ready.rows
-    ch.tolerated = hosts
-    return Federation(rows, hosts)
+    return Federation(federation.setup(ch, job, clients, FIRST_HOST), range(FIRST_HOST, ch.size))
 
 
 def server(
     ch: Channel,
     params: "Params",
-    federation: Federation,
+    fed: Federation,
     sample: Callable[[int], NDArray[np.uint32]],
     start: State,
     watch: Watch,
@@ -224,15 +193,15 @@ def server(
         chosen = sample(t)
         if not watch.before(state, chosen):
             break
-        weights = federation.rows[chosen] / federation.rows[chosen].sum()
+        weights = fed.rows[chosen] / fed.rows[chosen].sum()
         with ch.phase("communicate"):
             if params.method == "niss":
                 ch.send(TRACKER, Sampled(t, chosen))
             asked = {}
             w = state.w.copy()
             w.flags.writeable = False  # lets the channel send it without a copy
-            for rank in federation.hosts:
-                here = chosen % len(federation.hosts) == rank - FIRST_HOST
+            for rank in fed.hosts:
+                here = chosen % len(fed.hosts) == rank - FIRST_HOST
                 if here.any() and rank not in ch.departed:
                     asked[rank] = chosen[here]
                     ch.send(rank, Round(t, chosen[here], weights[here], w))
@@ -244,16 +213,16 @@ def server(
             )
         with ch.phase("decode"):
             total, arrived, lost = aggregate(ch, chosen, asked, answers)
-        if len(ch.departed.keys() & set(federation.hosts)) == len(federation.hosts):
+        if len(ch.departed.keys() & set(fed.hosts)) == len(fed.hosts):
             raise TooFewWorkers(
                 f"round {t}: uploads must come from at least 1 host, got 0: {next(iter(ch.departed.values()))}"
             )
         outcome = Outcome(t, len(chosen), len(arrived), lost)
         part = weights[np.isin(chosen, arrived)].sum()
-        outcome = account(ch, params, federation, outcome, chosen, weights, np.array(arrived, np.uint32), part)
+        outcome = account(ch, params, fed, outcome, chosen, weights, np.array(arrived, np.uint32), part)
         uploads = state.uploads.copy()
         uploads[chosen] += 1
-        largest = max(params.sensitivity(p, d) for p, d in zip(weights, federation.rows[chosen], strict=True))
+        largest = max(params.sensitivity(p, d) for p, d in zip(weights, fed.rows[chosen], strict=True))
         noise = (*state.noise, outcome.noise_std * float(part) / largest)
         state = State(t + 1, total / part if len(arrived) else state.w, uploads, noise)
         watch.after(state, outcome)
@@ -294,7 +263,7 @@ def aggregate(
 def account(
     ch: Channel,
     params: "Params",
-    federation: Federation,
+    fed: Federation,
     outcome: Outcome,
     chosen: NDArray[np.uint32],
     weights: NDArray[np.float64],
@@ -304,7 +273,7 @@ def account(
     """The noise that is left in the new parameters; with NISS the tracker works it out from who arrived."""
     if params.method != "niss":
         here = np.isin(chosen, arrived)
-        stds = [params.std(p, d) for p, d in zip(weights[here], federation.rows[chosen[here]], strict=True)]
+        stds = [params.std(p, d) for p, d in zip(weights[here], fed.rows[chosen[here]], strict=True)]
         variance = sum(std**2 for std in stds)
         return replace(outcome, noise_std=variance**0.5 / part if part else 0.0)
     with ch.phase("wait"):
@@ -318,11 +287,3 @@ def account(
         largest_shares=ledger.largest,
         noise_std=ledger.variance**0.5 / part if part else 0.0,
     )
-
-
-def stop(ch: Channel) -> dict[int, Report]:
-    """Server: end the training, and return what the others report."""
-    with ch.phase("close"):
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)

@@ -1,7 +1,8 @@
 """The whole life of a rank that is not the server."""
 
+from fedmpi.federation import SERVER, Setup, Stop
 from fedmpi.net import Channel
-from fedmpi.niss.protocol import FIRST_HOST, SERVER, TRACKER, Setup, Stop, TrackerSetup
+from fedmpi.niss.protocol import FIRST_HOST, TRACKER, TrackerSetup
 from fedmpi.roles import require
 
 PACKAGES = ("torch", "opacus")

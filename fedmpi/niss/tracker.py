@@ -6,19 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
+from fedmpi.federation import SERVER, Stop
 from fedmpi.net import Channel
 from fedmpi.net.report import report
 from fedmpi.niss.assignment import Assignment, assign, share_count
 from fedmpi.niss.protocol import (
     FIRST_HOST,
     KEY_BYTES,
-    SERVER,
     Alive,
     Arrived,
     Ledger,
     Neighbours,
     Sampled,
-    Stop,
     TrackerSetup,
 )
 
@@ -67,7 +66,9 @@ def attendance(
         named = message.clients.tolist()
         fitting = (len(named),) == message.variances.shape and (len(named), KEY_BYTES) == message.keys.shape
         if not (fitting and set(named) <= sampled and len(set(named)) == len(named)):
-            raise ProtocolError(f"Alive from rank {rank} must have a variance and a key of clients of the round")
+            raise ProtocolError(
+                f"Alive from rank {rank} must have a variance and a key of clients of the round, got {named}"
+            )
         if any(k % hosts != rank - FIRST_HOST for k in named):
             raise ProtocolError(f"Alive from rank {rank} must be of clients that live there, got {named}")
         if not (np.isfinite(message.variances) & (message.variances >= 0)).all():

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedmpi.federation import SERVER, Stop, be_ready, leave
 from fedmpi.learn import hosted, stream, train_clients
 from fedmpi.net import Channel
-from fedmpi.net.report import report
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
+from fedmpi.pbpfl.job import Job
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.problem import Job, Part, Problem, evaluate
-from fedmpi.pbpfl.protocol import FINAL_ROWS, SERVER, Evaluation, Final, Ready, Round, Stop, Terms, from_bytes, to_bytes
+from fedmpi.pbpfl.problem import Part, Problem, evaluate
+from fedmpi.pbpfl.protocol import FINAL_ROWS, Evaluation, Final, Round, Terms, from_bytes, to_bytes
 
 Shifted = tuple[NDArray[np.float64], float]
 """Terms, shape (3, h), and γ̂."""
@@ -109,9 +110,7 @@ def host(ch: Channel, params: Params, own: Clients) -> None:
     from fedmpi.pbpfl.masked import upload_masked
 
     h = len(own.differentiators[0].flat)
-    sizes = np.array([len(client.rows) for client in own.clients.values()], np.uint64)
-    ch.send(SERVER, Ready(np.array([*own.clients], np.uint32), sizes))
-    ch.tolerated = range(1, ch.size)
+    be_ready(ch, {k: len(client.rows) for k, client in own.clients.items()})
     wanted = {"w": (h * params.item_bytes,), "r_a": (own.outputs if params.perturbed else 0,)}
     while True:
         order = ch.recv_any(SERVER, (Round, Final, Stop), shapes=wanted, patient=True)
@@ -129,7 +128,7 @@ def host(ch: Channel, params: Params, own: Clients) -> None:
             ch.send(SERVER, evaluation)
         else:
             break
-    ch.send(SERVER, report(ch))
+    leave(ch)
 
 
 def clear_upload(params: Params, t: int, h: int, terms: dict[int, Shifted]) -> Terms:

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from fedmpi.crypto.reals import UnitRandom
 from fedmpi.errors import UsageError
+from fedmpi.federation import dismiss, stop
 from fedmpi.learn import FlatModel
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
+from fedmpi.pbpfl.job import Job
 from fedmpi.pbpfl.keeping import ModelKeeper
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.problem import Job, Problem, evaluate
-from fedmpi.pbpfl.protocol import Federation, State, Stop, Watch, finish, server, setup, stop
+from fedmpi.pbpfl.problem import Problem, evaluate
+from fedmpi.pbpfl.protocol import Federation, State, Watch, finish, server, setup
 from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import closing_lines, heading, per_message, plan
 from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
@@ -45,8 +47,7 @@ def run(ch: Channel, argv: list[str]) -> None:
         print(
             "\n".join([heading(session.problem, clients), *plan(session.problem, session.structure, clients, ch.size)])
         )
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
+        dismiss(ch)
         return
     progress = begin_run("pbpfl", params, options, session.rounds, heading(session.problem, clients))
     keeper = ModelKeeper(ch, progress.folder, session.problem, clients, options.checkpoint_every)

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
+from fedmpi.federation import SERVER
 from fedmpi.net import Channel, Message
 from fedmpi.net.message import UInt8, UInt32
 from fedmpi.pbpfl.double_masking import ENVELOPE_BYTES, PUBLIC_BYTES, SHARE_WORDS, Member, Shares, Words, unmask
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.perturbation import Vector, unshift
-from fedmpi.pbpfl.protocol import SERVER, Federation, Round, ask, too_few
+from fedmpi.pbpfl.protocol import Federation, Round, ask, too_few
 from fedmpi.pbpfl.ring import to_reals, to_words
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _rows(parts: list[bytes], size: int) -> NDArray[np.uint8]:
 
 def _named(message: Keys) -> dict[int, bytes]:
     if len(message.clients) != len(message.keys) or len(set(message.clients.tolist())) != len(message.clients):
-        raise ProtocolError("Keys must hold one key of each client")
+        raise ProtocolError(f"Keys must hold one key of each client, got {len(message.keys)} of {message.clients}")
     return {k: key.tobytes() for k, key in zip(message.clients.tolist(), message.keys, strict=True)}
 
 

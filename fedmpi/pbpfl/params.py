@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmpi.errors import UsageError
+from fedmpi.rules import at_least, positive
 
 VALUES = frozenset(["bank", "wine", "diabetes"])
 """Data sets whose label is a number to be predicted, unless --target says otherwise."""
@@ -60,15 +61,8 @@ class Params:
     """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
-        for name, least in {"clients": 1, "total_epochs": 1, "rounds": 1, "batch_size": 1, "threshold": 2}.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{_flag(name)} must be at least {least}, got {value}")
-        for name in ("learning_rate", "dirichlet_alpha"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{_flag(name)} must be positive, got {getattr(self, name)}")
-        if not 1 <= self.scaling < float("inf"):
-            raise UsageError(f"--scaling must be at least 1, got {self.scaling}")
+        at_least(self, clients=1, total_epochs=1, rounds=1, batch_size=1, threshold=2, scaling=1)
+        positive(self, "learning_rate", "dirichlet_alpha")
         low, high = self.gamma_range
         if not 0 < low <= high < float("inf"):
             raise UsageError(f"--gamma-range must be two positive numbers in order, got {low} {high}")
@@ -124,7 +118,7 @@ class Params:
         """Whether the label of a data set is a number to be predicted."""
         value = self.target == "value" or (self.target == "auto" and dataset in VALUES)
         if value and self.method == "fedavg-ce":
-            raise UsageError("--method fedavg-ce must have classes: take --target classes")
+            raise UsageError(f"--target must be classes with --method fedavg-ce, got {self.target} on {dataset}")
         if value and self.partition != "iid":
             raise UsageError(f"--partition must be iid where the label is a value, got {self.partition}")
         return value
@@ -132,7 +126,3 @@ class Params:
     def total_rounds(self, largest_client: int) -> int:
         """Rounds of training, where the client that has most has so many rows."""
         return self.rounds or self.total_epochs * -(-largest_client // self.batch_size)
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -13,15 +13,7 @@ from fedmpi.data import Dataset, load
 from fedmpi.learn import build_model, client_rows, scale_of
 from fedmpi.learn.evaluation import ROWS_AT_ONCE
 from fedmpi.learn.inputs import image_shape
-from fedmpi.learn.job import Job as FederatedJob
-from fedmpi.pbpfl.params import Params
-
-
-class Job(FederatedJob[Params]):
-    """Parameters of PBPFL, and the data set."""
-
-    system = "PBPFL"
-    parameters = Params
+from fedmpi.pbpfl.job import Job
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,38 +11,24 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi import federation
 from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message
 from fedmpi.net.message import Float64, Shape, UInt8, UInt32, UInt64
-from fedmpi.net.report import Report
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.perturbation import Noise, Uniform, Vector, draw, perturb, recover, unshift, without_addition
 from fedmpi.pbpfl.structure import Structure
 
 M = TypeVar("M", bound=Message)
 
-SERVER = 0
-
 FINAL_ROWS = 1000
 """Rows on which a client tries the final model, at most."""
 
-REPORT_SECONDS = 10.0
-"""How long the server waits at the end for what the hosts have to report."""
 
+class Outputs(Message, tag=1):
+    """Server → host, once: the name of the last layer; public."""
 
-class Setup(Message, tag=1):
-    """Server → host, once: parameters and data set as JSON, and the name of the last layer; public."""
-
-    job: str
-    last: str
-    timeout_seconds: float
-
-
-class Ready(Message, tag=2):
-    """Host → server, once: the numbers of rows N_k of its clients."""
-
-    clients: UInt32
-    rows: UInt64
+    layer: str
 
 
 class Round(Message, tag=3):
@@ -80,10 +66,6 @@ class Evaluation(Message, tag=6):
     right: UInt64
 
 
-class Stop(Message, tag=7):
-    """Server → host: training is over."""
-
-
 @dataclass(frozen=True, eq=False)
 class Federation:
     """Who is there."""
@@ -117,32 +99,12 @@ class Watch:
 
 
 def setup(ch: Channel, job: str, last: str, clients: int) -> Federation:
-    """Tell the hosts what is trained, and learn how many rows their clients have.
-
-    Raises
-    ------
-    ProtocolError
-        If the hosts do not hold all clients, each once.
-    """
+    """Tell the hosts what is trained, and learn how many rows their clients have."""
     hosts = range(1, ch.size)
     for host in hosts:
-        ch.send(host, Setup(job, last, ch.timeout_seconds))
-    ready = ch.gather(hosts, Ready)
-    rows, homes = np.zeros(clients, np.int64), {}
-    for host, answer in ready.items():
-        if answer.clients.shape != answer.rows.shape or (answer.clients >= clients).any():
-            raise ProtocolError(f"Ready from rank {host} must name clients below {clients} and their rows")
-        homes[host] = frozenset(answer.clients.tolist())
-        rows[answer.clients] += answer.rows.astype(np.int64)
-    if (
-        sum(map(len, homes.values())) != clients
-        or (rows <= 0).any()
-        or len(frozenset().union(*homes.values())) < clients
-    ):
-        raise ProtocolError(
-            f"the hosts must hold each of {clients} clients once, got {sorted(map(sorted, homes.values()))}"
-        )
-    return Federation(homes, rows)
+        ch.send(host, Outputs(last))
+    rows = federation.setup(ch, job, clients)
+    return Federation({host: frozenset(range(host - 1, clients, len(hosts))) for host in hosts}, rows)
 
 
 def server(
@@ -173,7 +135,6 @@ def server(
     from fedmpi.pbpfl.masked import collect_masked
 
     collect = collect_masked if params.masked else collect_clear
-    ch.tolerated = range(1, ch.size)
     rounds, N = params.total_rounds(int(fed.rows.max())), int(fed.rows.sum())
     state = start
     for t in range(start.round, rounds):
@@ -217,7 +178,9 @@ def collect_clear(ch: Channel, params: Params, fed: Federation, order: Round, h:
         raise too_few(ch, t, 1, 0)
     mean: Vector = total / fed.rows[[*present]].sum()
     if not np.isfinite(mean).all():
-        raise ProtocolError(f"round {t}: gradients must be finite: the training diverges, or a client lies")
+        raise ProtocolError(
+            f"round {t}: gradients must be finite, got inf or nan: the training diverges, or a client lies"
+        )
     return mean, present
 
 
@@ -270,14 +233,6 @@ def finish(
     if not rows:
         return {}
     return {"clients_mse": errors / (rows * structure.outputs), "clients_accuracy": right / rows}
-
-
-def stop(ch: Channel) -> dict[int, Report]:
-    """End the training, and return what the hosts report."""
-    with ch.phase("close"):
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
 
 
 def to_bytes(values: Vector, params: Params) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """The whole life of a rank that is not the server."""
 
+from fedmpi.federation import SERVER, Setup, Stop
 from fedmpi.net import Channel
-from fedmpi.pbpfl.protocol import SERVER, Setup, Stop
 from fedmpi.roles import require
 
 
@@ -24,10 +24,12 @@ def serve(ch: Channel, own_model: str | None = None) -> None:
     require("pbpfl", "torch")
     from fedmpi.learn import threads_per_rank
     from fedmpi.pbpfl.client import Clients, host
-    from fedmpi.pbpfl.problem import Job
+    from fedmpi.pbpfl.job import Job
+    from fedmpi.pbpfl.protocol import Outputs
 
     job = Job.accepted(order.job, own_model)
     ch.outwait(order.timeout_seconds)
     hosts = ch.size - 1
     clients = job.params.clients or hosts
-    host(ch, job.params, Clients.load(job, order.last, ch.rank - 1, hosts, clients, threads_per_rank(ch.size)))
+    last = ch.recv(SERVER, Outputs).layer
+    host(ch, job.params, Clients.load(job, last, ch.rank - 1, hosts, clients, threads_per_rank(ch.size)))

@@ -6,7 +6,7 @@ from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 from fedmpi.net.placement import tell_host
-from fedmpi.own_options import own_options
+from fedmpi.own_options import OwnOptions, own_options
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY
 from fedmpi.ppadmm.service import dismiss, role_of, serve
 from fedmpi.roles import take_role
@@ -23,11 +23,11 @@ def lead(ch: Channel, argv: list[str]) -> None:
     dismiss(ch)
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
+def follow(ch: Channel, own: OwnOptions) -> None:
     """Auxiliary server or participant."""
     if ch.rank == AUXILIARY:
         tell_host(ch)
-    serve(ch, own_options(argv).run)
+    serve(ch, own.run)
 
 
 def role(ch: Channel) -> None:

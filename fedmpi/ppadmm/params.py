@@ -7,6 +7,7 @@ from typing import Literal
 
 from fedmpi.crypto.masks import KINDS, MaskKind
 from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.rules import at_least, positive
 
 SUMS, SQUARES, FIRST_ITERATION = 0, 1, 2
 """The stages of a training: what is added up first, then, and from then on."""
@@ -69,14 +70,8 @@ class Params:
     """Column whose values say which participant a row belongs to. Default: rows are dealt out evenly."""
 
     def __post_init__(self) -> None:
-        minima = {"penalty": 0, "tolerance": 0, "fraction_bits": 0, "iterations": 1, "rekey_every": 0}
-        for name, least in minima.items():
-            value = getattr(self, name)
-            if not least <= value < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
-        for name in ("deadline", "epsilon", "coordinate_clip", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        at_least(self, penalty=0, tolerance=0, fraction_bits=0, iterations=1, rekey_every=0, min_participants=2)
+        positive(self, "deadline", "epsilon", "coordinate_clip", "learning_rate")
         if self.fraction_bits > 52:
             raise UsageError(f"--fraction-bits must be at most 52, the bits of a double, got {self.fraction_bits}")
         if not 0 <= self.l1_ratio <= 1:
@@ -91,8 +86,6 @@ class Params:
             raise UsageError("--on-dropout must be stop or continue with --method dssgd, got rejoin")
         if self.precompute and self.rekey_every:
             raise UsageError("--precompute must not be given together with --rekey-every, which changes the keys")
-        if self.min_participants is not None and self.min_participants < 2:
-            raise UsageError(f"--min-participants must be at least 2, got {self.min_participants}")
         if self.rho != "auto":
             try:
                 rho = float(self.rho)

@@ -12,6 +12,7 @@ import tyro
 from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
 from fedmpi.own_options import own_options
+from fedmpi.rules import at_least, positive
 from fedmpi.runs.checkpoint import holds_checkpoint
 from fedmpi.runs.flags import command_of, values_of
 
@@ -114,16 +115,10 @@ class RunOptions:
         }
 
     def __post_init__(self) -> None:
-        if self.evaluate_every < 1:
-            raise UsageError(f"--evaluate-every must be at least 1, got {self.evaluate_every}")
-        if not 0 < self.timeout < float("inf"):
-            raise UsageError(f"--timeout must be positive, got {self.timeout}")
-        if self.checkpoint_every < 0:
-            raise UsageError(f"--checkpoint-every must not be negative, got {self.checkpoint_every}")
+        at_least(self, evaluate_every=1, checkpoint_every=0, seed=0)
+        positive(self, "timeout")
         if self.resume is not None and self.out is not None:
             raise UsageError("--out must not be given with --resume, which goes on in the folder of the run")
-        if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, got {self.seed}")
 
 
 def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P, RunOptions]:

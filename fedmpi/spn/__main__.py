@@ -5,7 +5,7 @@ import sys
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.own_options import own_options
+from fedmpi.own_options import OwnOptions
 from fedmpi.roles import require, take_role
 from fedmpi.spn.service import role_of, serve
 
@@ -18,9 +18,9 @@ def lead(ch: Channel, argv: list[str]) -> None:
     run(ch, argv)
 
 
-def follow(ch: Channel, argv: list[str]) -> None:
+def follow(ch: Channel, own: OwnOptions) -> None:
     """Host of clients."""
-    serve(ch, own_options(argv).model)
+    serve(ch, own.model)
 
 
 def role(ch: Channel) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
+from fedmpi.federation import dismiss, setup, stop
 from fedmpi.learn import FlatModel, Inputs, build_model, evaluate, scale_of, split
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
@@ -19,7 +20,7 @@ from fedmpi.runs.result import costs, result
 from fedmpi.spn.job import Job
 from fedmpi.spn.keeping import ModelKeeper
 from fedmpi.spn.params import Params
-from fedmpi.spn.protocol import FIRST_HOST, State, Stop, Vector, Watch, server, setup, stop
+from fedmpi.spn.protocol import State, Vector, Watch, server
 from fedmpi.spn.summary import closing_lines, heading, plan
 
 DESCRIPTION = "Federated learning with secret polarization networks. Rank 0 is the server, clients live on the others."
@@ -31,7 +32,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     params, options = parse(Params, argv, "fedmpi run spn --", DESCRIPTION)
     ch.timeout_seconds = options.timeout
     check_options(params, options, argv, ch.size)
-    clients = params.clients or ch.size - FIRST_HOST
+    clients = params.clients or ch.size - 1
     job = job_of(params, options)
     data = job.load()
     if not data.classes:
@@ -39,8 +40,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     model = model_of(job, data)
     if options.dry_run:
         print("\n".join([heading(params, clients, data), *plan(params, clients, ch.size, len(FlatModel(model)))]))
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
+        dismiss(ch)
         return
     progress = begin_run("spn", params, options, params.rounds, heading(params, clients, data))
     session = Session(ch, params, options, job, data, clients, progress, FlatModel(model))
@@ -60,7 +60,7 @@ def run(ch: Channel, argv: list[str]) -> None:
 
 def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
     """Refuse combinations of options before any work is done."""
-    if ranks <= FIRST_HOST:
+    if ranks < 2:
         raise UsageError(f"there must be at least 2 ranks: a server and a host of clients, got {ranks}")
     options.check_own(argv, params.model)
     if options.inject:

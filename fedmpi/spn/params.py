@@ -5,6 +5,7 @@ from typing import Literal
 
 from fedmpi.errors import UsageError
 from fedmpi.learn import LocalTraining
+from fedmpi.rules import at_least, positive
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,8 @@ class Params:
     """Where clients compute: cpu, cuda, …"""
 
     def __post_init__(self) -> None:
-        for name, least in {"clients": 1, "rounds": 1, "bits": 1, "hidden": 1, "margin": 1}.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise UsageError(f"--{name} must be at least {least}, got {value}")
-        for name in ("alpha1", "alpha2", "noise_std"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        at_least(self, clients=1, rounds=1, bits=1, hidden=1, margin=1, alpha1=0, alpha2=0, noise_std=0)
+        positive(self, "dirichlet_alpha")
         if not 0 < self.share_fraction <= 1:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
         if self.noise_std and self.method not in ("dp", "ppdl"):

@@ -12,34 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError, TooFewWorkers
+from fedmpi.federation import SERVER, Stop, be_ready, leave
 from fedmpi.net import Channel, Message
-from fedmpi.net.message import Float64, UInt32, UInt64
-from fedmpi.net.report import Report, report
+from fedmpi.net.message import Float64, UInt32
 
 if TYPE_CHECKING:
     from fedmpi.spn.client import Clients
     from fedmpi.spn.params import Params
 
-SERVER, FIRST_HOST = 0, 1
-
-REPORT_SECONDS = 10.0
-"""How long the server waits at the end for what the hosts have to report."""
-
 Vector = NDArray[np.float64]
-
-
-class Setup(Message, tag=1):
-    """Server → host, once: parameters and data set as JSON; public."""
-
-    job: str
-    timeout_seconds: float
-
-
-class Ready(Message, tag=2):
-    """Host → server, once: the numbers of rows of its clients."""
-
-    clients: UInt32
-    rows: UInt64
 
 
 class Round(Message, tag=3):
@@ -60,10 +41,6 @@ class Changes(Message, tag=4):
     values: Float64
 
 
-class Stop(Message, tag=5):
-    """Server → hosts: training is over."""
-
-
 @dataclass(frozen=True, eq=False)
 class State:
     """What a training goes on from."""
@@ -82,21 +59,6 @@ class Watch:
     """While the clients compute."""
     after: Callable[[State, list[dict[str, Any]]], None] = lambda state, lost: None
     """After a round: its new state, and the clients without a change that counts, and why."""
-
-
-def setup(ch: Channel, job: str, clients: int) -> NDArray[np.int64]:
-    """Server: tell the hosts what is to be done, and hear who holds how many rows, shape (K,)."""
-    hosts = range(FIRST_HOST, ch.size)
-    for rank in hosts:
-        ch.send(rank, Setup(job, ch.timeout_seconds))
-    rows = np.zeros(clients, np.int64)
-    for rank, ready in ch.gather(hosts, Ready).items():
-        expected = np.arange(rank - FIRST_HOST, clients, len(hosts))
-        if not np.array_equal(ready.clients, expected) or ready.rows.shape != expected.shape or not ready.rows.all():
-            raise ProtocolError(f"Ready from rank {rank} must name its clients, each with rows, got {ready.clients}")
-        rows[expected] = ready.rows
-    ch.tolerated = hosts
-    return rows
 
 
 def server(ch: Channel, params: "Params", clients: int, start: State, watch: Watch) -> State:
@@ -139,11 +101,11 @@ def server(ch: Channel, params: "Params", clients: int, start: State, watch: Wat
 
 def ask(ch: Channel, t: int, turn: int, chosen: Sequence[int], G: Vector) -> dict[int, NDArray[np.uint32]]:
     """Send G to the hosts of the chosen clients: rank → the clients that it was asked for."""
-    hosts = range(FIRST_HOST, ch.size)
+    hosts = range(1, ch.size)
     asked = {}
     with ch.phase("communicate"):
         for rank in hosts:
-            here = np.array([k for k in chosen if k % len(hosts) == rank - FIRST_HOST], np.uint32)
+            here = np.array([k for k in chosen if k % len(hosts) == rank - 1], np.uint32)
             if len(here) and rank not in ch.departed:
                 asked[rank] = here
                 ch.send(rank, Round(t, turn, here, G if len(G) == 1 else G[here]))
@@ -179,19 +141,10 @@ def collect(
     return changes, lost
 
 
-def stop(ch: Channel) -> dict[int, Report]:
-    """Server: end the training, and return what the hosts report."""
-    with ch.phase("close"):
-        for rank in range(1, ch.size):
-            ch.send(rank, Stop())
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
-
-
 def host(ch: Channel, own: "Clients") -> None:
     """All clients of one rank (Algorithm 1), round after round."""
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
-    ch.send(SERVER, Ready(np.array([*rows], np.uint32), np.array([*rows.values()], np.uint64)))
-    ch.tolerated = range(FIRST_HOST, ch.size)
+    be_ready(ch, rows)
     while True:
         order = ch.recv_any(SERVER, (Round, Stop), shapes={"G": (None, own.parameters)}, patient=True)
         if not isinstance(order, Round):
@@ -204,4 +157,4 @@ def host(ch: Channel, own: "Clients") -> None:
             values = own.update(clients, order.round, starts)
         values.flags.writeable = False  # lets the channel send them without a copy
         ch.send(SERVER, Changes(order.round, order.turn, order.clients, values))
-    ch.send(SERVER, report(ch))
+    leave(ch)

@@ -1,8 +1,8 @@
 """The whole life of a rank that is not the server."""
 
+from fedmpi.federation import SERVER, Setup, Stop
 from fedmpi.net import Channel
 from fedmpi.roles import require
-from fedmpi.spn.protocol import FIRST_HOST, SERVER, Setup, Stop
 
 
 def role_of(rank: int) -> str:
@@ -29,6 +29,6 @@ def serve(ch: Channel, own_model: str | None = None) -> None:
 
     job = Job.accepted(order.job, own_model)
     ch.outwait(order.timeout_seconds)
-    hosts = ch.size - FIRST_HOST
+    hosts = ch.size - 1
     clients = job.params.clients or hosts
-    host(ch, Clients.load(job, ch.rank - FIRST_HOST, hosts, clients, threads_per_rank(ch.size)))
+    host(ch, Clients.load(job, ch.rank - 1, hosts, clients, threads_per_rank(ch.size)))

@@ -54,7 +54,7 @@ def test_a_known_label_is_not_searched_for() -> None:
     error, labels, y = leak(1, Settings(known_labels=True), seed=3)
     assert error < 1e-3
     assert labels.tolist() == y.tolist()
-    with pytest.raises(UsageError, match="one row"):
+    with pytest.raises(UsageError, match="rows must be 1"):
         leak(2, Settings(known_labels=True))
 
 

@@ -228,7 +228,7 @@ def test_the_reference_is_complete(tmp_path: Path) -> None:
     for name in modules:
         module = import_module(name)
         assert (tmp_path / "api" / f"{name.replace('.', '/')}.html").is_file()
-        for public in getattr(module, "__all__", []):
+        for public in module.__all__:
             value = getattr(module, public)
             if callable(value) and not (value.__doc__ or "").strip():
                 silent.append(f"{name}.{public}")

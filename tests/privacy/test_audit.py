@@ -24,6 +24,7 @@ from fedmpi.crypto import masks
 from fedmpi.errors import UsageError
 from fedmpi.experiments.jobs import train
 from fedmpi.net import Channel, run_local
+from fedmpi.own_options import own_options
 from fedmpi.pbpfl import command as pbpfl
 from fedmpi.pbpfl import double_masking
 from fedmpi.pbpfl.__main__ import follow
@@ -64,7 +65,7 @@ def on_threads(name: str, folder: Path) -> Path:
 
     def other(ch: Channel) -> None:
         if setting.system == "pbpfl":
-            follow(ch, argv)
+            follow(ch, own_options(argv))
         elif setting.system == "ppadmm":
             ppadmm_service.serve(ch)
         else:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedmpi.federation import Ready, Setup, setup, stop
 from fedmpi.net import Channel, Message
 from fedmpi.net.local import run_local
 from fedmpi.spn.client import Clients
 from fedmpi.spn.job import Job
 from fedmpi.spn.params import Params
-from fedmpi.spn.protocol import Changes, Ready, State, Watch, host, server, setup, stop
+from fedmpi.spn.protocol import Changes, State, Watch, host, server
 
 CLIENTS = 3
 JOB = Job(Params(model="dlnet-tanh", rounds=2, clients=CLIENTS, bits=40), "digits", {"max_rows": 90}, 0)
@@ -29,7 +30,7 @@ def views() -> tuple[list[Message], Clients]:
         received.extend(message for _, message in ch._views)
 
     def follow(ch: Channel) -> None:
-        ch.transport.poll(1, (0,))
+        ch.recv(0, Setup)
         host(ch, own)
 
     run_local([serve, follow], record_views=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedmpi.crypto.random import SecretStream, permutation
+from fedmpi.federation import Setup, stop
 from fedmpi.learn import FlatModel, build_model, sample
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel, run_local
@@ -15,9 +16,10 @@ from fedmpi.niss.client import Clients, host
 from fedmpi.niss.command import run
 from fedmpi.niss.job import Job
 from fedmpi.niss.params import Params
-from fedmpi.niss.protocol import FIRST_HOST, Outcome, Setup, State, TrackerSetup, Watch, server, setup, stop
+from fedmpi.niss.protocol import FIRST_HOST, Outcome, State, TrackerSetup, Watch, server, setup
 from fedmpi.niss.service import role_of
 from fedmpi.niss.tracker import tracker
+from fedmpi.own_options import own_options
 
 HANG_SECONDS = 60.0
 """No wait of a training that works lasts nearly as long."""
@@ -119,7 +121,7 @@ def command_on_threads(hosts: int, *argv: Any) -> None:
     """``python -m fedmpi.niss``, with threads for ranks."""
     words = [str(argument) for argument in argv]
     run_local(
-        [lambda ch: run(ch, words)] + [lambda ch: follow(ch, words)] * (hosts + 1),
+        [lambda ch: run(ch, words)] + [lambda ch: follow(ch, own_options(words))] * (hosts + 1),
         timeout_seconds=HANG_SECONDS,
         role_of=role_of,
     )

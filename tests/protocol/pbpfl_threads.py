@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedmpi.net import Channel, run_local
+from fedmpi.own_options import own_options
 from fedmpi.pbpfl.__main__ import follow
 from fedmpi.pbpfl.command import run
 from fedmpi.pbpfl.service import role_of
@@ -66,7 +67,7 @@ def train(
         def call(ch: Channel) -> Any:
             left.channels[rank] = ch
             ch.record_views = record
-            return (roles or {}).get(rank, run if rank == 0 else follow)(ch, argv)
+            return (roles or {}).get(rank, run if rank == 0 else host)(ch, argv)
 
         return call
 
@@ -74,10 +75,15 @@ def train(
     return left
 
 
+def host(ch: Channel, argv: list[str]) -> None:
+    """An honest host."""
+    follow(ch, own_options(argv))
+
+
 def failing_at(message: str, round_: int) -> Callable[[Channel, list[str]], Any]:
     """A host that fails when it is about to send a message of a round."""
 
-    def host(ch: Channel, argv: list[str]) -> Any:
+    def failing_host(ch: Channel, argv: list[str]) -> Any:
         send = ch.send
 
         def failing(dest: int, sent: Any) -> None:
@@ -87,8 +93,8 @@ def failing_at(message: str, round_: int) -> Callable[[Channel, list[str]], Any]
 
         ch.send = failing  # type: ignore[method-assign]
         try:
-            follow(ch, argv)
+            host(ch, argv)
         except RuntimeError as error:
             ch.fail(error)
 
-    return host
+    return failing_host

@@ -671,7 +671,7 @@ def test_values_that_are_no_field_elements_are_refused_and_their_sender_named(
         return array
 
     ends = changed(step, replacing(kind, name, spoil), kind, victims)
-    assert_named(ends, f"shares from rank {CULPRIT} must be below {P}, got {value}")
+    assert_named(ends, f"field elements from rank {CULPRIT} must be below {P}, got {value}")
     assert isinstance(ends[CULPRIT], PeerFailed)
 
 

@@ -401,7 +401,7 @@ def test_what_is_no_field_element_is_refused_and_not_corrected(kind: type[Messag
     play, _ = reduction(7, 1)
     ends, _ = ends_of(7, 1, 2, play, [2], {kind: spoil})
     for i in (0, 1, 3, 4, 5, 6):
-        assert f"shares from rank 2 must be below {P}, got {value}" in str(ends[i])
+        assert f"field elements from rank 2 must be below {P}, got {value}" in str(ends[i])
 
 
 # -- what is not covered ------------------------------------------------------------------------------------------

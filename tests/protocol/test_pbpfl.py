@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocol.pbpfl_threads import failing_at, train
+from protocol.pbpfl_threads import failing_at, host, train
 
 from fedmpi.errors import HeadroomError, Interrupted, TooFewWorkers, UsageError
 from fedmpi.net import Channel
 from fedmpi.pbpfl import command, protocol
-from fedmpi.pbpfl.__main__ import follow
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.protocol import Terms
 
@@ -57,7 +56,7 @@ def test_the_mutation_that_the_equality_kills(tmp_path: Path, monkeypatch: pytes
 def test_cross_entropy_and_values(tmp_path: Path) -> None:
     ce = train(tmp_path / "ce", "--method", "fedavg-ce", "--learning-rate", "0.3")
     assert ce.result["metrics"]["test_accuracy"] > 0.3
-    with pytest.raises(UsageError, match="fedavg-ce must have classes"):
+    with pytest.raises(UsageError, match="--target must be classes with --method fedavg-ce, got value"):
         train(tmp_path / "no", "--method", "fedavg-ce", "--target", "value")
 
 
@@ -149,7 +148,7 @@ def silent(ch: Channel, argv: list[str]) -> None:
     """A host that hangs once it has its rows."""
     send = ch.send
     ch.send = lambda dest, message: None if isinstance(message, Terms) else send(dest, message)  # type: ignore[method-assign]
-    follow(ch, argv)
+    host(ch, argv)
 
 
 def test_a_host_that_says_nothing_departs(tmp_path: Path) -> None:
@@ -161,12 +160,12 @@ def test_a_host_that_says_nothing_departs(tmp_path: Path) -> None:
 def sending(change: Any) -> Any:
     """A host whose terms are changed on their way."""
 
-    def host(ch: Channel, argv: list[str]) -> None:
+    def changing(ch: Channel, argv: list[str]) -> None:
         send = ch.send
         ch.send = lambda dest, m: send(dest, change(m) if isinstance(m, Terms) else m)  # type: ignore[method-assign]
-        follow(ch, argv)
+        host(ch, argv)
 
-    return host
+    return changing
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_terms_that_do_not_fit_in_the_ring_end_the_training(tmp_path: Path) -> N
 
 
 def test_training_that_diverges_says_so(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="must be finite: the training diverges"):
+    with pytest.raises(Exception, match="must be finite, got inf or nan: the training diverges"):
         train(tmp_path / "run", "--method", "fedavg-mse", "--learning-rate", "1e9", "--dtype", "float32")
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fedmpi.cli import SYSTEMS
 from fedmpi.net.local import run_local
+from fedmpi.own_options import own_options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "run-folder.md").read_text()
 
@@ -35,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         argv = [*options, "--quiet", "--out", str(found[system])]
         program: Any = import_module(f"fedmpi.{system}.__main__")
         roles = [lambda ch, lead=program.lead, a=argv: lead(ch, a)]
-        roles += [lambda ch, follow=program.follow, a=argv: follow(ch, a)] * (ranks - 1)
+        roles += [lambda ch, follow=program.follow, a=argv: follow(ch, own_options(a))] * (ranks - 1)
         names = import_module(f"fedmpi.{system}.service")
         run_local(roles, timeout_seconds=60, **({"role_of": names.role_of} if hasattr(names, "role_of") else {}))
     return found
@@ -67,6 +68,7 @@ def test_below_them_too_all_systems_say_the_same(folders: dict[str, Path]) -> No
     for system, folder in folders.items():
         result = result_of(folder)
         first, *middle, last = result["roles"]
+        assert [*import_module(f"fedmpi.{system}").ROLES.values()] == list(range(1 + len(middle)))
         by_role = [first, *middle, f"{last}_mean", f"{last}_max"]
         assert sum(result["roles"].values()) == result["ranks"] == OPTIONS[system][0]
         assert [*result["dataset"]] == ["name", "m", "d", "classes"]

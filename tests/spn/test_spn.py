@@ -12,13 +12,14 @@ import torch
 
 from fedmpi.crypto.random import SecretStream
 from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.federation import Ready, Setup, setup, stop
 from fedmpi.net import Channel
 from fedmpi.net.local import run_local
 from fedmpi.spn.client import Clients
 from fedmpi.spn.job import Job
 from fedmpi.spn.params import Params
 from fedmpi.spn.plain import train
-from fedmpi.spn.protocol import State, Watch, host, server, setup, stop
+from fedmpi.spn.protocol import State, Watch, host, server
 
 CLIENTS = 4
 DATA = {"max_rows": 200}
@@ -59,7 +60,7 @@ def federated(
 
     def follow(clients: Clients) -> Callable[[Channel], None]:
         def role(ch: Channel) -> None:
-            ch.transport.poll(1, (0,))  # Setup is read by `service.follow`
+            ch.recv(0, Setup)
             host(ch, clients)
 
         return role
@@ -132,7 +133,7 @@ def test_a_change_that_is_no_number_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_host_that_answers_for_others_is_refused() -> None:
-    from fedmpi.spn.protocol import Changes, Ready, Round
+    from fedmpi.spn.protocol import Changes, Round
 
     def serve(ch: Channel) -> None:
         setup(ch, "{}", 1)

@@ -191,7 +191,7 @@ def test_mpc_says_why_it_failed() -> None:
 @pytest.mark.parametrize("argv", [["--parties", "2"], ["--products", "0"]])
 def test_mpc_refuses_too_few(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "mpc", *argv]) == 2
-    assert "--parties must be at least 3 and --products 1" in capsys.readouterr().err
+    assert f"{argv[0]} must be at least" in capsys.readouterr().err
 
 
 def test_four_different_workers_are_killed_each_time() -> None:

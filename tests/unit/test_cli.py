@@ -171,7 +171,7 @@ def test_commands_that_take_no_options_behind_the_dashes_refuse_them(
     ):
         monkeypatch.setattr(f"{module}.{name}", lambda *_: pytest.fail("nothing must run"))
     assert main([*command.split(), "--", "--iterations", "2"]) == 2
-    assert error_line(capsys) == "only run and attack take options behind --, got --iterations 2"
+    assert error_line(capsys) == "options behind -- must be for run or attack, got --iterations 2"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,15 @@ def test_an_error_is_one_line_and_its_exit_code(
     monkeypatch.setattr(running, "run_ranks", fails)
     assert main(["run", "codedml", "-n", "5"]) == code
     assert error_line(capsys) == str(error)
+
+
+def test_ctrl_c_is_no_traceback(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedmpi.data.catalogue", interrupted)
+    assert main(["data", "list"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def listed(capsys: Capture) -> dict[str, tuple[str, str]]:

@@ -126,7 +126,7 @@ def test_clients_of_a_round() -> None:
         ({"clip": float("inf")}, "--clip must be positive, and finite but for fedavg, got inf"),
         ({"collusion": 1.1}, "--collusion must be in [0, 1], got 1.1"),
         ({"dropout": -0.1}, "--dropout must be in [0, 1]"),
-        ({"tau_squared": -0.1}, "--tau-squared must not be negative"),
+        ({"tau_squared": -0.1}, "--tau-squared must be at least 0"),
         ({"tau_squared": 0.5, "collusion": 0.9}, "--tau-squared and --collusion must not be given together"),
         ({"max_epsilon": 0.0}, "--max-epsilon must be positive"),
         ({"noise_std": -1.0}, "--noise-std must be at least 0"),

@@ -149,7 +149,7 @@ def test_arrays_of_any_shape_are_checked_in_every_coordinate():
 
 @pytest.mark.parametrize(("n", "count", "degree"), [(3, 3, 3), (3, 4, 1), (3, 2, 1), (3, 3, -1), (0, 0, 0)])
 def test_too_few_values_are_no_answer(n, count, degree):
-    with pytest.raises(ValueError, match=f"n > {degree} nodes is needed, got {count} and n={n}"):
+    with pytest.raises(ValueError, match=f"n > {degree} nodes, got {count} and n={n}"):
         consistent(FIELD, range(n), [np.zeros(2, np.uint32)] * count, degree)
 
 
@@ -247,7 +247,7 @@ def test_with_no_error_allowed_nothing_is_located_and_everything_checked():
 
 @pytest.mark.parametrize(("n", "degree", "errors"), [(6, 2, 2), (4, 3, 1), (2, 2, 0), (5, 2, -1)])
 def test_more_errors_than_the_code_can_locate_are_refused_at_once(n, degree, errors):
-    with pytest.raises(ValueError, match=f"needs n ≥ {degree} \\+ 1 \\+ 2·{errors} arrays, got n={n}"):
+    with pytest.raises(ValueError, match=f"n ≥ {degree} \\+ 1 \\+ 2·{errors} to locate errors, got n={n}"):
         locate(FIELD, range(n), np.zeros((n, 2), np.uint32), degree, errors)
 
 
@@ -373,7 +373,7 @@ def test_shares_of_some_parties_only_are_named_by_their_numbers():
     del shares[8]
     with pytest.raises(DecodingError, match=r"all of 3 shares must lie on one polynomial of degree 1, got others"):
         sharing.reconstruct_checked(shares, 1, 1, oracles.uniform(FIELD.p, 9))
-    with pytest.raises(ValueError, match="needs 4 shares, got 3"):
+    with pytest.raises(ValueError, match="shares must be at least 4 for degree 3, got 3"):
         sharing.reconstruct_checked(shares, 3, 1, oracles.uniform(FIELD.p, 9))
 
 

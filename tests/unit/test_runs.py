@@ -190,7 +190,7 @@ def test_a_configuration_that_can_not_be_read(tmp_path: Path) -> None:
         ({"timeout": 0.0}, "--timeout must be positive, got 0.0"),
         ({"timeout": float("nan")}, "--timeout must be positive, got nan"),
         ({"timeout": float("inf")}, "--timeout must be positive, got inf"),
-        ({"seed": -1}, "--seed must not be negative, got -1"),
+        ({"seed": -1}, "--seed must be at least 0, got -1"),
     ],
 )
 def test_options_that_break_a_rule(options: dict[str, Any], message: str) -> None:

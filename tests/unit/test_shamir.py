@@ -125,7 +125,7 @@ def test_settings_that_break_a_rule_are_refused_with_the_values(parties, thresho
 def test_reconstruction_refuses_too_few_shares_with_both_numbers():
     sharing = Shamir(FIELD, 7, 3)
     shares = sharing.share(oracles.uniform(FIELD.p, 1)((4,)), oracles.uniform(FIELD.p, 2))
-    with pytest.raises(ValueError, match="degree 3 needs 4 shares, got 3"):
+    with pytest.raises(ValueError, match="shares must be at least 4 for degree 3, got 3"):
         sharing.reconstruct(subset(shares, range(3)))
-    with pytest.raises(ValueError, match="degree 6 needs 7 shares, got 6"):
+    with pytest.raises(ValueError, match="shares must be at least 7 for degree 6, got 6"):
         sharing.reconstruct(subset(shares, range(6)), 6)
