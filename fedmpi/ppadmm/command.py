@@ -34,7 +34,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     startup_seconds = process_age_seconds()
     params, options = parse(Params, argv, "fedmpi run ppadmm --", DESCRIPTION)
     ch.timeout_seconds = options.timeout
-    check(params, options, argv, ch)
+    check_options(params, options, argv, ch)
     source = source_of(params, options)
     data = source.load()
     if options.dry_run:
@@ -54,7 +54,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     end_run(ch, progress.folder, options, training.reports, summary, closing_lines, model)
 
 
-def check(params: Params, options: RunOptions, argv: list[str], ch: Channel) -> None:
+def check_options(params: Params, options: RunOptions, argv: list[str], ch: Channel) -> None:
     """Refuse options that this system does not have, or that contradict one another.
 
     Raises

@@ -38,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         roles = [lambda ch, lead=program.lead, a=argv: lead(ch, a)]
         roles += [lambda ch, follow=program.follow, a=argv: follow(ch, own_options(a))] * (ranks - 1)
         names = import_module(f"fedmpi.{system}.service")
-        run_local(roles, timeout_seconds=60, **({"role_of": names.role_of} if hasattr(names, "role_of") else {}))
+        run_local(roles, timeout_seconds=300, **({"role_of": names.role_of} if hasattr(names, "role_of") else {}))
     return found
 
 
