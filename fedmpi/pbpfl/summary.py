@@ -77,7 +77,7 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
     accuracy = f", accuracy {metrics['test_accuracy']:.4f}" if "test_accuracy" in metrics else ""
     lines.append(
         f"{summary['method']} test MSE {metrics['test_mse']:.4f}{accuracy}   {metrics['rounds']} rounds, "
-        f"{seconds['total']:.2f} s, {1000 * seconds['round']:.1f} ms each"
+        f"{seconds['total']:.2f} s, {seconds['round']:.2f} s each"
     )
     if traffic := metrics["communication"]:
         lines.append(
