@@ -74,7 +74,7 @@ def check_options(params: Params, options: RunOptions, argv: list[str], ranks: i
 
 def job_of(params: Params, options: RunOptions) -> Job:
     """What all ranks must agree on."""
-    return Job(params, options.dataset or "bank", options.load_arguments(), options.seed)
+    return Job(params, options.dataset or "digits", options.load_arguments(), options.seed)
 
 
 @dataclass

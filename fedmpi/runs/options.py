@@ -37,7 +37,7 @@ class RunOptions:
 
     dataset: str | None = None
     """A set of `fedmpi data list`, such as digits, mnist or synthetic:m=6000,d=5000,density=0.13, or a file: .npz,
-    .csv, .svm. Default: digits (of codedml its classes 4 and 9), of ppadmm synthetic-lasso, of pbpfl bank."""
+    .csv, .svm. Default: digits (of codedml its classes 4 and 9), of ppadmm synthetic-lasso."""
     data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
     classes: tuple[str, ...] = ()

@@ -29,6 +29,17 @@ def test_contract(ch: Channel, name: str) -> None:
     play(SCENARIOS[name])(ch)
 
 
+def test_ranks_ring_only_where_all_can_be_rung(ch: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise OSError("no such namespace")
+
+    if ch.rank == 1:
+        monkeypatch.setattr("fedmpi.net.mpi.Doorbell", none)
+    silent = Channel(MpiTransport(MPI.COMM_WORLD.Dup()), timeout_seconds=HANG_SECONDS)
+    assert [one.transport._doorbell is None for one in (ch, silent)] == [False, True]  # type: ignore[attr-defined]
+    play(next(iter(SCENARIOS.values())))(silent)
+
+
 def test_flush_gives_up_when_nobody_receives(ch: Channel) -> None:
     def scenario(ch: Channel) -> None:
         if ch.rank == 0:

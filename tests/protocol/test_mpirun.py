@@ -17,7 +17,7 @@ from contract import SCENARIOS, SIZE
 from fedmpi.launcher import environment, mpirun_command
 
 MPI_TESTS = Path(__file__).parent.parent / "mpi"
-OWN_TESTS = {"test_contract_mpi.py": 6, "test_sealed_mpi.py": 6}
+OWN_TESTS = {"test_contract_mpi.py": 7, "test_sealed_mpi.py": 6}
 """Tests beside the scenarios."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
