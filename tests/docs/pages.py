@@ -8,6 +8,7 @@ lie under the name in their first line. What would take long is run in reduced f
 import re
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,15 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     """All fenced blocks of a page."""
     return [Block(page, language, text) for language, text in BLOCK.findall(page.read_text())]
+
+
+def transcripts(page: Path) -> list[tuple[str, str]]:
+    """Shell blocks behind which stands what they print: (commands, output)."""
+    return [
+        ("\n".join(shown.commands), output.text)
+        for shown, output in pairwise(blocks(page))
+        if shown.language == "sh" and not output.language
+    ]
 
 
 def command_lines(page: Path) -> list[str]:
