@@ -2,6 +2,8 @@
 
 import dataclasses
 import json as json_format
+import signal
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,7 +77,7 @@ class Reproduce:
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
 
     def __call__(self, options: list[str]) -> int:
-        """Run, and print where the report is."""
+        """Run, and print where the report is. SIGTERM ends what runs, and leaves what is finished."""
         if self.quick and self.full:
             raise UsageError("only one of --quick and --full must be given, got both")
         if self.only is not None and self.system != "niss":
@@ -88,6 +90,13 @@ class Reproduce:
             out = self.out or Path("runs") / f"reproduce-{self.system}-from-{self.from_.resolve().name}"
             print(f"written to {codedml.figure3_from(self.from_, out)}")
             return 0
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            return self._run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _run(self) -> int:
         if self.system == "all":
             from fedmpi.report.papers import reproduce_all
 

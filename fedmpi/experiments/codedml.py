@@ -1,7 +1,6 @@
 """The experiments of CodedPrivateML [So et al. 2021, section V]: Figures 3, 4 and 5 and Table II."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from typing import Any
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures, pages
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run, train_all
 from fedmpi.experiments.projection import PROTOCOLS, Machines, Projection, Task, coded_layout, project, training_seconds
 from fedmpi.experiments.rates import Rates, calibrate
+from fedmpi.experiments.scale import introduced
 
 CURVE_ITERATIONS = 50
 
@@ -58,6 +58,13 @@ class Scale:
     curve_workers: int
     """Of the accuracy runs: exact arithmetic gives the same weights to the bit for every number of workers."""
 
+    @property
+    def summary(self) -> str:
+        """For people."""
+        rows = f"at most {self.rows} rows" if self.rows else "all rows"
+        workers = ", ".join(map(str, self.workers))
+        return f"N = {workers} workers, timed for {self.iterations} iterations on {rows}"
+
 
 QUICK = Scale("quick", (10, 30, 50), 5, 2000, 10)
 FULL = Scale("full", (10, 20, 30, 40, 50), 50, None, 50)
@@ -103,21 +110,34 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         Of report.md.
     """
     figures.require()
-    sets = data_sets(scale, data_dir)
+    sets, rates = data_sets(scale, data_dir), calibrate()
+    results = train_all(runs(scale, out, data_dir))
+    points = [
+        timed(data, protocol, N, results[out / "runs" / timed_run(data, protocol, N, scale)[0]], rates)
+        for data, N, protocol in points_of(scale, sets)
+    ]
+    curves = [curve(data, scale, out) for data in sets]
+    return pages.write(out, introduced(scale, FULL), scale, points, curves, rates)
+
+
+def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
+    """All that `reproduce` runs."""
     folder = ["--data-dir", str(data_dir)] if data_dir else []
-    jobs = [(data, N, protocol) for data in sets for N in scale.workers for protocol in PROTOCOLS]
-    steps = len(jobs) + 2 * len(sets)
-    progress = Progress(steps)
-    rates = calibrate()
-    timed, curves = [], []
-    for data, N, protocol in jobs:
-        progress.start(f"{data.key}, {protocol}, N = {N}")
-        timed.append(time_one(data, protocol, N, scale, out / "runs", folder, rates))
-        progress.end(f"{timed[-1].measured['total']:.2f} s of training")
+    sets, found = data_sets(scale, data_dir), []
+    for data, workers, protocol in points_of(scale, sets):
+        name, options = timed_run(data, protocol, workers, scale)
+        found.append(Run(out / "runs" / name, workers + 1, (*options, *folder), timed=True))
     for data in sets:
-        curves.append(curve(data, scale, out / "runs", folder, progress))
-    out.mkdir(parents=True, exist_ok=True)
-    return pages.write(out, scale, timed, curves, rates)
+        options = [*data.options, *folder, "--iterations", str(CURVE_ITERATIONS), "--no-compare"]
+        for method, (workers, more) in curve_methods(scale).items():
+            path = out / "runs" / curve_name(data, method)
+            found.append(Run(path, workers + 1, (*options, "--method", method, *more)))
+    return found
+
+
+def points_of(scale: Scale, sets: list[DataSet]) -> list[tuple[DataSet, int, str]]:
+    """Data set, workers and protocol of each point of Figure 3."""
+    return [(data, N, protocol) for data in sets for N in scale.workers for protocol in PROTOCOLS]
 
 
 def data_sets(scale: Scale, data_dir: Path | None) -> list[DataSet]:
@@ -128,14 +148,6 @@ def data_sets(scale: Scale, data_dir: Path | None) -> list[DataSet]:
     if scale is FULL:
         raise UsageError("data set cifar10 must be there for --full: fedmpi data fetch cifar10")
     return [DIGITS, GISETTE]
-
-
-def time_one(
-    data: DataSet, protocol: str, workers: int, scale: Scale, runs: Path, folder: list[str], rates: Rates
-) -> Timed:
-    """Run one protocol, and project it."""
-    name, options = timed_run(data, protocol, workers, scale)
-    return timed(data, protocol, workers, train(runs / name, workers + 1, [*options, *folder]), rates)
 
 
 def timed_run(data: DataSet, protocol: str, workers: int, scale: Scale) -> tuple[str, list[str]]:
@@ -223,30 +235,20 @@ def without(options: list[str], name: str) -> list[str]:
     return options[:at] + options[at + 2 :]
 
 
-def curve(data: DataSet, scale: Scale, runs: Path, folder: list[str], progress: "Progress") -> Curve:
+def curve_methods(scale: Scale) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """Method → workers and options of the runs of Figures 4 and 5."""
+    return {"coded": (scale.curve_workers, ("--case", "2")), "plain": (0, ())}
+
+
+def curve_name(data: DataSet, method: str) -> str:
+    """The folder of a run of Figures 4 and 5."""
+    return f"{data.key}-curve-{method}"
+
+
+def curve(data: DataSet, scale: Scale, out: Path) -> Curve:
     """Accuracy and loss of every iteration, of all rows: coded, case 2, and conventional."""
-    options = [*data.options, *folder, "--iterations", str(CURVE_ITERATIONS), "--no-compare"]
     lines = []
-    for method, ranks, more in (("coded", scale.curve_workers + 1, ["--case", "2"]), ("plain", 1, [])):
-        progress.start(f"{data.key}, {CURVE_ITERATIONS} iterations, {method}")
-        path = runs / f"{data.key}-curve-{method}"
-        result = train(path, ranks, [*options, "--method", method, *more])
-        lines.append([json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()])
-        progress.end(f"test accuracy {result['metrics']['test_accuracy']:.4f}")
+    for method in curve_methods(scale):
+        metrics = out / "runs" / curve_name(data, method) / "metrics.jsonl"
+        lines.append([json.loads(line) for line in metrics.read_text().splitlines()])
     return Curve(data, scale.curve_workers, *lines)
-
-
-class Progress:
-    """One line per run on the terminal."""
-
-    def __init__(self, steps: int):
-        self.steps, self.done, self.begin = steps, 0, time.perf_counter()
-
-    def start(self, what: str) -> None:
-        """Name what begins."""
-        self.done += 1
-        print(f"[{self.done:>{len(str(self.steps))}}/{self.steps}] {what} …", end=" ", flush=True)
-
-    def end(self, outcome: str) -> None:
-        """Say how it ended."""
-        print(f"{outcome} ({time.perf_counter() - self.begin:.0f} s so far)", flush=True)

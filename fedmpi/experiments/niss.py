@@ -1,6 +1,5 @@
 """Figures 3 and 4 of NISS [Yang et al. 2021]: accuracy against τ² for several levels of noise, attacks on uploads."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures, niss_uploads
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run, train_all
+from fedmpi.experiments.scale import introduced
 
 TAU_SQUARED = (0.0, 0.3, 0.6, 1.0)
 """X in the paper's figure."""
@@ -60,6 +60,16 @@ class Scale:
     steps: int
     """Of an attack."""
 
+    @property
+    def summary(self) -> str:
+        """For people."""
+        baseline = "with" if self.baseline else "without"
+        return (
+            f"{', '.join(self.datasets)} with {', '.join(self.models)}, {self.rounds} rounds, noise "
+            f"{', '.join(f'{noise:g}' for noise in self.noise)}, {baseline} DP-FedAvg (it equals τ² = 1); in Figure 4 "
+            f"{self.attacked} uploads of a kind, at most {self.steps} steps of an attack"
+        )
+
 
 QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 8, False, 4, 2, 20)
 FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4, 6, 150)
@@ -95,56 +105,67 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str =
         Of report.md.
     """
     figures.require()
-    panels = [panel for panel in panels_of(scale) if panel.key.startswith(only)]
-    if not panels:
-        raise UsageError(f"--only must begin like one of {', '.join(p.key for p in panels_of(scale))}, got {only}")
-    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
-    present = {entry.name: entry.present for entry in catalogue(data_dir)}
-    for name in datasets:
-        if not present[name]:
-            raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
-    begun = time.perf_counter()
-    points: dict[Panel, list[Point]] = {}
-    for number, panel in enumerate(panels, 1):
-        print(f"[{number}/{len(panels)}] {panel.title}", flush=True)
-        points[panel] = []
-        for point in runs(panel, scale, out / "runs", data_dir):
-            points[panel].append(point)
-            print(
-                f"  {point.method:<9} noise {point.noise:<5g} τ² = {point.tau2:<4g} accuracy {point.accuracy:.4f} "
-                f"({time.perf_counter() - begun:.0f} s so far)",
-                flush=True,
-            )
-    figure4 = niss_uploads.figure4(out, datasets[-1], scale.attacked, scale.steps, data_dir)
+    results = train_all(runs(scale, out, data_dir, only))
+    panels = panels_of(scale, only)
+    points = {
+        panel: [
+            Point(noise, tau2, method, results[run.folder])
+            for method, noise, tau2, run in points_of(panel, scale, out, data_dir)
+        ]
+        for panel in panels
+    }
+    figure4 = niss_uploads.figure4(out, panels[-1].dataset, scale.attacked, scale.steps, data_dir)
     return write(out, scale, points, figure4)
 
 
-def panels_of(scale: Scale) -> list[Panel]:
-    """All panels of Figure 3."""
-    return [
+def runs(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") -> list[Run]:
+    """All that `reproduce` runs.
+
+    Raises
+    ------
+    UsageError
+        If a data set is missing, before hours of work.
+    """
+    panels = panels_of(scale, only)
+    present = {entry.name: entry.present for entry in catalogue(data_dir)}
+    for name in dict.fromkeys(panel.dataset for panel in panels):
+        if not present[name]:
+            raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
+    found = [run for panel in panels for _, _, _, run in points_of(panel, scale, out, data_dir)]
+    return [*found, *niss_uploads.runs(out, panels[-1].dataset, data_dir)]
+
+
+def panels_of(scale: Scale, only: str = "") -> list[Panel]:
+    """The panels of Figure 3, or those whose keys begin so."""
+    panels = [
         Panel(dataset, partition, model, PAPER[dataset, partition])
         for dataset in scale.datasets
         for partition in ("iid", "shards")
         for model in scale.models
     ]
+    chosen = [panel for panel in panels if panel.key.startswith(only)]
+    if not chosen:
+        raise UsageError(f"--only must begin like one of {', '.join(p.key for p in panels)}, got {only}")
+    return chosen
 
 
-def runs(panel: Panel, scale: Scale, folder: Path, data_dir: Path | None) -> Iterator[Point]:
-    """All points of one panel: FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg.
+def points_of(panel: Panel, scale: Scale, out: Path, data_dir: Path | None) -> Iterator[tuple[str, float, float, Run]]:
+    """Method, noise, τ² and run of all points of one panel.
 
-    τ² = 0 is FedAvg to the bit, whatever the noise.
+    FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg. τ² = 0 is FedAvg to the bit, whatever the
+    noise.
     """
     m = FRACTION * CLIENTS
     common = ["--dataset", panel.dataset, "--partition", panel.partition, "--model", panel.model]
     common += ["--clients", str(CLIENTS), "--fraction", str(FRACTION), "--rounds", str(scale.rounds)]
     common += ["--evaluate-every", str(scale.rounds), *(["--data-dir", str(data_dir)] if data_dir else [])]
 
-    def one(method: str, noise: float, tau2: float) -> Point:
+    def one(method: str, noise: float, tau2: float) -> tuple[str, float, float, Run]:
         options = [*common, "--method", method, "--noise-std", repr(noise / m**0.5)]
         if method == "niss":
             options += ["--tau-squared", str(tau2)]
-        path = folder / f"{panel.key}-{method}-{noise:g}-{tau2:g}"
-        return Point(noise, tau2, method, train(path, scale.ranks, options, system="niss"))
+        path = out / "runs" / f"{panel.key}-{method}-{noise:g}-{tau2:g}"
+        return method, noise, tau2, Run(path, scale.ranks, tuple(options), "niss")
 
     yield one("fedavg", 0.0, 0.0)
     for noise in scale.noise:
@@ -169,6 +190,8 @@ def write(out: Path, scale: Scale, points: dict[Panel, list[Point]], figure4: st
     figures.panels(out / "figure3.png", "NISS: accuracy against τ²", lines, "τ² (0: FedAvg)", "test accuracy")
     text = [
         "# NISS",
+        "",
+        f"`fedmpi reproduce niss`. {introduced(scale, FULL)}",
         "",
         "## Figure 3: accuracy against τ²",
         "",

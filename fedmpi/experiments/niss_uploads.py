@@ -18,7 +18,7 @@ from fedmpi.attacks.gradients import Gradient
 from fedmpi.attacks.metrics import mean_squared_errors
 from fedmpi.data import load
 from fedmpi.experiments import figures
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run
 from fedmpi.experiments.tables import markdown
 from fedmpi.learn import build_model, client_rows
 from fedmpi.learn.inputs import image_shape
@@ -62,13 +62,25 @@ def kinds() -> list[tuple[str, float, list[str]]]:
     return found
 
 
+def runs(out: Path, dataset: str, data_dir: Path | None) -> list[Run]:
+    """A round of every kind, with all that the server receives recorded."""
+    common = ["--dataset", dataset, "--max-rows", str(CLIENTS), "--clients", str(CLIENTS), "--fraction", "1"]
+    common += ["--model", MODEL, "--epochs", "1", "--batch-size", "1", "--rounds", "1", "--learning-rate", str(RATE)]
+    common += ["--dtype", "float64", "--clip", "1000", "--seed", str(SEED), "--record-views"]
+    common += ["--data-dir", str(data_dir)] if data_dir else []
+    return [
+        Run(out / "runs" / f"uploads-{dataset}-{number}", 3, (*common, *options), "niss")
+        for number, (_, _, options) in enumerate(kinds())
+    ]
+
+
 def figure4(out: Path, dataset: str, attacked: int, steps: int, data_dir: Path | None) -> str:
-    """Run a round of every kind, attack the first clients, draw what is found, and describe it.
+    """Attack the first clients of every kind of upload, draw what is found, and describe it.
 
     Parameters
     ----------
     out : Path
-        Of the report; the runs are kept in its folder ``runs``.
+        Of the report; its folder ``runs`` has the `runs`.
     attacked : int
         Clients.
     steps : int
@@ -87,16 +99,10 @@ def figure4(out: Path, dataset: str, attacked: int, steps: int, data_dir: Path |
     rows = [part[0] for part in client_rows("iid", data.y_train, CLIENTS, SEED)[:attacked]]
     true = (data.X_train[rows].astype(np.float64) / float(data.X_train.max())).reshape(-1, *shape)
     model = build_model(MODEL, shape, len(data.classes), SEED, torch.float64)
-    common = ["--dataset", dataset, "--max-rows", str(CLIENTS), "--clients", str(CLIENTS), "--fraction", "1"]
-    common += ["--model", MODEL, "--epochs", "1", "--batch-size", "1", "--rounds", "1", "--learning-rate", str(RATE)]
-    common += ["--dtype", "float64", "--clip", "1000", "--seed", str(SEED), "--record-views"]
-    common += ["--data-dir", str(data_dir)] if data_dir else []
     uploads: list[Upload] = []
     clean: list[Gradient] = []
-    for name, noise, options in kinds():
-        folder = out / "runs" / f"uploads-{dataset}-{len(uploads)}"
-        train(folder, 3, [*common, *options], system="niss")
-        shared = [gradient(view(folder), client, model) for client in range(attacked)]
+    for (name, noise, _), run in zip(kinds(), runs(out, dataset, data_dir), strict=True):
+        shared = [gradient(view(run.folder), client, model) for client in range(attacked)]
         clean = clean or shared
         uploads.append(attack(name, noise, model, shared, clean, true, data.y_train[rows], steps))
         print(f"  Figure 4: {name:<14} noise {noise:<6g} MSE {uploads[-1].mse.mean():.2g}", flush=True)

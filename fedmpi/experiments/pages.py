@@ -28,9 +28,11 @@ MEASURED = {name: tuple(name.split(" + ")) for name in BREAKDOWN}
 PAPER_TABLE = "The cells of the paper's Table II are empty in our transcript; its text gives the speed-ups below."
 
 
-def write(out: Path, scale: "Scale", timed: Sequence["Timed"], curves: Sequence["Curve"], rates: Rates) -> Path:
-    """PNG and CSV files, and report.md."""
-    sections = [introduction(scale)]
+def write(
+    out: Path, what: str, scale: "Scale", timed: Sequence["Timed"], curves: Sequence["Curve"], rates: Rates
+) -> Path:
+    """PNG and CSV files, and report.md; `what` was run."""
+    sections = [introduction(what)]
     for data in dict.fromkeys(point.data for point in timed):
         points = [point for point in timed if point.data is data]
         sections += [training_time(out, scale, data, points), breakdown(out, data, points), speed_ups(data, points)]
@@ -45,12 +47,11 @@ def write(out: Path, scale: "Scale", timed: Sequence["Timed"], curves: Sequence[
     return path
 
 
-def introduction(scale: "Scale") -> str:
+def introduction(what: str) -> str:
     """What was run, and how the numbers may be read."""
-    size = f"{scale.iterations} iterations" + (f" on at most {scale.rows} rows" if scale.rows else " on all rows")
     return f"""# CodedPrivateML: the paper's comparison, from runs on this machine
 
-`fedmpi reproduce codedml --{scale.name}`. Timed runs: {size}, N = {", ".join(map(str, scale.workers))} workers.
+`fedmpi reproduce codedml`. {what}
 
 Two kinds of time, never to be mixed:
 

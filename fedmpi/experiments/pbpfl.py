@@ -2,8 +2,7 @@
 
 import json
 import statistics
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures
 from fedmpi.experiments.bench_pbpfl import measure
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run, train_all
+from fedmpi.experiments.scale import introduced
 from fedmpi.experiments.tables import markdown
 
 PAPER_MSE = {
@@ -63,6 +63,18 @@ class Scale:
     bench: tuple[str, int, int]
     """Model, side of the images and repeats of Table 3."""
 
+    @property
+    def summary(self) -> str:
+        """For people."""
+        bank = {" ".join(options): clients for clients, options in self.bank.items()}
+        lengths = " or ".join(f"`{options}`" for options in bank)
+        model, side, _ = self.bench
+        return (
+            f"k = {', '.join(map(str, self.clients))}; on bank {', '.join(self.mlps)} with {lengths}; on images "
+            f"{', '.join(self.resnets)} with `{' '.join(self.images)}`, {self.repeats} seeds; Table 3 with {model} and "
+            f"{side}x{side}"
+        )
+
 
 QUICK = Scale(
     "quick",
@@ -99,14 +111,12 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
     for name in ("bank", "ham10000"):
         if not present[name]:
             raise UsageError(f"data set {name} must be there: fedmpi data fetch {name} says where to put it")
-    bank, images = {}, {}
-    for key, result, said in runs_on_bank(scale, out / "runs", data_dir):
-        bank[key] = result
-        print(said, flush=True)
-    for image_key, lines, said in runs_on_images(scale, out / "runs", data_dir):
-        images[image_key] = lines
-        print(said, flush=True)
-    out.mkdir(parents=True, exist_ok=True)
+    results = train_all(runs(scale, out, data_dir))
+    bank = {key: results[run.folder] for key, run in runs_on_bank(scale, out, data_dir).items()}
+    images = {
+        key: [lines_of(run.folder, results[run.folder]) for run in repeated]
+        for key, repeated in runs_on_images(scale, out, data_dir).items()
+    }
     model, side, repeats = scale.bench
     sections = [
         introduction(scale),
@@ -126,36 +136,44 @@ Lines = list[list[dict[str, float]]]
 """Of each repetition, the lines of metrics.jsonl, and at the end the metrics of result.json."""
 
 
-def runs_on_bank(scale: Scale, folder: Path, data_dir: Path | None) -> Iterator[tuple[BankKey, dict[str, Any], str]]:
-    """(model, clients, method) → result.json, and what to say of it."""
-    begun = time.perf_counter()
+def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
+    """All that `reproduce` runs; the slowest first."""
+    images = [run for repeated in runs_on_images(scale, out, data_dir).values() for run in repeated]
+    return [*images, *runs_on_bank(scale, out, data_dir).values()]
+
+
+def runs_on_bank(scale: Scale, out: Path, data_dir: Path | None) -> dict[BankKey, Run]:
+    """(model, clients, method) → its run."""
+    found = {}
     for model in scale.mlps:
         for clients in scale.clients:
             for method in ("fedavg-mse", "pbpfl"):
                 options = ["--dataset", "bank", "--model", model, "--learning-rate", "0.2"]
                 options += [*scale.bank[clients], *_common(method, clients, data_dir)]
-                result = train(folder / f"bank-{model}-{clients}-{method}", 3, options, "pbpfl", resume=True)
-                said = f"bank {model} k={clients} {method}: MSE {result['metrics']['test_mse']:.4f}"
-                yield (model, clients, method), result, f"{said} ({time.perf_counter() - begun:.0f} s so far)"
+                folder = out / "runs" / f"bank-{model}-{clients}-{method}"
+                found[model, clients, method] = Run(folder, 3, tuple(options), "pbpfl", resume=True)
+    return found
 
 
-def runs_on_images(scale: Scale, folder: Path, data_dir: Path | None) -> Iterator[tuple[ImageKey, Lines, str]]:
-    """(model, clients, method) → curves of all repetitions, and what to say of them."""
-    begun = time.perf_counter()
+def runs_on_images(scale: Scale, out: Path, data_dir: Path | None) -> dict[ImageKey, list[Run]]:
+    """(model, clients, method) → its runs, one for each seed."""
+    found = {}
     for model in scale.resnets:
         for clients in scale.clients:
             for method in IMAGE_METHODS:
-                lines: Lines = []
-                for seed in range(scale.repeats):
-                    options = ["--dataset", "ham10000", "--model", model, "--learning-rate", "0.02"]
-                    options += [*scale.images, "--seed", str(seed), *_common(method, clients, data_dir)]
-                    path = folder / f"ham10000-{model}-{clients}-{method}-{seed}"
-                    result = train(path, 3, options, "pbpfl", resume=True)
-                    curve = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-                    lines.append([*curve, result["metrics"]])
-                mean = statistics.mean(line[-1]["test_accuracy"] for line in lines)
-                said = f"ham10000 {model} k={clients} {method}: accuracy {mean:.4f}"
-                yield (model, clients, method), lines, f"{said} ({time.perf_counter() - begun:.0f} s so far)"
+                options = ["--dataset", "ham10000", "--model", model, "--learning-rate", "0.02"]
+                options += [*scale.images, *_common(method, clients, data_dir)]
+                name = f"ham10000-{model}-{clients}-{method}"
+                found[model, clients, method] = [
+                    Run(out / "runs" / f"{name}-{seed}", 3, (*options, "--seed", str(seed)), "pbpfl", resume=True)
+                    for seed in range(scale.repeats)
+                ]
+    return found
+
+
+def lines_of(folder: Path, result: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl, and at the end the metrics of result.json."""
+    return [*(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()), result["metrics"]]
 
 
 def _common(method: str, clients: int, data_dir: Path | None) -> list[str]:
@@ -166,16 +184,15 @@ def _common(method: str, clients: int, data_dir: Path | None) -> list[str]:
 def introduction(scale: Scale) -> str:
     """What was run, and how the numbers may be read."""
     small = (
-        " **Small**: fewer rounds, rows and repetitions than the paper's 200 epochs. On bank the methods can be "
-        "compared. On images so few rounds teach hardly more than the most frequent class, two thirds of the "
-        "rows: Table 2 and Figure 3 show that the runs work, not how good the methods are.\n"
+        " On bank the methods can be compared. On images so few rounds teach hardly more than the most frequent class, "
+        "two thirds of the rows: Table 2 and Figure 3 show that the runs work, not how good the methods are."
         if scale.name == "quick"
-        else "\n"
+        else ""
     )
     return (
-        f"# PBPFL: the paper's tables and figure, from runs on this machine\n\n`fedmpi reproduce pbpfl --{scale.name}`."
-        f"{small}\nImages of HAM10000 are 28x28 here, 64x64 in the paper; the networks are described in docs/pbpfl.md. "
-        "APTOS, of Table 1, is not here."
+        f"# PBPFL: the paper's tables and figure, from runs on this machine\n\n`fedmpi reproduce pbpfl`. "
+        f"{introduced(scale, FULL)}{small}\n\nImages of HAM10000 are 28x28 here, 64x64 in the paper; the networks are "
+        "described in docs/pbpfl.md. APTOS, of Table 1, is not here."
     )
 
 

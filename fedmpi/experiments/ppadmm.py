@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from fedmpi.data import load
 from fedmpi.data.partition import rows_of
 from fedmpi.experiments import figures
-from fedmpi.experiments.codedml import Progress
 from fedmpi.experiments.departure import leaks
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run, train_all
+from fedmpi.experiments.scale import introduced
 from fedmpi.experiments.tables import markdown, write_csv
 from fedmpi.ppadmm.params import Params
 
@@ -38,6 +39,11 @@ class Scale:
     participants: int
     iterations: int
     data: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        return f"{self.participants} participants, {self.iterations} iterations on {' and '.join(self.data)}"
 
 
 QUICK = Scale("quick", 10, 50, ("synthetic-lasso:n=2000,d=50",))
@@ -66,14 +72,10 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
     """
     figures.require()
     out.mkdir(parents=True, exist_ok=True)
-    progress = Progress(len(scale.data) * len(METHODS))
+    results = train_all(runs(scale, out, data_dir))
     sections = [introduction(scale)]
     for data in scale.data:
-        lines = {}
-        for name, options in METHODS.items():
-            progress.start(f"{data}, {name}")
-            lines[name] = run_one(data, options, scale, out / "runs" / f"{slug(data)}-{slug(name)}", data_dir)
-            progress.end(f"test RMSE {lines[name].result['metrics']['test_rmse']:.2f}")
+        lines = {name: line(folder_of(out, data, name), results) for name in METHODS}
         sections += [accuracy(out, data, lines), times(out, data, lines)]
     sections.append(departures(out, scale))
     path = out / "report.md"
@@ -81,13 +83,32 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
     return path
 
 
-def run_one(data: str, options: tuple[str, ...], scale: Scale, folder: Path, data_dir: Path | None) -> Line:
-    """One training of all iterations."""
-    common = ["--dataset", data, "--iterations", str(scale.iterations), "--tolerance", "0"]
+def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
+    """All that `reproduce` runs: every method on every data set, for all iterations."""
+    common = ["--iterations", str(scale.iterations), "--tolerance", "0"]
     if data_dir is not None:
         common += ["--data-dir", str(data_dir)]
-    result = train(folder, scale.participants + 2, [*common, *options], system="ppadmm")
-    return Line([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()], result)
+    return [
+        Run(
+            folder_of(out, data, name),
+            scale.participants + 2,
+            ("--dataset", data, *common, *options),
+            "ppadmm",
+            timed=name in TIME,
+        )
+        for data in scale.data
+        for name, options in METHODS.items()
+    ]
+
+
+def folder_of(out: Path, data: str, name: str) -> Path:
+    """Of a method's run."""
+    return out / "runs" / f"{slug(data)}-{slug(name)}"
+
+
+def line(folder: Path, results: Mapping[Path, dict[str, Any]]) -> Line:
+    """What a run's files say."""
+    return Line([json.loads(step) for step in (folder / "metrics.jsonl").read_text().splitlines()], results[folder])
 
 
 def slug(name: str) -> str:
@@ -99,7 +120,7 @@ def introduction(scale: Scale) -> str:
     """What was run."""
     return f"""# PPADMM: accuracy and time, from runs on this machine
 
-`fedmpi reproduce ppadmm --{scale.name}`: {scale.participants} participants, {scale.iterations} iterations.
+`fedmpi reproduce ppadmm`. {introduced(scale, FULL)}
 
 The first pages of the paper are missing from our transcript, with them the size of its data, λ, ρ and DSSGD's
 settings: ours are the defaults, σ = 20 is the paper's. What its text says can be compared: PPADMM's error is ADMM's,

@@ -1,7 +1,6 @@
 """SPN's evaluation [Fan et al. 2020]: PPC curves, CAP tables, gradients, reconstructions and accuracies."""
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,65 +12,13 @@ from fedmpi.attacks.metrics import Point, cap
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures, spn_pages
-from fedmpi.experiments.jobs import train
+from fedmpi.experiments.jobs import Run, train_all
+from fedmpi.experiments.scale import introduced
 from fedmpi.experiments.spn_gradients import Layer, gradients
+from fedmpi.experiments.spn_mechanisms import Mechanism, mechanisms
 
 PARTICIPANTS = 10
 """N of the tracing attack (Appendix C)."""
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """One line of a PPC: a way to defend, at several settings."""
-
-    name: str
-    train: tuple[str, ...]
-    """Options of fedmpi.spn."""
-    attack: tuple[str, ...]
-    """Options of fedmpi.attacks."""
-    setting: str
-    """The option that is varied."""
-    values: tuple[float, ...]
-    adversary: str = "dlg"
-
-
-def mechanisms(
-    alphas: tuple[float, ...],
-    noises: tuple[float, ...],
-    sparse_noises: tuple[float, ...] | None = None,
-    known_alphas: tuple[float, ...] | None = None,
-) -> tuple[Mechanism, ...]:
-    """DP, PPDL-0.05, PPDL-0.3 and SPN, and SPN against who knows of it.
-
-    Parameters
-    ----------
-    alphas, noises : tuple of float
-        α₂ of SPN, σ of DP.
-    sparse_noises, known_alphas : tuple of float, optional
-        Those of PPDL, and of SPN against who knows of it. Default: the same.
-    """
-    secret = ("--method", "spn"), ("--defence", "spn"), "--alpha2"
-    noise = "--noise-std"
-    return (
-        Mechanism("DP", ("--method", "dp"), ("--defence", "dp"), noise, noises),
-        *(
-            Mechanism(
-                f"PPDL-{theta}",
-                ("--method", "ppdl", "--share-fraction", theta),
-                ("--defence", "ppdl", "--share-fraction", theta),
-                noise,
-                noises if sparse_noises is None else sparse_noises,
-            )
-            for theta in ("0.05", "0.3")
-        ),
-        Mechanism("SPN", *secret, alphas),
-        Mechanism(
-            "SPN, secret-head attack",
-            *secret,
-            alphas if known_alphas is None else known_alphas,
-            adversary="secret-head",
-        ),
-    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +39,16 @@ class Scale:
     """Of Figure 7."""
     figure7: tuple[str, ...]
     """Options of Figure 7's trainings."""
+
+    @property
+    def summary(self) -> str:
+        """For people."""
+        rows = f"the first {self.rows} training rows" if self.rows else "all training rows"
+        return (
+            f"{', '.join(self.datasets)}; {self.rounds} rounds on {rows}; {self.cases} attacked cases a setting, in "
+            f"batches of {', '.join(map(str, self.batch_sizes))}, at most {self.steps} steps each; Figure 7 with "
+            f"{', '.join(map(str, self.clients))} clients"
+        )
 
 
 _PAPER_ALPHAS = (0.0001, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5)
@@ -174,81 +131,110 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         Of report.md.
     """
     figures.require()
+    datasets, place = datasets_of(scale, data_dir), options_of(data_dir)
+    results = train_all(runs(scale, out, data_dir))
+    panels = []
+    for dataset in datasets:
+        fedavg = results[training(scale, dataset, ("--method", "fedavg"), out, place).folder]
+        panels.append(Panel(dataset, float(fedavg["metrics"]["test_accuracy"])))
+        for setting in settings(scale, dataset):
+            trained = results[training(scale, dataset, setting.trained, out, place).folder]
+            folder = attack(scale, setting, out, place).folder
+            accuracy = float(trained["metrics"]["test_accuracy"])
+            panels[-1].attacked.append(attacked(setting, accuracy, folder, results[folder]))
+    clients = {
+        method: [float(results[run.folder]["metrics"]["test_accuracy"]) for run in own]
+        for method, own in by_clients(scale, out, place).items()
+    }
+    layers: list[Layer] = gradients(scale.datasets[0], data_dir)
+    return spn_pages.write(out, introduced(scale, FULL), scale, panels, clients, layers)
+
+
+def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
+    """All that `reproduce` runs."""
+    place, found = options_of(data_dir), []
+    for dataset in datasets_of(scale, data_dir):
+        found.append(training(scale, dataset, ("--method", "fedavg"), out, place))
+        for setting in settings(scale, dataset):
+            found.append(training(scale, dataset, setting.trained, out, place))
+            found.append(attack(scale, setting, out, place))
+    return [*found, *(run for own in by_clients(scale, out, place).values() for run in own)]
+
+
+def datasets_of(scale: Scale, data_dir: Path | None) -> list[str]:
+    """Those that are on this machine; the first must be."""
     present = {entry.name for entry in catalogue(data_dir) if entry.present}
     if scale.datasets[0] not in present:
         raise UsageError(f"data set {scale.datasets[0]} must be there: fedmpi data fetch {scale.datasets[0]}")
-    begun = time.perf_counter()
-    place = ["--data-dir", str(data_dir)] if data_dir else []
-    panels = []
-    for dataset in (name for name in scale.datasets if name in present):
-        panel = Panel(dataset, accuracy(scale, dataset, ("--method", "fedavg"), out, place))
-        panels.append(panel)
-        for found in attacks(scale, dataset, out, place):
-            panel.attacked.append(found)
-            p = found.reconstruction
-            print(
-                f"{dataset} {found.mechanism} {p.setting:g} batch {found.batch_size}: accuracy {p.accuracy:.4f}, "
-                f"rMSE {p.distance:.3f}, ‖B‖/‖E‖ {p.ratio:.3g} ({time.perf_counter() - begun:.0f} s so far)",
-                flush=True,
-            )
-    clients = by_clients(scale, out, place)
-    layers: list[Layer] = gradients(scale.datasets[0], data_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    return spn_pages.write(out, scale, panels, clients, layers)
+    return [name for name in scale.datasets if name in present]
 
 
-def accuracy(scale: Scale, dataset: str, options: tuple[str, ...], out: Path, place: list[str]) -> float:
-    """Of DLNet on the test part, trained with round-robin aggregation (Table 11)."""
+def options_of(data_dir: Path | None) -> list[str]:
+    """Where the data sets are."""
+    return ["--data-dir", str(data_dir)] if data_dir else []
+
+
+def training(scale: Scale, dataset: str, options: tuple[str, ...], out: Path, place: list[str]) -> Run:
+    """DLNet, with round-robin aggregation (Table 11)."""
     model = "dlnet-tanh" if dataset == "svhn" else "dlnet"
     common = ["--dataset", dataset, "--model", model, "--clients", "10", "--aggregation", "round-robin", *place]
     common += ["--rounds", str(scale.rounds), "--evaluate-every", str(scale.rounds)]
     common += ["--max-rows", str(scale.rows)] if scale.rows else []
     name = "-".join(option.strip("-") for option in options)
-    result = train(out / "runs" / f"{dataset}-{name}", 2, [*common, *options], system="spn")
-    return float(result["metrics"]["test_accuracy"])
+    return Run(out / "runs" / f"{dataset}-{name}", 2, (*common, *options), "spn")
 
 
-def attacks(scale: Scale, dataset: str, out: Path, place: list[str]) -> Iterator[Attacked]:
+@dataclass(frozen=True)
+class Setting:
+    """One mechanism at one setting, attacked with one batch size."""
+
+    dataset: str
+    mechanism: Mechanism
+    value: float
+    batch_size: int
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Options of its training."""
+        return (*self.mechanism.train, self.mechanism.setting, str(self.value))
+
+
+def settings(scale: Scale, dataset: str) -> Iterator[Setting]:
     """All mechanisms at all settings with all batch sizes."""
     for mechanism in scale.mechanisms:
         for value in mechanism.values:
-            trained = accuracy(scale, dataset, (*mechanism.train, mechanism.setting, str(value)), out, place)
             for size in scale.batch_sizes:
                 if mechanism.adversary == "dlg" or size == 1:
-                    yield attack(scale, dataset, mechanism, value, size, trained, out, place)
+                    yield Setting(dataset, mechanism, value, size)
 
 
-def attack(
-    scale: Scale,
-    dataset: str,
-    mechanism: Mechanism,
-    value: float,
-    size: int,
-    trained: float,
-    out: Path,
-    place: list[str],
-) -> Attacked:
-    """One mechanism at one setting with one batch size."""
+def attack(scale: Scale, setting: Setting, out: Path, place: list[str]) -> Run:
+    """An attack on fresh models."""
+    mechanism, dataset = setting.mechanism, setting.dataset
     options = ["--dataset", dataset, "--model", "dlnet-tanh" if dataset == "svhn" else "dlnet", *place]
-    options += ["--attack", mechanism.adversary, "--cases", str(scale.cases), "--batch-size", str(size)]
-    options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting, str(value)]
+    options += ["--attack", mechanism.adversary, "--cases", str(scale.cases), "--batch-size", str(setting.batch_size)]
+    options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting, str(setting.value)]
     key = mechanism.name.replace(", ", "-").replace(" ", "-")
-    folder = out / "attacks" / f"{dataset}-{key}-{value:g}-batch{size}"
-    result = train(folder, 2, options, system="attacks")
+    folder = out / "attacks" / f"{dataset}-{key}-{setting.value:g}-batch{setting.batch_size}"
+    return Run(folder, 2, tuple(options), "attacks")
+
+
+def attacked(setting: Setting, accuracy: float, folder: Path, result: Mapping[str, Any]) -> Attacked:
+    """What came of an attack."""
     cases, metrics = result["cases"], result["metrics"]
     ratio = float(np.mean([case["ratio"] for case in cases]))
 
     def point(distance: float) -> Point:
-        return Point(value, ratio, trained, distance)
+        return Point(setting.value, ratio, accuracy, distance)
 
     right = metrics["idlg_labels_right"]
     return Attacked(
-        mechanism.name,
-        size,
+        setting.mechanism.name,
+        setting.batch_size,
         point(metrics["mean_rmse"]),
         point(metrics["membership_distance"]),
         point(traced(folder)),
-        None if right is None else right / scale.cases,
+        None if right is None else right / len(cases),
         folder,
     )
 
@@ -261,19 +247,17 @@ def traced(folder: Path) -> float:
     return tracing_distance(trace(np.nan_to_num(found, posinf=1e9, neginf=-1e9), owners, original), owners)
 
 
-def by_clients(scale: Scale, out: Path, place: list[str]) -> dict[str, list[float]]:
-    """Figure 7: method → test accuracy for each number of clients."""
-    lines = {}
-    for method in ("standalone", "fedavg", "spn"):
-        lines[method] = [
-            float(
-                train(
-                    out / "runs" / f"figure7-{method}-{clients}",
-                    2,
-                    [*scale.figure7, *place, "--method", method, "--clients", str(clients)],
-                    system="spn",
-                )["metrics"]["test_accuracy"]
+def by_clients(scale: Scale, out: Path, place: list[str]) -> dict[str, list[Run]]:
+    """Figure 7: method → a run for each number of clients."""
+    return {
+        method: [
+            Run(
+                out / "runs" / f"figure7-{method}-{clients}",
+                2,
+                (*scale.figure7, *place, "--method", method, "--clients", str(clients)),
+                "spn",
             )
             for clients in scale.clients
         ]
-    return lines
+        for method in ("standalone", "fedavg", "spn")
+    }

@@ -44,13 +44,14 @@ PAPER_CAP = {
 
 def write(
     out: Path,
+    what: str,
     scale: "Scale",
     panels: Sequence["Panel"],
     clients: Mapping[str, Sequence[float]],
     layers: Sequence["Layer"],
 ) -> Path:
-    """PNG and CSV files, and report.md."""
-    sections = [introduction(scale)]
+    """PNG and CSV files, and report.md; `what` was run."""
+    sections = [introduction(what)]
     for panel in panels:
         sections += [curves(out, panel), caps(out, panel), accuracies(out, panel), gallery(out, panel)]
     sections += [figure4(out, layers), figure7(out, scale, clients)]
@@ -59,13 +60,11 @@ def write(
     return path
 
 
-def introduction(scale: "Scale") -> str:
+def introduction(what: str) -> str:
     """What was run."""
-    rows = f"the first {scale.rows} training rows" if scale.rows else "all training rows"
     return (
-        f"# SPN: privacy and accuracy\n\n`fedmpi reproduce spn --{scale.name}`. DLNet, 10 clients, round-robin, Adam "
-        f"0.001, {scale.rounds} rounds (the paper: 300) on {rows}. Attacks: {scale.cases} cases on fresh models, at "
-        f"most {scale.steps} steps. ‖B‖/‖E‖: over the gradients of all biases. α₁ = 1.\n\nThe secret-head attack is "
+        f"# SPN: privacy and accuracy\n\n`fedmpi reproduce spn`. {what}\n\nDLNet, 10 clients, round-robin, Adam 0.001; "
+        "attacks on fresh models. ‖B‖/‖E‖: over the gradients of all biases. α₁ = 1.\n\nThe secret-head attack is "
         "not in the paper: it knows that there is a secret head, and takes the gradient at the features as one more "
         "unknown."
     )

@@ -5,7 +5,7 @@ import html
 import importlib.util
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -57,17 +57,25 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
         raise UsageError('markdown-it-py must be installed for the page, got none: pip install "fedmpi[report]"')
     reports: dict[str, Path] = {}
     failed: dict[str, FedmpiError] = {}
-    with _bar() as advance:
-        for system in PAPERS:
-            advance(system)
-            experiments: Any = import_module(f"fedmpi.experiments.{system}")
+    modules: dict[str, Any] = {system: import_module(f"fedmpi.experiments.{system}") for system in PAPERS}
+    runs: dict[str, list[jobs.Run]] = {}
+    for system, experiments in modules.items():
+        try:
+            runs[system] = experiments.runs(getattr(experiments, scale.upper()), out / system, data_dir)
+        except FedmpiError as error:
+            failed[system] = error
+            print(f"{system}: {error}", file=sys.stderr, flush=True)
+    with _bar(runs) as bar:
+        for system in runs:
+            bar.begin(system)
+            experiments = modules[system]
             try:
                 reports[system] = experiments.reproduce(getattr(experiments, scale.upper()), out / system, data_dir)
             except FedmpiError as error:
                 failed[system] = error
                 print(f"{system}: {error}", file=sys.stderr, flush=True)
+            bar.end(system)
             join(reports, failed, out, scale)  # what is there can be read while the rest is running
-        advance(None)
     return join(reports, failed, out, scale), failed
 
 
@@ -126,33 +134,62 @@ def _data_uri(folder: Path, name: str) -> str:
     return f"data:{_PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """A line on stderr after each run: how much is done, by the time that it takes."""
-    begun, total = time.perf_counter(), sum(SHARES.values())
-    state: dict[str, Any] = {"done": 0.0, "system": None, "runs": 0}
+class _Bar:
+    """A line on stderr after each run: runs that are done, of all, and the time that is left.
 
-    def show() -> None:
-        # A system's number of runs is its own matter: each takes a part of what is left of the system's share.
-        share = SHARES.get(state["system"], 0) * (1 - 0.9 ** state["runs"])
-        part = (state["done"] + share) / total
-        filled = round(30 * part)
-        name, seconds = state["system"] or "done", time.perf_counter() - begun
+    Parameters
+    ----------
+    runs : mapping
+        System → its runs. Each counts for a part of its system's share of the time.
+    """
+
+    def __init__(self, runs: Mapping[str, Sequence[jobs.Run]]):
+        self._folders = {system: {run.folder for run in own} for system, own in runs.items()}
+        self._before = {run.folder for own in runs.values() for run in own if run.finished is not None}
+        self._done = set(self._before)
+        self._begun, self._system = time.perf_counter(), ""
+
+    def begin(self, system: str) -> None:
+        """Name the system whose runs come now."""
+        self._system = system
+        self.show()
+
+    def end(self, system: str) -> None:
+        """Leave out what was not run, where the system failed."""
+        self._folders[system] &= self._done
+        self.show()
+
+    def finished(self, run: jobs.Run) -> None:
+        """Count a run."""
+        if run.folder not in self._before:
+            self._done.add(run.folder)
+            self.show()
+
+    def show(self) -> None:
+        """Print the line."""
+        part, before = self._part(self._done), self._part(self._before)
+        done, total = len(self._done), sum(map(len, self._folders.values()))
+        filled, seconds = round(30 * part), time.perf_counter() - self._begun
+        left = f", about {seconds * (1 - part) / (part - before):.0f} s left" if before < part < 1 else ""
         print(
-            f"[{'#' * filled}{'-' * (30 - filled)}] {part:>4.0%}  {name}, {seconds:.0f} s", file=sys.stderr, flush=True
+            f"[{'#' * filled}{'-' * (30 - filled)}] {part:>4.0%}  {done}/{total} runs, {self._system}, "
+            f"{seconds:.0f} s{left}",
+            file=sys.stderr,
+            flush=True,
         )
 
-    def advance(system: str | None) -> None:
-        state["done"] += SHARES.get(state["system"], 0)
-        state.update(system=system, runs=0)
-        show()
+    def _part(self, done: Set[Path]) -> float:
+        shares = {system: SHARES[system] for system, own in self._folders.items() if own}
+        parts = [share * len(self._folders[s] & done) / len(self._folders[s]) for s, share in shares.items()]
+        return sum(parts) / sum(shares.values()) if shares else 1.0
 
-    def finished() -> None:
-        state["runs"] += 1
-        show()
 
-    jobs.on_finished.append(finished)
+@contextmanager
+def _bar(runs: Mapping[str, Sequence[jobs.Run]]) -> Iterator[_Bar]:
+    """A bar that hears of each run."""
+    bar = _Bar(runs)
+    jobs.on_finished.append(bar.finished)
     try:
-        yield advance
+        yield bar
     finally:
-        jobs.on_finished.remove(finished)
+        jobs.on_finished.remove(bar.finished)

@@ -49,13 +49,17 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def module(name: str) -> SimpleNamespace:
         system = name.rpartition(".")[2]
 
-        def reproduce(scale: str, out: Path, data_dir: Path | None) -> Path:
+        def runs(scale: str, out: Path, data_dir: Path | None) -> list[jobs.Run]:
             if system == "spn" and data_dir is None:
                 raise UsageError("data set cifar10 must be there")
-            jobs.train(out / "runs" / scale, 3, ["--x"], system)
+            return [jobs.Run(out / "runs" / f"{scale}-{i}", 3, ("--x",), system) for i in range(2)]
+
+        def reproduce(scale: str, out: Path, data_dir: Path | None) -> Path:
+            results = jobs.train_all(runs(scale, out, data_dir))
+            assert len(results) == 2
             return page_of(system, out)
 
-        return SimpleNamespace(QUICK="quick", FULL="full", reproduce=reproduce)
+        return SimpleNamespace(QUICK="quick", FULL="full", runs=runs, reproduce=reproduce)
 
     def command(ranks: int, program: list[str]) -> tuple[list[str], list[str]]:
         started.append(program[2])
@@ -79,9 +83,16 @@ def test_one_command_runs_all_and_goes_on(
     parts = [int(line.split("]")[1].split("%")[0]) for line in bars]
     assert parts == sorted(parts)
     assert (parts[0], parts[-1]) == (0, 100)
-    assert len(experiments) == 4
+    counts = [line.split("%  ")[1].split(" runs, ") for line in bars]
+    assert list(dict.fromkeys(count for count, _ in counts)) == [f"{done}/8" for done in range(9)]
+    assert [" s left" in rest for _, rest in counts] == [done not in ("0/8", "8/8") for done, _ in counts]
+    assert len(experiments) == 8
     assert main([*command, "--data-dir", str(tmp_path)]) == 0
-    assert experiments[4:] == ["fedmpi.spn"], "the others were not run again"
+    assert experiments[8:] == ["fedmpi.spn"] * 2, "the others were not run again"
+    bars = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert [line.split("%  ")[1].split(" runs, ")[0] for line in bars[-4:]] == ["8/10", "9/10", "10/10", "10/10"]
+    assert " s left" in bars[-3]
+    assert not any(" s left" in line for line in bars[:-3]), "what was done before says nothing of the speed"
     text = Elements((tmp_path / "reproduced.html").read_text()).text
     assert all(paper in text for paper in papers.PAPERS.values())
     assert "not here" not in text

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +105,17 @@ def test_a_real_run(tmp_path: Path) -> None:
 
 SECONDS = {"coded1": 1.0, "coded2": 2.0, "bh08": 6.0, "bgw": 8.0}
 
-Train = Callable[[Path, int, list[str]], dict[str, Any]]
-
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
     """Replace trainings by made-up results; what was asked for is kept."""
     calls: list[tuple[str, int, list[str]]] = []
 
-    def train(folder: Path, ranks: int, options: list[str]) -> dict[str, Any]:
-        calls.append((folder.name, ranks, options))
+    def train(
+        folder: Path, ranks: int, options: Sequence[str], system: str = "codedml", *, resume: bool = False
+    ) -> dict[str, Any]:
+        assert (system, resume) == ("codedml", False)
+        calls.append((folder.name, ranks, list(options)))
         folder.mkdir(parents=True, exist_ok=True)
         method = options[options.index("--method") + 1]
         iterations = int(options[options.index("--iterations") + 1])
@@ -135,7 +136,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
             "metrics": {"test_accuracy": 0.55},
         }
 
-    monkeypatch.setattr(codedml, "train", train)
+    monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(codedml, "calibrate", lambda: RATES)
     return calls
 
@@ -266,7 +267,7 @@ def made(asked: list[Any], tmp_path: Path) -> Path:
     """The runs of Figure 3, as if fetched from a cluster."""
     for name, (workers, options) in codedml.figure3_runs(codedml.FULL).items():
         folder = tmp_path / "made" / name
-        result = codedml.train(folder, workers + 1, options)
+        result = jobs.train(folder, workers + 1, options)
         hosts = [f"host{number}" for number in range(workers + 1)]
         result |= {"ranks": workers + 1, "environment": {"hosts": hosts}}
         (folder / "result.json").write_text(json.dumps(result))

@@ -12,7 +12,7 @@ from fedmpi.attacks.gradients import gradient_of
 from fedmpi.cli import main
 from fedmpi.data import load
 from fedmpi.errors import UsageError
-from fedmpi.experiments import niss, niss_uploads
+from fedmpi.experiments import jobs, niss, niss_uploads
 from fedmpi.learn import build_model, client_rows
 from fedmpi.niss.params import Params
 from fedmpi.runs import parse
@@ -25,14 +25,17 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
     """What train was asked for, read by the system's own parser; accuracy falls with noise and τ²."""
     calls: list[tuple[Params, Any]] = []
 
-    def train(folder: Path, ranks: int, options: Sequence[str], system: str) -> dict[str, Any]:
-        assert (ranks, system) == (4, "niss")
+    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+        assert (system, resume) == ("niss", False)
+        if folder.name.startswith("uploads-"):
+            return {}
+        assert ranks == 4
         params, run = parse(Params, list(options), "test", "")
         calls.append((params, run))
         noise = 0.0 if params.method == "fedavg" else params.leftover * (params.noise_std or 0)
         return {"metrics": {"test_accuracy": 0.9 - noise}}
 
-    monkeypatch.setattr(niss, "train", train)
+    monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(niss_uploads, "figure4", lambda out, *settings: f"Figure 4 of {settings}")
     for files in (
         [
@@ -88,9 +91,9 @@ def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsy
 def test_a_run_under_mpirun(tmp_path: Path) -> None:
     panel = niss.Panel("digits", "iid", "mlp", "")
     scale = niss.Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 3, 1, 1)
-    point = next(niss.runs(panel, scale, tmp_path, None))
-    assert point.method == "fedavg"
-    assert 0 < point.accuracy < 1
+    method, _, _, run = next(niss.points_of(panel, scale, tmp_path, None))
+    assert method == "fedavg"
+    assert 0 < jobs.train_all([run])[run.folder]["metrics"]["test_accuracy"] < 1
 
 
 # -- Figure 4 -----------------------------------------------------------------------------------------------------
@@ -103,6 +106,7 @@ def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
     """The positive control first: FedAvg's upload is the gradient of the client's row, and the attack gets on."""
     kinds = niss_uploads.kinds()
     monkeypatch.setattr(niss_uploads, "kinds", lambda: [kinds[0], kinds[-1]])
+    jobs.train_all(niss_uploads.runs(tmp_path, "digits", None))
     text = niss_uploads.figure4(tmp_path, "digits", 1, 3, None)
     data = load("digits", max_rows=niss_uploads.CLIENTS, seed=0)
     parts = client_rows("iid", data.y_train, niss_uploads.CLIENTS, 0)

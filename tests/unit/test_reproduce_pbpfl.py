@@ -27,7 +27,7 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         traffic = {"server_to_client": 1.0, "client_to_server": 3.0 if "pbpfl" in options else 1.0}
         return {"metrics": {"test_mse": 0.061, "test_accuracy": 0.7, "communication": traffic}}
 
-    monkeypatch.setattr(pbpfl, "train", train)
+    monkeypatch.setattr(jobs, "train", train)
     parts = {"PP": 1.0, "LFP": 2.0, "LBP": 3.0, "MU": 4.0, "client": 5.0, "server": 5.0}
     times = {"fedavg": parts, "pbpfl": parts, "ratio": {"client": 2.34}}
     monkeypatch.setattr(pbpfl, "measure", lambda model, side, batch, repeats: times)
@@ -46,7 +46,8 @@ def test_the_page(scale: pbpfl.Scale, canned: list[list[str]], tmp_path: Path) -
     runs = len(scale.mlps) * len(scale.clients) * 2 + len(scale.resnets) * len(scale.clients) * 3 * scale.repeats
     assert len(canned) == runs
     assert all(options[0] == "pbpfl" and "--data-dir" in options for options in canned)
-    assert ("**Small**" in text) == (scale is pbpfl.QUICK)
+    assert ("**`--quick`: k = 1, 5; on bank" in text) == (scale is pbpfl.QUICK)
+    assert "`--full`: k = 1, 5, 10; on bank mlp-3, mlp-5, mlp-7 with `--epochs 200`;" in text
     assert "| mlp-3 | 1 | 0.0610 | 0.0610 | +0.0e+00 | 0.059 | 0.06 |" in text
     assert "| resnet20 | 1 | fedavg-ce | 70.00 ± 0.00 | 66.90 |" in text
     assert "The client's time is 2.34 times that of FedAvg (paper: 2.50)" in text

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from protocol.ppadmm_threads import problem
 
 from fedmpi.cli import main
-from fedmpi.experiments import ppadmm
+from fedmpi.experiments import jobs, ppadmm
 from fedmpi.experiments.departure import leaks, updates
 from fedmpi.ppadmm.params import Params
 
@@ -23,9 +24,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
     """Replace trainings by made-up results; what was asked for is kept."""
     calls: list[tuple[str, int, list[str]]] = []
 
-    def train(folder: Path, ranks: int, options: list[str], system: str) -> dict[str, Any]:
-        assert system == "ppadmm"
-        calls.append((folder.name, ranks, options))
+    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+        assert (system, resume) == ("ppadmm", False)
+        calls.append((folder.name, ranks, list(options)))
         folder.mkdir(parents=True, exist_ok=True)
         error = 20.0 if "dssgd" not in options else 300.0 / float(options[options.index("--epsilon") + 1])
         iterations = int(options[options.index("--iterations") + 1])
@@ -36,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
         return {"metrics": {"test_rmse": error, "centralized": {"test_rmse": 20.5, "mped": 2.5}}}
 
-    monkeypatch.setattr(ppadmm, "train", train)
+    monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(ppadmm, "LEFT_AFTER", (2, 5))
     return calls
 
