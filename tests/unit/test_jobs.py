@@ -21,7 +21,7 @@ import os, sys, time
 from pathlib import Path
 out = Path(sys.argv[sys.argv.index('--out') + 1])
 with (out.parent / 'log').open('a') as log:
-    log.write(f'begin {{out.name}} {{os.getpid()}}\\n')
+    log.write(f'begin {{out.name}} {{os.getpid()}} {{len(list(out.parent.glob("*/")))}}\\n')
 end = time.monotonic() + {SECONDS}
 for name in sys.argv[sys.argv.index('--wait-for') + 1].split(',') if '--wait-for' in sys.argv else ():
     while not (out.parent / name).exists():
@@ -92,17 +92,17 @@ def test_runs_that_are_not_timed_go_side_by_side(
 
 def test_a_timed_run_is_alone(run: Callable[..., jobs.Run], tmp_path: Path) -> None:
     jobs.train_all([run("x"), run("a", timed=True), run("b", timed=True), run("y")])
-    said = [(what, name) for what, name, *_ in log(tmp_path)]
-    assert said[:4] == [("begin", "a"), ("end", "a"), ("begin", "b"), ("end", "b")]
-    assert len(said) == 8
+    assert begun_and_ended(tmp_path)[:4] == [["begin", "a"], ["end", "a"], ["begin", "b"], ["end", "b"]]
+    assert [line[3] for line in log(tmp_path) if line[0] == "begin"][:2] == ["1", "2"], "no folder of a later run"
+    assert len(log(tmp_path)) == 8
 
 
 def test_a_run_that_fails_ends_those_beside_it(run: Callable[..., jobs.Run], tmp_path: Path) -> None:
     runs = [run("long", "--wait-for", "never"), run("bad", "--wait-for", "long/arguments.json,log", "--fail")]
     with pytest.raises(FedmpiError, match=r"bad must end with 0, got 1: the rule must hold, got 7"):
         jobs.train_all([*runs, *(run(f"later{i}") for i in range(20))])
-    assert not any(what == "end" and name == "long" for what, name, *_ in log(tmp_path))
-    assert not any(is_alive(int(pid)) for what, _, *pid in log(tmp_path) if what == "begin" for pid in pid)
+    assert ["end", "long"] not in begun_and_ended(tmp_path)
+    assert not any(is_alive(int(line[2])) for line in log(tmp_path) if line[0] == "begin")
     assert len(log(tmp_path)) < 20, "nothing is begun any more"
 
 
