@@ -57,23 +57,27 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
         raise UsageError('markdown-it-py must be installed for the page, got none: pip install "fedmpi[report]"')
     reports: dict[str, Path] = {}
     failed: dict[str, FedmpiError] = {}
-    modules: dict[str, Any] = {system: import_module(f"fedmpi.experiments.{system}") for system in PAPERS}
     runs: dict[str, list[jobs.Run]] = {}
-    for system, experiments in modules.items():
+
+    def said_where_it_fails(system: str, step: str) -> Any:
         try:
-            runs[system] = experiments.runs(getattr(experiments, scale.upper()), out / system, data_dir)
+            experiments = import_module(f"fedmpi.experiments.{system}")
+            return getattr(experiments, step)(getattr(experiments, scale.upper()), out / system, data_dir)
+        except ImportError as error:
+            failed[system] = UsageError(f'{error.name} must be installed, got none: pip install "fedmpi[torch]"')
         except FedmpiError as error:
             failed[system] = error
-            print(f"{system}: {error}", file=sys.stderr, flush=True)
+        print(f"{system}: {failed[system]}", file=sys.stderr, flush=True)
+        return None
+
+    for system in PAPERS:
+        if (own := said_where_it_fails(system, "runs")) is not None:
+            runs[system] = own
     with _bar(runs) as bar:
         for system in runs:
             bar.begin(system)
-            experiments = modules[system]
-            try:
-                reports[system] = experiments.reproduce(getattr(experiments, scale.upper()), out / system, data_dir)
-            except FedmpiError as error:
-                failed[system] = error
-                print(f"{system}: {error}", file=sys.stderr, flush=True)
+            if (report := said_where_it_fails(system, "reproduce")) is not None:
+                reports[system] = report
             bar.end(system)
             join(reports, failed, out, scale)  # what is there can be read while the rest is running
     return join(reports, failed, out, scale), failed

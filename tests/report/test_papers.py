@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from report.test_report_files import Elements
@@ -96,3 +96,19 @@ def test_one_command_runs_all_and_goes_on(
     text = Elements((tmp_path / "reproduced.html").read_text()).text
     assert all(paper in text for paper in papers.PAPERS.values())
     assert "not here" not in text
+
+
+def test_a_system_whose_packages_are_missing_is_left_out(
+    experiments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = papers.import_module
+
+    def without_torch(name: str) -> ModuleType:
+        if name == "fedmpi.experiments.niss":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return found(name)
+
+    monkeypatch.setattr(papers, "import_module", without_torch)
+    assert main(["reproduce", "all", "--out", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
+    assert 'niss: torch must be installed, got none: pip install "fedmpi[torch]"' in capsys.readouterr().err
+    assert experiments == [f"fedmpi.{system}" for system in papers.PAPERS if system != "niss" for _ in range(2)]
