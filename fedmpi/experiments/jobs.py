@@ -21,7 +21,7 @@ from fedmpi.launcher import environment, mpirun_command
 ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
 
-AT_ONCE = max(2, (os.cpu_count() or 1) // 4)
+AT_ONCE = max(2, (os.cpu_count() or 1) // 2)
 """Runs that are not timed, side by side: while one starts, or waits for its slowest rank, the other computes."""
 
 HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")

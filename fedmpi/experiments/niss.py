@@ -71,7 +71,7 @@ class Scale:
         )
 
 
-QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 8, False, 4, 2, 20)
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 8, False, 3, 2, 20)
 FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4, 6, 150)
 
 

@@ -62,6 +62,8 @@ class Scale:
     repeats: int
     bench: tuple[str, int, int]
     """Model, side of the images and repeats of Table 3."""
+    hosts: int
+    """Ranks on which the clients live."""
 
     @property
     def summary(self) -> str:
@@ -85,6 +87,7 @@ QUICK = Scale(
     ("--rounds", "12", "--max-rows", "1000", "--evaluate-every", "4"),
     2,
     ("resnet20", 28, 5),
+    hosts=1,
 )
 FULL = Scale(
     "full",
@@ -95,6 +98,7 @@ FULL = Scale(
     ("--total-epochs", "200"),
     5,
     ("resnet56", 224, 3),
+    hosts=2,
 )
 
 
@@ -151,7 +155,7 @@ def runs_on_bank(scale: Scale, out: Path, data_dir: Path | None) -> dict[BankKey
                 options = ["--dataset", "bank", "--model", model, "--learning-rate", "0.2"]
                 options += [*scale.bank[clients], *_common(method, clients, data_dir)]
                 folder = out / "runs" / f"bank-{model}-{clients}-{method}"
-                found[model, clients, method] = Run(folder, 3, tuple(options), "pbpfl", resume=True)
+                found[model, clients, method] = Run(folder, 1 + scale.hosts, tuple(options), "pbpfl", resume=True)
     return found
 
 
@@ -165,7 +169,13 @@ def runs_on_images(scale: Scale, out: Path, data_dir: Path | None) -> dict[Image
                 options += [*scale.images, *_common(method, clients, data_dir)]
                 name = f"ham10000-{model}-{clients}-{method}"
                 found[model, clients, method] = [
-                    Run(out / "runs" / f"{name}-{seed}", 3, (*options, "--seed", str(seed)), "pbpfl", resume=True)
+                    Run(
+                        out / "runs" / f"{name}-{seed}",
+                        1 + scale.hosts,
+                        (*options, "--seed", str(seed)),
+                        "pbpfl",
+                        resume=True,
+                    )
                     for seed in range(scale.repeats)
                 ]
     return found

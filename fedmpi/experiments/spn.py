@@ -216,7 +216,7 @@ def attack(scale: Scale, setting: Setting, out: Path, place: list[str]) -> Run:
     options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting, str(setting.value)]
     key = mechanism.name.replace(", ", "-").replace(" ", "-")
     folder = out / "attacks" / f"{dataset}-{key}-{setting.value:g}-batch{setting.batch_size}"
-    return Run(folder, 2, tuple(options), "attacks")
+    return Run(folder, 1, tuple(options), "attacks")
 
 
 def attacked(setting: Setting, accuracy: float, folder: Path, result: Mapping[str, Any]) -> Attacked:
