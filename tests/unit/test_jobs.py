@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,22 +134,24 @@ def test_sigterm_ends_the_runs_and_what_is_done_is_kept(
 
 
 def test_a_run_that_outlived_its_starter_is_waited_for(
-    half_done: subprocess.Popen[bytes], run: Callable[..., jobs.Run], tmp_path: Path
+    half_done: subprocess.Popen[bytes],
+    run: Callable[..., jobs.Run],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     half_done.kill()
     half_done.wait(SECONDS)
     assert is_alive(pid_of("b", tmp_path))
+    said: list[str] = []
 
     def waits() -> bool:
-        for path in Path("/proc/self/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed in the meantime
-                if path.readlink() == tmp_path / "b":
-                    return True
-        return False
+        said.append(capfd.readouterr().err)
+        return any(said)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(jobs.train_all, [run("a"), run("b", "--wait-for", "go")])
         wait_until(waits)
         (tmp_path / "go").touch()
         assert len(future.result(SECONDS)) == 2
+    assert "".join(said) == f"the run in {tmp_path / 'b'} still goes on: waiting for its end\n"
     assert sorted(begun_and_ended(tmp_path)) == [["begin", "a"], ["begin", "b"], ["end", "a"], ["end", "b"]]
