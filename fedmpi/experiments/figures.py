@@ -67,6 +67,8 @@ def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line]], xlab
     for axis, (name, own) in zip(axes, lines.items(), strict=False):
         _lines(axis, own)
         axis.set(title=name, xlabel=xlabel, ylabel=ylabel)
+    for axis in axes[len(lines) :]:
+        axis.set_axis_off()
     _save(figure, path)
 
 

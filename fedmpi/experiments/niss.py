@@ -71,7 +71,7 @@ class Scale:
         )
 
 
-QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 8, False, 3, 2, 20)
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 6, True, 3, 2, 20)
 FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4, 6, 150)
 
 
@@ -209,7 +209,7 @@ def write(out: Path, scale: Scale, points: dict[Panel, list[Point]], figure4: st
     for panel, found in points.items():
         for noise in scale.noise:
             own = [found[0].accuracy] + [p.accuracy for p in found if p.noise == noise and p.method == "niss"]
-            dp = next((f"{p.accuracy:.2%}" for p in found if p.noise == noise and p.method == "dp-fedavg"), "")
+            dp = next((f"{100 * p.accuracy:.2f} %" for p in found if p.noise == noise and p.method == "dp-fedavg"), "")
             cells = [f"{100 * a:.2f} %" for a in own]
             gain = f"{100 * (own[0] - own[-1]):.1f}"
             text.append(f"| {panel.title} | {noise:g} | {' | '.join(cells)} | {dp} | {gain} | {panel.paper} |")

@@ -196,6 +196,6 @@ def figure7(out: Path, scale: "Scale", clients: Mapping[str, Sequence[float]]) -
     ]
     write_csv(out / "figure7.csv", rows)
     options = " ".join(scale.figure7)
-    lines = {options: {method: (list(scale.clients), list(values)) for method, values in clients.items()}}
+    lines = {scale.figure7[1]: {method: (list(scale.clients), list(values)) for method, values in clients.items()}}
     figures.panels(out / "figure7.png", "Accuracy over clients", lines, "clients", "test accuracy")
     return f"## Number of clients (Figure 7)\n\n`{options}`\n\n![accuracy](figure7.png)\n\n{markdown(rows)}"

@@ -96,8 +96,8 @@ def join(reports: Mapping[str, Path], failed: Mapping[str, FedmpiError], out: Pa
     contents = "".join(f'<li><a href="#{system}">{html.escape(PAPERS[system])}</a></li>' for system in reports)
     body = [
         "<h1>Five papers, reproduced</h1>",
-        f'<p class="soft">fedmpi reproduce {html.escape(scale)}, each paper’s numbers beside ours. Times are of this '
-        "machine, and say so where they are projected.</p>",
+        f'<p class="soft">fedmpi reproduce all --{html.escape(scale)}: each paper’s numbers beside ours. Times are of '
+        "this machine, and say so where they are projected.</p>",
         f"<ul>{contents}</ul>",
     ]
     body += [

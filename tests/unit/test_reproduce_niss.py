@@ -36,6 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
         return {"metrics": {"test_accuracy": 0.9 - noise}}
 
     monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(jobs, "AT_ONCE", 1)  # the parser is not for threads
     monkeypatch.setattr(niss_uploads, "figure4", lambda out, *settings: f"Figure 4 of {settings}")
     for files in (
         [
