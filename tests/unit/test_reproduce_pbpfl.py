@@ -47,7 +47,7 @@ def test_the_page(scale: pbpfl.Scale, canned: list[list[str]], tmp_path: Path) -
     assert len(canned) == runs
     assert all(options[0] == "pbpfl" and "--data-dir" in options for options in canned)
     assert ("**`--quick`: k = 1, 5; on bank" in text) == (scale is pbpfl.QUICK)
-    assert "`--full`: k = 1, 5, 10; on bank mlp-3, mlp-5, mlp-7 with `--epochs 200`;" in text
+    assert "`--full`: k = 1, 5, 10; on bank mlp-3, mlp-5, mlp-7 with `--total-epochs 200`;" in text
     assert "| mlp-3 | 1 | 0.0610 | 0.0610 | +0.0e+00 | 0.059 | 0.06 |" in text
     assert "| resnet20 | 1 | fedavg-ce | 70.00 ± 0.00 | 66.90 |" in text
     assert "The client's time is 2.34 times that of FedAvg (paper: 2.50)" in text
