@@ -71,8 +71,10 @@ class MaskStream:
 
     def prepare(self, rounds: range, count: int) -> None:
         """Make the masks of these rounds ahead of time, unless that of the first is ready."""
-        if rounds and (rounds[0], count) not in self._ready:
-            for round in range(max(rounds[0], self._next), rounds[-1] + 1):
+        if rounds and (rounds[0], count) in self._ready:
+            return
+        for round in rounds:
+            if round >= self._next and (round, count) not in self._ready:
                 self._ready[round, count] = mask_words(self.kind, self._key, round, count)
 
     def take(self, round: int, count: int) -> Words:

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 NAME_BYTES = 16
 
+_HEARD = 1024
+"""Rings that are taken for one."""
+
 
 class Doorbell:
     """A datagram socket in Linux's abstract namespace, under a random name.
@@ -25,9 +28,15 @@ class Doorbell:
     def __init__(self) -> None:
         self.name = secrets.token_bytes(NAME_BYTES)
         self._addresses: list[bytes] = []
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._socket.bind(b"\0" + self.name)
+        self._bell, self._hand = _datagrams(), _datagrams()
+        self._bell.bind(b"\0" + self.name)
+        self._rung = select.poll()
+        self._rung.register(self._bell, select.POLLIN)
+
+    def close(self) -> None:
+        """Hear nothing any more, and wake nobody."""
+        self._bell.close()
+        self._hand.close()
 
     def reach(self, names: Sequence[bytes]) -> bool:
         """Learn the names of all ranks, in their order; whether all of them can be rung from here."""
@@ -36,19 +45,30 @@ class Doorbell:
 
     def ring(self, rank: int) -> bool:
         """Wake a rank, or let it find this ring when it next sleeps; whether it is there."""
-        try:
-            self._socket.sendto(b"", self._addresses[rank])
-        except BlockingIOError:
-            return True  # it has not yet answered some earlier rings, and will look
-        except OSError:
-            return False
+        for _ in range(2):
+            try:
+                self._hand.sendto(b"", self._addresses[rank])
+                return True
+            except BlockingIOError:
+                # Too many rings wait: of this socket, with busy ranks, and a new one has room; or with this very
+                # rank, which will find them.
+                self._hand.close()
+                self._hand = _datagrams()
+            except OSError:
+                return False
         return True
 
     def wait(self, seconds: float) -> bool:
         """Sleep until somebody rings, or for so long; whether somebody rang."""
-        if not select.select([self._socket], [], [], seconds)[0]:
+        if not self._rung.poll(1e3 * seconds):
             return False
         with contextlib.suppress(BlockingIOError):
-            while True:
-                self._socket.recv(1)
+            for _ in range(_HEARD):
+                self._bell.recv(1)
         return True
+
+
+def _datagrams() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from traceback import print_exception
 from typing import Any, NoReturn
+from weakref import WeakSet
 
 import mpi4py
 import numpy as np
@@ -39,7 +40,7 @@ _SLEEP_SECONDS = 75e-6
 """How long an idle rank with a core of its own sleeps between two looks, each of some 15 µs; of r ranks on c cores each
 sleeps r/c times as long, so that they keep a fifth of the machine from its work at most."""
 _NAP_SECONDS = 0.005
-"""How long an idle rank sleeps at least where others wake it: what a lost ring costs."""
+"""How long an idle rank sleeps at least where others wake it."""
 _LOOKS = 2
 """MPI takes in what has arrived after it has looked for it, and not all at once: it is found one or two looks later."""
 _LONGEST_SLEEP_SECONDS = 0.05
@@ -61,10 +62,18 @@ class _MpiFrame:
     are taken for the frame at the head of the source's `queue`.
     """
 
-    def __init__(self, comm: MPI.Comm, source: int, tag: int, data: bytearray, queue: "deque[_MpiFrame]"):
+    def __init__(
+        self,
+        comm: MPI.Comm,
+        source: int,
+        tag: int,
+        data: bytearray,
+        queue: "deque[_MpiFrame]",
+        under_way: "WeakSet[_MpiFrame]",
+    ):
         self.source = source
         self.header = memoryview(data)
-        self._comm, self._tag, self._queue = comm, tag, queue
+        self._comm, self._tag, self._queue, self._under_way = comm, tag, queue, under_way
         self._size = 0
         self._pieces: deque[NDArray[np.uint8]] = deque()
         self._requests: list[MPI.Request] = []
@@ -79,6 +88,7 @@ class _MpiFrame:
             self._size = size
             self._pieces.extend(_pieces(arrays))
             self._queue.append(self)
+            self._under_way.add(self)
             return
         start = 0
         for array in arrays:
@@ -88,10 +98,13 @@ class _MpiFrame:
     def done(self) -> bool:
         try:
             self._take_pieces()
-            return not self._pieces and MPI.Request.Testall(self._requests)
+            if self._pieces or not MPI.Request.Testall(self._requests):
+                return False
         except MPI.Exception as error:
             _check_is_death(error)
             return False  # and never will be: the source departs
+        self._under_way.discard(self)
+        return True
 
     def _take_pieces(self) -> None:
         status = MPI.Status()
@@ -163,6 +176,8 @@ def _doorbell(comm: MPI.Comm) -> Doorbell | None:
     comm.Allgather(np.frombuffer(doorbell.name if doorbell else bytes(NAME_BYTES), np.uint8), names)
     reached = np.array([doorbell is not None and doorbell.reach([name.tobytes() for name in names])])
     comm.Allreduce(MPI.IN_PLACE, reached, MPI.LAND)
+    if doorbell and not reached[0]:
+        doorbell.close()
     return doorbell if reached[0] else None
 
 
@@ -186,6 +201,7 @@ class MpiTransport:
         self._looked = 0.0
         self._stash: defaultdict[int, deque[_MpiFrame | RefusedFrame]] = defaultdict(deque)
         self._queues: defaultdict[tuple[int, int], deque[_MpiFrame]] = defaultdict(deque)
+        self._under_way: WeakSet[_MpiFrame] = WeakSet()
 
     def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
         """Start the sends and keep their buffers until they are complete.
@@ -280,7 +296,8 @@ class MpiTransport:
         return self._frame(status, data)
 
     def _frame(self, status: MPI.Status, data: bytearray) -> _MpiFrame:
-        return _MpiFrame(self._comm, status.source, status.tag, data, self._queues[status.source, status.tag])
+        queue = self._queues[status.source, status.tag]
+        return _MpiFrame(self._comm, status.source, status.tag, data, queue, self._under_way)
 
     def discard(self) -> int | None:
         """Take one MPI message that nobody will ask for, and drop it. Those of the channel itself are kept."""
@@ -301,8 +318,9 @@ class MpiTransport:
         was_sending, self._sending = self._sending, self.outstanding_bytes() > 0
         if waited_seconds < 1e-4 or (was_sending and not self._sending):
             os.sched_yield()
-        elif self._doorbell is None or self._sending or any(self._queues.values()):  # nobody rings when these get on
-            time.sleep(min(waited_seconds / 4, max(self._sleep_seconds, waited_seconds / 100), _LONGEST_SLEEP_SECONDS))
+        elif self._doorbell is None or self._sending or self._under_way:  # these get on only while they are looked at
+            longer = waited_seconds / (1000 if self._sending or self._under_way else 100)
+            time.sleep(min(waited_seconds / 4, max(self._sleep_seconds, longer), _LONGEST_SLEEP_SECONDS))
         elif self._doorbell.wait(min(max(waited_seconds / 4, _NAP_SECONDS), _LONGEST_SLEEP_SECONDS)):
             for _ in range(_LOOKS):
                 _improbe(self._comm, MPI.ANY_SOURCE, _UNUSED_TAG, MPI.Status())

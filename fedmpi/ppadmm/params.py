@@ -129,7 +129,8 @@ class Params:
 
         Code and tables of a cipher have left the caches after each update: many small masks cost little more than one.
         """
-        stop = first + max(1, AHEAD_BYTES // (8 * count))
+        first = max(first, FIRST_ITERATION)
+        stop = min(first + max(1, AHEAD_BYTES // (8 * count)), self.precomputed_rounds.stop)
         return range(first, min(stop, (self.epoch(first) + 1) * self.rekey_every) if self.rekey_every else stop)
 
     @property

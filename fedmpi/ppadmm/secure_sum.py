@@ -148,9 +148,10 @@ class Sender:
         ch.send(PRIMARY, MaskedUpdate(round, words))
         ch.flush()
         ch.send(AUXILIARY, Present(round, stage, len(words)))
-        if self.params.epoch(round + 1) == self._epoch:
+        coming = self.params.coming_rounds(round + 1, self.count)
+        if self.params.epoch(coming.start) == self._epoch:
             with ch.phase("encode"):  # while the others still work
-                self._stream(round).prepare(self.params.coming_rounds(round + 1, self.count), self.count)
+                self._stream(round).prepare(coming, self.count)
 
     def _stream(self, round: int) -> MaskStream:
         """The masks of the epoch of this round; at its start both sides make a new key."""

@@ -45,6 +45,12 @@ def test_contract(mpirun: Run, tmp_path: Path, file: str) -> None:
         assert counts == {"tests": len(SCENARIOS) + OWN_TESTS[file], "failures": 0, "errors": 0, "skipped": 0}
 
 
+def test_payloads_in_fragments(mpirun: Run) -> None:
+    options = ["--with-mpi", "-q", "-p", "no:cacheprovider", MPI_TESTS / "test_fragments_mpi.py"]
+    done = mpirun(SIZE, "-m", "pytest", *options, env={"OMPI_MCA_smsc": "^cma,xpmem,knem"})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture
 def program(mpirun: Run) -> Run:
     """``program(name, n=3)`` runs one of tests/mpi/programs.py."""

@@ -1,6 +1,7 @@
 """PPADMM on threads: every iterate is plain ADMM's, whatever hides the updates; and what is refused."""
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from protocol.ppadmm_threads import problem, train_on_threads
 from sklearn.linear_model import Lasso
 
+from fedmpi.crypto import masks
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
 from fedmpi.net import Channel
@@ -89,6 +91,21 @@ def test_fewer_fraction_bits_are_seen() -> None:
     with pytest.raises(AssertionError, match="iteration 1"):
         check_iterates(threads.iterates, iterates_in_the_clear(FIXED))
     check_iterates(threads.iterates, iterates_in_the_clear(FIXED), bits=8)
+
+
+@pytest.mark.parametrize("name", ["default", "precompute", "rekey"])
+def test_a_participant_makes_each_mask_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: Counter[tuple[bytes, int]] = Counter()
+
+    def counted(kind: masks.MaskKind, key: bytes, round: int, count: int) -> masks.Words:
+        made[key, round] += 1
+        return mask_words(kind, key, round, count)
+
+    mask_words = masks.mask_words
+    monkeypatch.setattr(masks, "mask_words", counted)  # of the participants; S2 imports the function itself
+    train_on_threads(replace(FIXED, **VARIANTS[name]), PARTS)
+    assert set(made.values()) == {1}
+    assert len(made) == 5 * (40 + 2)
 
 
 # -- who sends what to whom ---------------------------------------------------------------------------------------

@@ -41,6 +41,18 @@ def test_an_early_ring_is_not_lost_and_many_are_one(pair):
     assert not one.wait(0.0)
 
 
+def test_busy_ranks_do_not_keep_rings_from_idle_ones():
+    """What the kernel keeps for the busy ones is counted against their sender, not against them alone."""
+    one, idle, *busy = (Doorbell() for _ in range(60))
+    one.reach([bell.name for bell in (one, idle, *busy)])
+    assert idle.wait(LONG)
+    for rank in range(2, 2 + len(busy)):
+        for _ in range(600):  # as many as the kernel keeps for one, and more
+            assert one.ring(rank)
+    assert one.ring(1)
+    assert idle.wait(LONG)
+
+
 def test_who_is_not_there_is_not_reached(pair):
     one, _ = pair
     assert not one.reach([one.name, bytes(NAME_BYTES)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from fedmpi.crypto import masks
 from fedmpi.crypto.keys import KeyPair, derive
 from fedmpi.crypto.masks import KINDS, MaskStream, mask_words
 from fedmpi.errors import ProtocolError
@@ -64,6 +65,15 @@ def test_a_mask_is_handed_out_once(kind):
     stream.prepare(range(2, 5), 10)
     np.testing.assert_array_equal(stream.take(5, 12), mask_words(kind, KEY, 5, 12))  # another size than prepared
     assert not stream._ready
+
+
+def test_no_mask_is_made_twice(monkeypatch):
+    made = []
+    monkeypatch.setattr(masks, "mask_words", lambda kind, key, round, count: made.append(round))
+    stream = MaskStream(KEY, "aes-ctr")
+    for rounds in (range(3, 6), range(3, 9), range(2, 8), range(0)):
+        stream.prepare(rounds, 10)
+    assert made == [3, 4, 5, 2, 6, 7]
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------
