@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
@@ -21,15 +22,18 @@ from fedmpi.launcher import environment, mpirun_command
 ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
 
-AT_ONCE = max(2, (os.cpu_count() or 1) // 2)
-"""Runs that are not timed, side by side: while one starts, or waits for its slowest rank, the other computes."""
+AT_ONCE = 2
+"""Runs that are not timed, side by side: while one starts, or waits for its slowest rank, the other computes. Not more
+on many cores: the ranks of each run take threads for all of them, and each run has its own copy of the data."""
 
 HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 """Metrics of result.json; the first of them that is there is said of a run."""
 
 _END_SECONDS = 0.5
+_LOCK_SECONDS = 0.2
 
 _running: set[subprocess.Popen[str]] = set()
+_ending = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def train_all(runs: Iterable[Run]) -> dict[Path, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dict[str, Any]], Run]]:
-    """Futures of runs; where the block raises, the runs are ended."""
+    """Futures of runs; where the block raises, the runs are ended, and those of others no longer waited for."""
+    _ending.clear()
     with ThreadPoolExecutor(at_once) as pool:
         futures = {
             pool.submit(train, run.folder, run.ranks, run.options, run.system, resume=run.resume): run for run in runs
@@ -100,6 +105,7 @@ def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dic
         try:
             yield futures
         except BaseException:  # Ctrl-C and SIGTERM too
+            _ending.set()
             pool.shutdown(wait=False, cancel_futures=True)
             while not all(future.done() for future in futures):
                 for process in list(_running):
@@ -130,7 +136,7 @@ def train(
     Raises
     ------
     FedmpiError
-        If the run fails, with its own message.
+        If the run fails, with its own message, or those beside it are ended while the end of this one is waited for.
     UsageError
         If the folder is not one of ours.
     """
@@ -158,16 +164,25 @@ def _locked(folder: Path) -> Iterator[int]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if _is_taken(descriptor):
             print(f"the run in {folder} still goes on: waiting for its end", file=sys.stderr, flush=True)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            pass
+            while _is_taken(descriptor):  # no blocking flock: nothing ends it in a thread
+                if _ending.wait(_LOCK_SECONDS):
+                    raise FedmpiError(f"the run in {folder} must be waited for, got the end of those beside it")
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Try to lock a folder: whether somebody else has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        pass
+    return False
 
 
 def _empty(folder: Path) -> None:

@@ -155,3 +155,19 @@ def test_a_run_that_outlived_its_starter_is_waited_for(
         assert len(future.result(SECONDS)) == 2
     assert "".join(said) == f"the run in {tmp_path / 'b'} still goes on: waiting for its end\n"
     assert sorted(begun_and_ended(tmp_path)) == [["begin", "a"], ["begin", "b"], ["end", "a"], ["end", "b"]]
+
+
+def test_sigterm_ends_the_wait_for_a_run_of_somebody_else(half_done: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    half_done.kill()
+    half_done.wait(SECONDS)
+    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), "--wait-for", "go"], tmp_path / "said"
+    with said.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as second:
+        try:
+            wait_until(lambda: "still goes on: waiting for its end" in said.read_text())
+            second.send_signal(signal.SIGTERM)
+            assert second.wait(SECONDS) == 143
+        finally:
+            second.kill()
+    assert is_alive(pid_of("b", tmp_path)), "it is not ours to end, and its end was not waited for"
+    (tmp_path / "go").touch()
+    wait_until(lambda: ["end", "b"] in begun_and_ended(tmp_path))
