@@ -63,7 +63,9 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
         try:
             experiments = import_module(f"fedmpi.experiments.{system}")
             return getattr(experiments, step)(getattr(experiments, scale.upper()), out / system, data_dir)
-        except ImportError as error:
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] == "fedmpi":
+                raise  # a mistake of ours, no package to install
             failed[system] = UsageError(f'{error.name} must be installed, got none: pip install "fedmpi[torch]"')
         except FedmpiError as error:
             failed[system] = error

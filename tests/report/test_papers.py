@@ -112,3 +112,12 @@ def test_a_system_whose_packages_are_missing_is_left_out(
     assert main(["reproduce", "all", "--out", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
     assert 'niss: torch must be installed, got none: pip install "fedmpi[torch]"' in capsys.readouterr().err
     assert experiments == [f"fedmpi.{system}" for system in papers.PAPERS if system != "niss" for _ in range(2)]
+
+
+@pytest.mark.parametrize("statement", ["import fedmpi.nothing", "from json import nothing"])
+def test_other_imports_that_fail_are_no_missing_packages(
+    statement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(papers, "import_module", lambda name: exec(statement))
+    with pytest.raises(ImportError, match="nothing"):
+        papers.reproduce_all("quick", tmp_path)
