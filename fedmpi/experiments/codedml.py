@@ -12,6 +12,7 @@ from fedmpi.experiments.jobs import Run, train_all
 from fedmpi.experiments.projection import PROTOCOLS, Machines, Projection, Task, coded_layout, project, training_seconds
 from fedmpi.experiments.rates import Rates, calibrate
 from fedmpi.experiments.scale import introduced
+from fedmpi.runs.result import SCHEMA
 
 CURVE_ITERATIONS = 50
 
@@ -215,6 +216,8 @@ def figure3_from(made: Path, out: Path) -> Path:
                 result = json.loads((made / name / "result.json").read_text())
             except (OSError, ValueError):
                 raise UsageError(f"--from must hold the finished run {name}, got none in {made}") from None
+            if (schema := result.get("schema")) != SCHEMA:
+                raise UsageError(f"result.json of {name} must have schema {SCHEMA}, got {schema!r}")
             if (result["method"], result["ranks"]) != (protocol.partition(" ")[0], workers + 1):
                 got = f"{result['method']} with {result['ranks']}"
                 raise UsageError(f"{name} must be a run with {workers + 1} ranks, got {got}")

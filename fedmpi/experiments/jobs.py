@@ -18,6 +18,7 @@ from typing import Any
 from fedmpi import __version__
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.launcher import environment, mpirun_command
+from fedmpi.runs.result import SCHEMA
 
 ARGUMENTS = "arguments.json"
 """Written before a run starts: what it was started with, and whose folder it is."""
@@ -128,8 +129,8 @@ def train(
     Parameters
     ----------
     folder : Path
-        Of the run. One that was interrupted, or that had other arguments, is emptied and run again. Where the run still
-        goes on, because who started it was killed, its end is waited for.
+        Of the run. One that was interrupted, that had other arguments, or whose result has other keys than today's, is
+        emptied and run again. Where the run still goes on, because who started it was killed, its end is waited for.
     resume : bool
         Let one that was interrupted go on from its last checkpoint, if it has one.
 
@@ -144,7 +145,8 @@ def train(
     with _locked(folder) as lock:
         if (result := finished(folder, arguments)) is not None:
             return result
-        goes_on = resume and started(folder, arguments) and any((folder / "checkpoints").glob("*.sha256"))
+        stopped = started(folder, arguments) and not (folder / "result.json").exists()
+        goes_on = resume and stopped and any((folder / "checkpoints").glob("*.sha256"))
         if not goes_on:
             _empty(folder)
         (folder / ARGUMENTS).write_text(json.dumps(arguments))
@@ -214,14 +216,14 @@ def _arguments(ranks: int, options: Sequence[str]) -> list[str]:
 
 
 def finished(folder: Path, arguments: Sequence[str]) -> dict[str, Any] | None:
-    """The result of a run that ended, if it was started with these arguments."""
+    """The result of a run that ended, if it was started with these arguments, and its keys are those of today."""
     if not started(folder, arguments):
         return None
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        result = json.loads((folder / "result.json").read_text())
     except (OSError, ValueError):
         return None
-    return result
+    return result if isinstance(result, dict) and result.get("schema") == SCHEMA else None
 
 
 def started(folder: Path, arguments: Sequence[str]) -> bool:

@@ -10,7 +10,8 @@ from fedmpi.data import Dataset
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
 
-SCHEMA = 1
+SCHEMA = 2
+"""Counts up when a key changes its meaning or goes."""
 
 WAITING = ("communicate", "wait")
 """Phases in which rank 0 sends, or waits for others."""

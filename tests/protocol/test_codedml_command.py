@@ -57,7 +57,7 @@ def test_a_run_leaves_these_files(digits: Path) -> None:
 
 
 KEYS = {
-    "schema": 1,
+    "schema": 2,
     "system": "codedml",
     "method": "coded",
     "version": str,

@@ -12,6 +12,7 @@ from fedmpi.cli import main
 from fedmpi.errors import UsageError
 from fedmpi.experiments import figures, jobs, tables
 from fedmpi.report import papers
+from fedmpi.runs.result import SCHEMA
 
 
 def page_of(system: str, out: Path) -> Path:
@@ -64,7 +65,7 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def command(ranks: int, program: list[str]) -> tuple[list[str], list[str]]:
         started.append(program[2])
         out = Path(program[program.index("--out") + 1]) / "result.json"
-        return [sys.executable, "-c", f"open({str(out)!r}, 'w').write('{json.dumps({})}')"], []
+        return [sys.executable, "-c", f"open({str(out)!r}, 'w').write('{json.dumps({'schema': SCHEMA})}')"], []
 
     monkeypatch.setattr(papers, "import_module", module)
     monkeypatch.setattr(jobs, "mpirun_command", command)

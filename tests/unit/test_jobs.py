@@ -12,6 +12,7 @@ import pytest
 
 from fedmpi.errors import FedmpiError
 from fedmpi.experiments import jobs
+from fedmpi.runs.result import SCHEMA
 
 SECONDS = 60.0
 
@@ -30,7 +31,7 @@ if '--fail' in sys.argv:
     sys.exit('fedmpi: error: the rule must hold, got 7')
 with (out.parent / 'log').open('a') as log:
     log.write(f'end {{out.name}}\\n')
-(out / 'result.json').write_text('{{"metrics": {{"test_rmse": 0.5}}}}')
+(out / 'result.json').write_text('{{"schema": {SCHEMA}, "metrics": {{"test_rmse": 0.5}}}}')
 """
 """What stands for mpirun: waits for files beside its folder, and writes a result."""
 
@@ -82,7 +83,7 @@ def test_runs_that_are_not_timed_go_side_by_side(
 ) -> None:
     a, b = run("a", "--wait-for", "b/arguments.json"), run("b", "--wait-for", "a/arguments.json")
     results = jobs.train_all([a, b, a])
-    assert results == {one.folder: {"metrics": {"test_rmse": 0.5}} for one in (a, b)}
+    assert results == {one.folder: {"schema": SCHEMA, "metrics": {"test_rmse": 0.5}} for one in (a, b)}
     assert len(log(tmp_path)) == 4, "twice the same is run once"
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in sorted(lines)] in (["[1/2] a", "[2/2] b"], ["[1/2] b", "[2/2] a"])

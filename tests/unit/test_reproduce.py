@@ -14,6 +14,7 @@ from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.experiments import codedml, figures, jobs, pages
 from fedmpi.experiments.projection import PROTOCOLS, Machines, project
 from fedmpi.experiments.rates import Rates
+from fedmpi.runs.result import SCHEMA
 
 SCALE = codedml.Scale("quick", (10, 12), 3, 100, 7)
 RATES = Rates(**dict.fromkeys(Rates.__annotations__, 1e9) | {"message_seconds": 1e-5})
@@ -21,6 +22,10 @@ SIGNATURE = b"\x89PNG"
 
 
 # -- runs that are not repeated ------------------------------------------------------------------------------------
+
+
+def result_of(launch: int) -> dict[str, int]:
+    return {"schema": SCHEMA, "launch": launch}
 
 
 @pytest.fixture
@@ -36,7 +41,8 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         elif "--silent" in program:
             script = "pass"
         else:
-            script = f"open({str(out / 'result.json')!r}, 'w').write('{{\"launch\": {len(launched)}}}')"
+            written = json.dumps(result_of(len(launched)))
+            script = f"open({str(out / 'result.json')!r}, 'w').write({written!r})"
         return [sys.executable, "-c", script], []
 
     monkeypatch.setattr(jobs, "mpirun_command", command)
@@ -45,7 +51,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def test_a_finished_run_is_not_run_again(launches: list[list[str]], tmp_path: Path) -> None:
     first = jobs.train(tmp_path / "run", 11, ["--method", "bgw"])
-    assert jobs.train(tmp_path / "run", 11, ["--method", "bgw"]) == first == {"launch": 1}
+    assert jobs.train(tmp_path / "run", 11, ["--method", "bgw"]) == first == result_of(1)
     assert launches == [["11", "--method", "bgw", "--quiet", "--out", str(tmp_path / "run")]]
 
 
@@ -55,12 +61,14 @@ def test_other_arguments_are_another_run(
 ) -> None:
     jobs.train(tmp_path / "run", 11, ["--method", "bgw"])
     (tmp_path / "run" / "config.toml").write_text("")
-    assert jobs.train(tmp_path / "run", ranks, options) == {"launch": 2}
+    assert jobs.train(tmp_path / "run", ranks, options) == result_of(2)
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
-@pytest.mark.parametrize("left", ["", "{"])
-def test_an_interrupted_run_is_run_again(launches: list[list[str]], tmp_path: Path, left: str) -> None:
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"schema": 1}'])
+def test_a_run_that_is_interrupted_or_of_an_older_version_is_run_again(
+    launches: list[list[str]], tmp_path: Path, left: str
+) -> None:
     jobs.train(tmp_path / "run", 11, [])
     result = tmp_path / "run" / "result.json"
     if left:
@@ -68,7 +76,7 @@ def test_an_interrupted_run_is_run_again(launches: list[list[str]], tmp_path: Pa
     else:
         result.unlink()
     (tmp_path / "run" / "metrics.jsonl").write_text("half a lin")
-    assert jobs.train(tmp_path / "run", 11, []) == {"launch": 2}
+    assert jobs.train(tmp_path / "run", 11, []) == result_of(2)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -128,6 +136,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
         total = SECONDS.get(method + case, 1.0)
         phases = {"encode": 0.25, "communicate": 0.125, "compute": 0.5, "prepare": 0.0625, "decode": 0.0625}
         return {
+            "schema": SCHEMA,
             "method": method,
             "dataset": {"m": 100, "d": 64},
             "params": {"N": ranks - 1, "degree": 1, "iterations": iterations, "bias": True},
@@ -294,6 +303,9 @@ def test_a_run_that_is_missing_or_another_one_is_named(made: Path, tmp_path: Pat
     path = made / "cifar10-bgw-50" / "result.json"
     path.write_text(path.read_text().replace('"ranks": 51', '"ranks": 11'))
     with pytest.raises(UsageError, match="cifar10-bgw-50 must be a run with 51 ranks, got bgw with 11"):
+        codedml.figure3_from(made, tmp_path / "out")
+    path.write_text(path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1'))
+    with pytest.raises(UsageError, match=f"cifar10-bgw-50 must have schema {SCHEMA}, got 1"):
         codedml.figure3_from(made, tmp_path / "out")
     path.unlink()
     with pytest.raises(UsageError, match="--from must hold the finished run cifar10-bgw-50, got none in"):

@@ -11,6 +11,7 @@ import pytest
 from fedmpi.errors import UsageError
 from fedmpi.experiments import jobs, pbpfl
 from fedmpi.experiments.bench_pbpfl import measure
+from fedmpi.runs.result import SCHEMA
 
 
 @pytest.fixture
@@ -67,13 +68,12 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launched: list[list[str]] = []
+    result, written = tmp_path / "run/result.json", json.dumps({"schema": SCHEMA})
 
     def command(ranks: int, program: list[str]) -> tuple[list[str], list[str]]:
         launched.append(program[-2:])
         done = len(launched) > 1
-        script = (
-            f"open({str(tmp_path / 'run/result.json')!r}, 'w').write('{{}}')" if done else "import sys; sys.exit(143)"
-        )
+        script = f"open({str(result)!r}, 'w').write({written!r})" if done else "import sys; sys.exit(143)"
         return [sys.executable, "-c", script], []
 
     monkeypatch.setattr(jobs, "mpirun_command", command)
@@ -81,9 +81,12 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
         jobs.train(tmp_path / "run", 3, [], "pbpfl", resume=resume)
     (tmp_path / "run/checkpoints").mkdir()
     (tmp_path / "run/checkpoints/000001.npz.sha256").write_text("")
-    assert jobs.train(tmp_path / "run", 3, [], "pbpfl", resume=resume) == {}
+    assert jobs.train(tmp_path / "run", 3, [], "pbpfl", resume=resume) == {"schema": SCHEMA}
     assert [flag for flag, _ in launched] == ["--out", "--resume" if resume else "--out"]
     assert (tmp_path / "run/checkpoints").exists() == resume
+    result.write_text("{}")
+    assert jobs.train(tmp_path / "run", 3, [], "pbpfl", resume=resume) == {"schema": SCHEMA}
+    assert launched[-1][0] == "--out", "what an older version finished does not go on"
 
 
 def test_the_parts_of_a_round_are_measured() -> None:
