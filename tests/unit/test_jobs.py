@@ -109,8 +109,9 @@ def test_a_run_that_fails_ends_those_beside_it(run: Callable[..., jobs.Run], tmp
 @pytest.fixture
 def half_done(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Who started two runs: a is done, and b waits for the file `go`."""
-    with subprocess.Popen([sys.executable, "-c", STARTER, RUN, str(tmp_path), "--wait-for", "go"]) as starter:
-        wait_until(lambda: (tmp_path / "a" / "result.json").exists() and ["begin", "b"] in begun_and_ended(tmp_path))
+    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), "--wait-for", "go"], tmp_path / "printed"
+    with said.open("wb") as stdout, subprocess.Popen(command, stdout=stdout) as starter:
+        wait_until(lambda: "[1/2] a" in said.read_text() and ["begin", "b"] in begun_and_ended(tmp_path))
         yield starter
 
 
