@@ -1,8 +1,8 @@
 """What the pages of README and docs hold: links, programs and commands.
 
 A test runs every line of a block marked `sh`, page by page, in a folder of its own, where the page's `python` blocks
-lie under the name in their first line. What would take long is run in reduced form; what can't be run here
-(`NOT_HERE`) is parsed, so that a flag which does not exist is found in any case. Blocks without a language are output.
+lie under the name in their first line. What would take long or can't be run here (`NOT_HERE`) is parsed, so that a
+flag which does not exist is found in any case. Blocks without a language are output.
 """
 
 import re
@@ -23,6 +23,22 @@ PAGES = sorted(
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 NOT_HERE = (
+    "pip install",  # tests/packaging
+    "python3 -m venv",
+    "pytest",
+    ".ci/run",
+    "docker ",
+    "ssh-keygen",
+    "scripts/ec2/",  # tests/ec2
+    "launch/virtual-cluster",  # tests/cluster
+    "fedmpi reproduce",  # minutes to days: tests/unit/test_reproduce*
+    "fedmpi audit",  # tests/privacy/test_audit.py
+    "fedmpi bench",
+    "fedmpi keygen ~",
+)
+"""Commands that other tests run, or that belong on another machine."""
+
+HERE = (
     "pip install",  # tests/packaging
     "python3 -m venv",
     "pytest",
@@ -102,25 +118,23 @@ def mentions(page: Path) -> list[str]:
     return re.findall(r"`(fedmpi (?!doctor:)[^`\n]+)`", BLOCK.sub("", page.read_text()))
 
 
-def reduced(command: str) -> str | None:
-    """A command as a test runs it; None where it can't be run here."""
+def runnable(command: str) -> str | None:
+    """A command as a test runs it, with one round where none are named; None where it can't be run here."""
     if command.startswith(NOT_HERE) or "--hostfile" in command or "--cluster-key" in command:
         return None
     words = shlex.split(command)
-    if words[:2] == ["fedmpi", "attack"]:
-        return "fedmpi attack -n 1 -- --dataset digits --model mlp --attack linear --cases 1"
-    if words[:2] == ["fedmpi", "run"]:
-        system = words[2]
+    if words[:2] in (["fedmpi", "run"], ["fedmpi", "attack"]):
+        system = words[2] if words[1] == "run" else "attack"
     elif words[0] == "mpirun" and "-m" in words:
         system = words[words.index("-m") + 1].removeprefix("fedmpi.")
     else:
         return command
     data = words[words.index("--dataset") + 1] if "--dataset" in words else "digits"
     ranks = int(words[words.index("-n") + 1]) if "-n" in words else 1
-    if ranks <= (21 if system == "codedml" else 6) and data.startswith(HERE):
-        text = " ".join(word for word in command.split() if word != "…")
-        return text if system in ("codedml", "ppadmm") or "--rounds" in words else f"{text} --rounds 1"
-    return f"fedmpi run {system} {REDUCED[system]}" + ("" if system in ("codedml", "ppadmm") else " --dataset digits")
+    if ranks > (21 if system == "codedml" else 6) or not data.startswith(HERE):
+        return None
+    text = " ".join(word for word in command.split() if word != "…")
+    return text if system in ("codedml", "ppadmm", "attack") or "--rounds" in words else f"{text} --rounds 1"
 
 
 def anchors(page: Path) -> set[str]:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import tyro
-from docs.pages import PAGES, ROOT, Block, blocks, broken, command_lines, links, mentions, reduced, transcripts
+from docs.pages import PAGES, ROOT, Block, blocks, broken, command_lines, links, mentions, runnable, transcripts
 
-from docs import pages
 from fedmpi.cli import COMMANDS, SYSTEMS
 from fedmpi.errors import FedmpiError
 from fedmpi.runs import RunOptions, parse
@@ -139,10 +138,6 @@ def environment() -> dict[str, str]:
     }
 
 
-REPLACED: set[str] = set()
-"""What was run in place of longer commands: once for all pages."""
-
-
 def run_page(page: Path, folder: Path) -> list[str]:
     """Run a page's shell blocks in a folder; what was run."""
     done: list[str] = []
@@ -150,10 +145,8 @@ def run_page(page: Path, folder: Path) -> list[str]:
         if block.language == "python" and block.file_name:
             (folder / block.file_name).write_text(block.text)
         if block.language == "sh":
-            wanted = [command for command in map(reduced, block.commands) if command and command not in done]
-            done += wanted
-            script = [command for command in wanted if command in block.commands or command not in REPLACED]
-            REPLACED.update(command for command in wanted if command not in block.commands)
+            script = [command for command in map(runnable, block.commands) if command and command not in done]
+            done += script
             if script:
                 text = "\n".join(["set -euo pipefail", *script])
                 ended = subprocess.run(
@@ -168,7 +161,7 @@ RUN = [
     name
     for name in NAMES
     if ROOT / name != FIRST_RUN
-    and any(b.language == "sh" and any(map(reduced, b.commands)) for b in blocks(ROOT / name))
+    and any(b.language == "sh" and any(map(runnable, b.commands)) for b in blocks(ROOT / name))
 ]
 
 
@@ -256,4 +249,3 @@ def test_the_reference_is_complete(tmp_path: Path) -> None:
 
 def test_every_system_is_in_the_readme() -> None:
     assert all(f"fedmpi run {system}" in (ROOT / "README.md").read_text() for system in SYSTEMS)
-    assert pages.REDUCED.keys() == set(SYSTEMS)

@@ -19,7 +19,7 @@ from fedmpi.crypto.keys import create_key_file
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 OPTIONS = ["--dataset", "synthetic-lasso:n=400,d=20,noise=5,test=50", "--quiet"]
-LONG = [*OPTIONS, "--iterations", "400", "--tolerance", "0", "--no-compare", "--timeout", "60", "--deadline", "30"]
+LONG = [*OPTIONS, "--iterations", "200", "--tolerance", "0", "--no-compare", "--timeout", "60", "--deadline", "30"]
 
 
 def coefficients(folder: Path) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_a_killed_participant_is_left_out(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     summary = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (summary["failures"][0]["rank"], summary["failures"][0]["reason"]) == (4, "died")
-    assert summary["metrics"]["iterations"] == 400
+    assert summary["metrics"]["iterations"] == 200
 
 
 @pytest.mark.slow
@@ -117,4 +117,4 @@ def test_a_signal_stops_the_run_and_it_goes_on_with_new_keys(tmp_path: Path) -> 
     iterations = [
         json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
-    assert iterations == list(range(401))
+    assert iterations == list(range(201))
