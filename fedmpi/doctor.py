@@ -72,9 +72,8 @@ def examine(data_dir: Path | None = None) -> Iterator[Check]:
         )
         yield Check(f"[{extra}]", present, text, optional=True)
     for entry in catalogue(data_dir):
-        text = (
-            f"{entry.name}: {entry.where}" if entry.present else f"{entry.name} missing: fedmpi data fetch {entry.name}"
-        )
+        advice = f"put it by hand into {entry.where}" if entry.by_hand else f"fedmpi data fetch {entry.name}"
+        text = f"{entry.name}: {entry.where}" if entry.present else f"{entry.name} missing: {advice}"
         yield Check("data", entry.present, text, optional=True)
 
 

@@ -35,7 +35,7 @@ class Doctor:
 
 @dataclasses.dataclass(frozen=True)
 class DataList:
-    """List the data sets: what is here, and what can be fetched."""
+    """List the data sets: what is here, and where the others belong."""
 
     data_dir: Folder = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""

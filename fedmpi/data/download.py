@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmpi.data.dataset import DAMAGED, one_line
-from fedmpi.data.known import KNOWN, STAND_IN, data_folder, locate, unknown
+from fedmpi.data.known import KNOWN, STAND_IN, data_folder, locate, not_fetchable, unknown
 from fedmpi.errors import UsageError
 
 TIMEOUT_S = 30  # for the connection and for each read from it
@@ -66,9 +66,8 @@ def fetch(
     folder = data_folder(data_dir)
     if (present := locate(KNOWN[name], folder)) is not None or not KNOWN[name].layouts:
         return present or []
-    if name not in SOURCES:
-        wanted = ", ".join(KNOWN[name].layouts[0])
-        raise UsageError(f"data set {name} must be put into {folder} as {wanted}, got none: {KNOWN[name].source}")
+    if KNOWN[name].by_hand:
+        raise not_fetchable(name, folder)
     official, downloads = SOURCES[name]
     base = (base_url or official).rstrip("/") + "/"
     try:

@@ -34,16 +34,21 @@ class Entry:
     where: str
     description: str
     source: str
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
 class Known:
-    """A set known by name; any one of `layouts` (files in the data folder) is enough to read it."""
+    """A set known by name; any one of `layouts` (files in the data folder) is enough to read it.
+
+    `by_hand`: its files can't be fetched without a person (an account, a form).
+    """
 
     description: str
     source: str
     read: Callable[[list[Path]], Raw]
     layouts: tuple[tuple[str, ...], ...] = ()
+    by_hand: bool = False
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -85,8 +90,14 @@ def catalogue(data_dir: str | Path | None = None) -> list[Entry]:
     for name, known in KNOWN.items():
         place = str((folder / known.layouts[0][0]).parent) if known.layouts else NO_FILE
         present = not known.layouts or locate(known, folder) is not None
-        entries.append(Entry(name, present, place, known.description, known.source))
+        entries.append(Entry(name, present, place, known.description, known.source, known.by_hand))
     return [*entries, STAND_IN, MADE_UP]
+
+
+def not_fetchable(name: str, folder: Path) -> UsageError:
+    """Return the error for a set that only a person can bring, which says what goes where."""
+    files = " or ".join(", ".join(layout) for layout in KNOWN[name].layouts)
+    return UsageError(f"data set {name} must be put by hand into {folder} as {files}, got none: {KNOWN[name].source}")
 
 
 def unknown(name: str) -> UsageError:
@@ -111,6 +122,8 @@ def read_known(name: str, data_dir: str | Path | None = None) -> Raw:
     known, folder = KNOWN[name], data_folder(data_dir)
     paths = locate(known, folder)
     if paths is None and known.layouts:
+        if known.by_hand:
+            raise not_fetchable(name, folder)
         wanted = " or ".join(", ".join(layout) for layout in known.layouts)
         raise UsageError(
             f"data set {name} must be fetched first (fedmpi data fetch {name}), got no {wanted} in {folder}"
@@ -283,18 +296,21 @@ KNOWN = {
         "bank-additional-full.csv of Bank Marketing (UCI)",
         read_bank,
         (("bank_marketing/bank-additional-full.csv",),),
+        by_hand=True,
     ),
     "ham10000": Known(
         "skin lesions, 10015 images of 3x28x28, 7 classes, split by lesion",
         "HAM10000 (Tschandl et al. 2018), averaged to 28x28",
         read_small,
         (("ham10000/ham10000_28x28_rgb.npz",),),
+        by_hand=True,
     ),
     "ham10000-64": Known(
         "skin lesions, 10015 images of 3x64x64, 7 classes, split by lesion",
         "original images of HAM10000 (Tschandl et al. 2018)",
         read_originals,
         (("ham10000/HAM10000_metadata.csv", "ham10000/images/ISIC_0027419.jpg"),),
+        by_hand=True,
     ),
 }
 STAND_IN = Entry(

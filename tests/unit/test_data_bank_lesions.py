@@ -93,6 +93,6 @@ def test_original_images(tmp_path: Path) -> None:
 
 def test_sets_without_a_checked_source_say_where_to_put_them(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"bank must be put into .* as bank_marketing/bank-additional-full.csv, got none"
+        UsageError, match=r"bank must be put by hand into .* as bank_marketing/bank-additional-full.csv, got none"
     ):
         fetch("bank", tmp_path)

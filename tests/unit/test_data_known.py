@@ -73,5 +73,12 @@ def test_each_source_is_official_and_has_a_checksum():
         assert files in layouts or {file.removesuffix(".gz") for file in files} in layouts
 
 
+def test_every_set_with_files_can_be_fetched_or_says_that_it_is_put_by_hand(tmp_path):
+    for name, known in download.KNOWN.items():
+        assert bool(known.layouts) == (known.by_hand or name in download.SOURCES), name
+    with pytest.raises(UsageError, match=r"bank must be put by hand into .* as bank_marketing/"):
+        load("bank", data_dir=tmp_path)
+
+
 def test_sets_that_need_no_file(tmp_path):
     assert fetch("digits", tmp_path) == fetch("synthetic:gisette", tmp_path) == []

@@ -181,3 +181,5 @@ def test_data_sets_are_here_or_can_be_fetched(
     assert code == 0
     assert ("ok", f"wine: {table.parent}") in lines["data"]
     assert ("--", "mnist missing: fedmpi data fetch mnist") in lines["data"]
+    bank = tmp_path / "data" / "bank_marketing"
+    assert ("--", f"bank missing: put it by hand into {bank}") in lines["data"]
