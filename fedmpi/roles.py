@@ -26,9 +26,13 @@ def take_role(ch: Channel, lead: Lead, follow: Follow) -> None:
     ch.record_views = own.views is not None
     if ch.rank == 0:
         from fedmpi.runs.interruption import heed_signals
+        from fedmpi.runs.progress import end_live_line
 
         ch.on_pause = heed_signals()
-        lead(ch, argv)
+        try:
+            lead(ch, argv)
+        finally:
+            end_live_line()  # of a run that an error or a signal ends
     else:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_IGN)

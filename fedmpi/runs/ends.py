@@ -11,7 +11,7 @@ from fedmpi.net.report import Report
 from fedmpi.runs.folder import RunFolder
 from fedmpi.runs.frames import frame_lines
 from fedmpi.runs.options import RunOptions, to_toml
-from fedmpi.runs.progress import Progress
+from fedmpi.runs.progress import Progress, end_live_line
 
 
 class Parameters(Protocol):
@@ -50,4 +50,5 @@ def end_run(
     folder.write_lines("frames.jsonl", frame_lines(ch, reports))
     folder.write_json("result.json", summary)
     lines = [*closing_lines(summary), f"written to {folder.path}"]
+    end_live_line()
     print(json.dumps(summary) if options.json else "\n".join(lines))

@@ -32,6 +32,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Print lines for people; they are logged with the first step, so that a refused run leaves no file."""
         if not self.quiet:
+            end_live_line()
             print(text, flush=True)
         self._said += text.splitlines()
 
@@ -51,8 +52,19 @@ class Progress:
             f"{iteration:>5}/{self.steps}  {values}  {seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
             f"{came} answers, {late} late"
         )
-        last = iteration == self.steps
         if self.live:
-            print(f"\r\x1b[2K{line}", end="\n" if last else "", flush=True)
-        elif last or iteration % self.every == 0:
+            print(f"\r\x1b[2K{line}", end="", flush=True)
+            _open_lines.append(line)
+        elif iteration == self.steps or iteration % self.every == 0:
             print(line, flush=True)
+
+
+_open_lines: list[str] = []
+"""What stands on the terminal without a newline behind it."""
+
+
+def end_live_line() -> None:
+    """Print the newline that the live line of this process lacks: before anything else is printed, errors too."""
+    if _open_lines:
+        _open_lines.clear()
+        print(flush=True)
