@@ -221,5 +221,6 @@ def _parameters(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         system, ranks = text(run.result.get("system", "SYSTEM")), text(run.result.get("ranks", "N"))
         what = "attack" if system == "attacks" else f"run {system}"
-        command = f"fedmpi {what} -n {ranks} -- --config {run.path}/config.toml"
+        encrypt = " --encrypt" if run.config.get("encrypt") is True else ""
+        command = f"fedmpi {what} -n {ranks}{encrypt} -- --config {run.path}/config.toml"
         yield f"<pre>{escape(command)}</pre>"

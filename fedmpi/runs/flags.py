@@ -68,21 +68,29 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Which flags stand together. All that are not named here are of the first group."""
 
+OF_SOME = {"compare": {"codedml", "ppadmm"}, "inject": {"codedml"}}
+"""Flags that mean something in these systems only; the others take them, and leave them out of --help."""
 
-def command_of(*classes: type[Any]) -> type[Any]:
+
+def command_of(*classes: type[Any], for_help: bool = False) -> type[Any]:
     """A dataclass for tyro: one field for each group, whose fields are the flags of all classes.
 
     Parameters
     ----------
     *classes : dataclass
         Every field must have a default that cannot change; its docstring becomes its help.
+    for_help : bool
+        Leave out `OF_SOME` where they mean nothing: tyro does not read what it hides.
     """
     of_flag = {name: group for group, names in GROUPS.items() for name in names}
+    systems = set(classes[0].__module__.split("."))
     groups = defaultdict(list)
     for cls in classes:
         hints, texts = get_type_hints(cls, include_extras=True), help_texts(cls)
         for field in dataclasses.fields(cls):
             hint = _with_help(hints[field.name], field.default, texts.get(field.name, ""))
+            if for_help and field.name in OF_SOME and not OF_SOME[field.name] & systems:
+                hint = Annotated[hint, tyro.conf.Suppress]
             groups[of_flag.get(field.name, "protocol")].append((field.name, hint, field.default))
     command = []
     for group, names in GROUPS.items():

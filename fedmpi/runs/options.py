@@ -22,7 +22,6 @@ _OF_ONE_RUN = (
     "cluster_key",
     "config",
     "dry_run",
-    "encrypt",
     "inject",
     "out",
     "record_views",
@@ -65,8 +64,9 @@ class RunOptions:
     """Iterations or rounds between two checkpoints; 0: only when the run is stopped, by SIGTERM, SIGUSR1 or a
     failure."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Go on with the run of this folder, from its last whole checkpoint; its options hold. auto: with that of --out if
-    it has one, else begin. Default: begin."""
+    """Go on with the run of this folder, from its last whole checkpoint; its options hold, but for those of one start
+    (--encrypt, --cluster-key, --strict-placement, --inject, --record-views, an own --model, the ranks and hosts), which
+    must be given again. auto: with that of --out if it has one, else begin. Default: begin."""
     encrypt: bool = False
     """Encrypt and authenticate every link; with --cluster-key, or as an option of `fedmpi run` itself."""
     cluster_key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -146,16 +146,20 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
         path = str(Path(run) / "config.toml")
     arguments = _arguments(cls, Path(path)) if path else []
 
+    for_help = not {"-h", "--help"}.isdisjoint(argv)
     command = tyro.cli(
-        command_of(cls, RunOptions),
+        command_of(cls, RunOptions, for_help=for_help),
         prog=prog,
         description=description,
-        args=arguments + argv,  # of an option given twice the last one wins
+        args=["--help"] if for_help else arguments + argv,  # of an option given twice the last one wins
     )
     params, options = cls(**values_of(command, cls)), RunOptions(**values_of(command, RunOptions))
     if (options.encrypt or options.cluster_key) and key_file_of(argv) is None:
-        raise UsageError("--encrypt and --cluster-key must stand on the command line, where every rank sees them")
-    return params, options
+        kept = f"; {path} is of an encrypted run (--no-encrypt: in the clear)" if path and options.encrypt else ""
+        raise UsageError(
+            f"--encrypt and --cluster-key must stand on the command line, where every rank sees them{kept}"
+        )
+    return params, dataclasses.replace(options, encrypt=options.encrypt or options.cluster_key is not None)
 
 
 def _value(argv: list[str], flag: str) -> str | None:

@@ -57,7 +57,9 @@ def test_fedmpi_run_encrypts_and_gives_the_same_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(encrypted[name], plain[name])
     assert result(tmp_path / "encrypted")["environment"]["mpi"].endswith(", encrypted")
     assert "encrypted" not in result(tmp_path / "plain")["environment"]["mpi"]
-    assert "cluster" not in (tmp_path / "encrypted" / "config.toml").read_text()  # a key is of one run
+    config = (tmp_path / "encrypted" / "config.toml").read_text()
+    assert "cluster" not in config  # a key is of one run
+    assert "encrypt = true" in config  # and never forgotten: tests/unit/test_runs.py
 
 
 def test_mpirun_with_a_key_on_every_rank(mpirun: Run, tmp_path: Path, key: Path) -> None:

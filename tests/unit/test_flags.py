@@ -13,7 +13,7 @@ import pytest
 from fedmpi.cli import COMMANDS, SYSTEMS, main
 from fedmpi.errors import UsageError
 from fedmpi.runs import RunOptions, parse
-from fedmpi.runs.flags import GROUPS, help_texts
+from fedmpi.runs.flags import GROUPS, OF_SOME, help_texts
 
 PARAMS = {system: import_module(f"fedmpi.{system}.params").Params for system in (*SYSTEMS, "attacks")}
 CLASSES = PARAMS | {"run": RunOptions}
@@ -101,6 +101,15 @@ def test_systems_have_the_same_groups_in_the_same_order(system: str, capsys: pyt
     assert "None" not in text.replace("(default: none)", "")
     for field in dataclasses.fields(PARAMS[system]):
         assert f"--{field.name.replace('_', '-')}" in text
+
+
+@pytest.mark.parametrize("system", PARAMS)
+def test_help_has_no_flag_that_the_system_has_no_use_for(system: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(PARAMS[system], ["--help"], "fedmpi", "")
+    text = capsys.readouterr().out
+    shown = {name for name in OF_SOME if re.search(rf"--{name}( STR|, --no-)", text)}
+    assert shown == {name for name, systems in OF_SOME.items() if system in systems}
 
 
 @pytest.mark.parametrize("command", [*([name] for name in COMMANDS), *NESTED], ids=" ".join)

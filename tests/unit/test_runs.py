@@ -151,6 +151,18 @@ def _with(options: RunOptions, config: Path) -> RunOptions:
     return RunOptions(**{**{name: getattr(options, name) for name in options.__dataclass_fields__}, "config": config})
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--config"])
+@pytest.mark.parametrize("first", [["--encrypt", "--cluster-key", "key"], ["--cluster-key", "key"]])
+def test_an_encrypted_run_goes_on_in_the_clear_on_demand_only(tmp_path: Path, flag: str, first: list[str]) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(*parse(Other, first, "program", "")))
+    again = [flag, str(tmp_path if flag == "--resume" else config)]
+    with pytest.raises(UsageError, match=r"must stand on the command line.*config.toml is of an encrypted run"):
+        parse(Other, again, "program", "")
+    assert parse(Other, [*again, *first], "program", "")[1].encrypt
+    assert not parse(Other, [*again, "--no-encrypt"], "program", "")[1].encrypt
+
+
 def test_toml_holds_everything_that_is_set(tmp_path: Path) -> None:
     values = tomllib.loads(to_toml(Params(), RunOptions(out=tmp_path / "run", dry_run=True)))
     assert values["prime"] == 33554393
@@ -239,10 +251,12 @@ def test_progress_on_a_terminal_is_one_live_line(
     progress = Progress(RunFolder(tmp_path / "run", "x", ""), 3, quiet=False)
     for iteration in range(4):
         step(progress, iteration)
+    progress.say("the end")
+    progress.say("indeed")
     out = capsys.readouterr().out
     assert out.count("\r\x1b[2K") == 4
-    assert out.count("\n") == 1
-    assert out.endswith("late\n")
+    assert out.endswith("late\nthe end\nindeed\n")
+    assert out.count("\n") == 3
 
 
 # -- costs --------------------------------------------------------------------------------------------------------
