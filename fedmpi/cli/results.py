@@ -68,7 +68,7 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """Follow a run from its folder until it ends; any number of them, from any machine that sees the folder.
+    """Follow a run from its folder until it is done; Ctrl-C ends it for a run that was stopped.
 
     Example: fedmpi watch runs/codedml-coded-20261121-105631 --log tensorboard
     """

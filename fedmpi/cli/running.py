@@ -22,7 +22,7 @@ SYSTEMS = ("codedml", "ppadmm", "niss", "pbpfl", "spn")
 class Run:
     """Run a system on N ranks of this machine or of a cluster; options of the system stand behind `--`.
 
-    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9. Its options: python -m fedmpi.codedml --help
+    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9. Its options: fedmpi run codedml -n 11 -- --help
     """
 
     system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
@@ -118,8 +118,8 @@ class Hostfile:
 class Attack:
     """Reconstruct training data from the gradients that a client shares; options of the attack stand behind `--`.
 
-    Example: fedmpi attack -- --dataset cifar10 --attack dlg --defence dp --noise-std 0.01. Its options: python -m
-    fedmpi.attacks --help
+    Example: fedmpi attack -- --dataset cifar10 --attack dlg --defence dp --noise-std 0.01. Its options: fedmpi
+    attack -- --help
     """
 
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1

@@ -26,7 +26,8 @@ from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.result import costs, result
 
 DESCRIPTION = (
-    "Federated learning on weights that the clients never see. Rank 0 is the server, clients live on the others."
+    "Federated learning on weights that clients get up to a secret scaling of units: the numbers are hidden, not what "
+    "they compute. Rank 0 is the server, clients live on the others."
 )
 
 EVALUATIONS = 100

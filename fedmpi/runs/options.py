@@ -51,7 +51,7 @@ class RunOptions:
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of this run. Default: runs/<system>-<method>-<time>."""
     seed: int = 0
-    """Public randomness: splits, synthetic data, rounding noise. Never the masks."""
+    """Public randomness: splits, synthetic data, initial models, rounding. Never masks, keys or noise."""
     timeout: float = 600.0
     """Seconds that a rank waits for another, at most."""
     evaluate_every: int = 1
@@ -77,7 +77,7 @@ class RunOptions:
     strict_placement: bool = False
     """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
     dry_run: bool = False
-    """Print the roles, and the bytes of a round, and do nothing."""
+    """Print the roles, and the bytes of a round: train nothing, write nothing."""
     quiet: bool = False
     """Print the closing lines only."""
     json: bool = False
