@@ -34,6 +34,7 @@ NOT_HERE = (
     "fedmpi reproduce",  # minutes to days: tests/unit/test_reproduce*
     "fedmpi audit",  # tests/privacy/test_audit.py
     "fedmpi bench",
+    "fedmpi data fetch",  # tests/unit/test_data_fetch.py
     "fedmpi keygen ~",
 )
 """Commands that other tests run, or that belong on another machine."""

@@ -47,7 +47,7 @@ def test_a_broken_link_would_be_noticed(tmp_path: Path) -> None:
 def test_every_page_can_be_found_from_the_index() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target.partition("#")[0]).resolve() for target in links(index)}
-    assert {page for page in PAGES if page.parent.name == "docs"} - {index} <= linked
+    assert {page for page in PAGES if page.parent == ROOT / "docs"} - {index} <= linked
 
 
 # -- flags ----------------------------------------------------------------------------------------------------------
