@@ -39,31 +39,6 @@ NOT_HERE = (
 )
 """Commands that other tests run, or that belong on another machine."""
 
-HERE = (
-    "pip install",  # tests/packaging
-    "python3 -m venv",
-    "pytest",
-    ".ci/run",
-    "docker ",
-    "ssh-keygen",
-    "scripts/ec2/",  # tests/ec2
-    "launch/virtual-cluster",  # tests/cluster
-    "fedmpi reproduce",  # minutes to days: tests/unit/test_reproduce*
-    "fedmpi audit",  # tests/privacy/test_audit.py
-    "fedmpi bench",
-    "fedmpi keygen ~",
-)
-"""Commands that other tests run, or that belong on another machine."""
-
-REDUCED = {
-    "codedml": "-n 5 -- --iterations 3",
-    "ppadmm": "-n 5 -- --iterations 3",
-    "niss": "-n 4 -- --clients 4 --rounds 1",
-    "pbpfl": "-n 3 -- --clients 2 --rounds 1",
-    "spn": "-n 2 -- --clients 2 --rounds 1",
-}
-"""In place of commands with many ranks, or with data that is not here."""
-
 HERE = ("digits", "synthetic", "diabetes", "patients.csv")
 """Data sets that need no download."""
 
