@@ -30,6 +30,9 @@ on many cores: the ranks of each run take threads for all of them, and each run 
 HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 """Metrics of result.json; the first of them that is there is said of a run."""
 
+NOT_STARTED = 213
+"""Of Open MPI's mpirun, without a word: it could not start the ranks. Seen once in some hundred jobs of 51 ranks."""
+
 _END_SECONDS = 0.5
 _LOCK_SECONDS = 0.2
 
@@ -153,9 +156,12 @@ def train(
         where = ["--resume" if goes_on else "--out", str(folder)]
         program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", *where]
         code, said = _mpirun(ranks, program, lock)
+        if code == NOT_STARTED:
+            print(f"mpirun could not start the run in {folder}: once more", file=sys.stderr, flush=True)
+            code, said = _mpirun(ranks, program, lock)
     if code != 0 or (result := finished(folder, arguments)) is None:
-        errors = [line for line in said.splitlines() if "error" in line.lower()]
-        reason = errors[0].removeprefix("fedmpi: error: ") if errors else "it said nothing"
+        lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1]).removeprefix("fedmpi: error: ")
         raise FedmpiError(f"the run in {folder} must end with 0, got {code}: {reason}")
     return result
 
