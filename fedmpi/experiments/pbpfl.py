@@ -114,7 +114,7 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
     present = {entry.name: entry.present for entry in catalogue(data_dir)}
     for name in ("bank", "ham10000"):
         if not present[name]:
-            raise UsageError(f"data set {name} must be put by hand: fedmpi doctor says where")
+            raise UsageError(f"data set {name} must be there, put by hand: fedmpi doctor says where")
     results = train_all(runs(scale, out, data_dir))
     bank = {key: results[run.folder] for key, run in runs_on_bank(scale, out, data_dir).items()}
     images = {

@@ -349,10 +349,9 @@ class Channel(Endpoint):
         def drained(done: Callable[[], R | None]) -> Callable[[], R | None]:
             def ready() -> R | None:
                 result = done()
-                if result is None:
-                    self._under_way = [entry for entry in self._under_way if not entry.frame.done()]
-                    while (dropped := self.transport.discard()) is not None:
-                        self.meter.late += dropped
+                self._under_way = [entry for entry in self._under_way if not entry.frame.done()]
+                while (dropped := self.transport.discard()) is not None:  # also what came before the last Closing
+                    self.meter.late += dropped
                 return result
 
             return ready

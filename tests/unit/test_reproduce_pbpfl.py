@@ -58,7 +58,7 @@ def test_the_page(scale: pbpfl.Scale, canned: list[list[str]], tmp_path: Path) -
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="data set bank must be there"):
+    with pytest.raises(UsageError, match="data set bank must be there, put by hand"):
         pbpfl.reproduce(pbpfl.QUICK, tmp_path / "out", tmp_path)
     assert not (tmp_path / "out").exists()
 

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
 
 from fleet import Failure
 
@@ -127,10 +127,14 @@ class Remote:
 
 def unpack(stream: IO[bytes], to: Path) -> bool:
     """Unpack an archive that comes through a pipe; whether it was whole. It may write below `to` only."""
+    data_filter: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
-                tar.extract(member, to, filter="data")
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+                    raise tarfile.TarError(f"an archive must hold files and folders below its own, got {path}")
+                tar.extract(member, to, **data_filter)
     except (tarfile.TarError, EOFError, OSError):
         stream.read()
         return False
