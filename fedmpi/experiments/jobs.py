@@ -31,7 +31,7 @@ HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 """Metrics of result.json; the first of them that is there is said of a run."""
 
 NOT_STARTED = 213
-"""Of Open MPI's mpirun: its PMIx server's listener failed to start, and so no rank did. Seen twice in a thousand jobs."""
+"""Of Open MPI's mpirun: its listener failed to start, and so no rank did. Seen twice in a thousand jobs."""
 
 _END_SECONDS = 0.5
 _LOCK_SECONDS = 0.2
