@@ -28,9 +28,11 @@ END_SECONDS = 5.0
 
 _POLL_SECONDS = 0.1
 
+NOT_STARTED = 213
+"""Open MPI's exit code where its own listener failed to start, and so no rank did: seen in two of a thousand jobs."""
+
 _HOST_FAILED = 255
 """Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
-
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -179,8 +181,8 @@ def run_ranks(
             elif received.count(number) > 1 or not signal_rank_0(folder, number):
                 process.terminate()
 
-        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-        try:
+        def run() -> int:
+            nonlocal process
             process = subprocess.Popen(
                 command,
                 env=environment() | {job_folder.VARIABLE: name},
@@ -189,7 +191,14 @@ def run_ranks(
             )
             if early and not signal_rank_0(folder, early[0]):
                 process.terminate()
-            code = wait_for_job(process, folder)
+            return wait_for_job(process, folder)
+
+        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+        try:
+            code = run()
+            if code == NOT_STARTED and not received and job_folder.read_pid(folder) is None:
+                print("fedmpi: warning: mpirun could not start the ranks: once more", file=sys.stderr, flush=True)
+                code = run()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

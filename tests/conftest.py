@@ -6,16 +6,35 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from fedmpi.experiments.jobs import NOT_STARTED
+from fedmpi.launcher import NOT_STARTED
 
 pytest.register_assert_rewrite("contract")
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unmeasured() -> Iterator[str | None]:
+    """Keep coverage out of the ranks, which it makes a third slower; what it would have them read, if it is on."""
+    before = os.environ.pop(_MEASURED, None)
+    yield before
+    if before is not None:
+        os.environ[_MEASURED] = before
+
+
+@pytest.fixture
+def measured(unmeasured: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let coverage into the ranks that a test starts."""
+    if unmeasured is not None:
+        monkeypatch.setenv(_MEASURED, unmeasured)
 
 
 @pytest.fixture

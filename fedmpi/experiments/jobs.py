@@ -17,7 +17,7 @@ from typing import Any
 
 from fedmpi import __version__
 from fedmpi.errors import FedmpiError, UsageError
-from fedmpi.launcher import environment, mpirun_command
+from fedmpi.launcher import NOT_STARTED, environment, mpirun_command
 from fedmpi.runs.result import SCHEMA
 
 ARGUMENTS = "arguments.json"
@@ -29,9 +29,6 @@ on many cores: the ranks of each run take threads for all of them, and each run 
 
 HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 """Metrics of result.json; the first of them that is there is said of a run."""
-
-NOT_STARTED = 213
-"""Of Open MPI's mpirun: its listener failed to start, and so no rank did. Seen twice in a thousand jobs."""
 
 _END_SECONDS = 0.5
 _LOCK_SECONDS = 0.2

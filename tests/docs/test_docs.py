@@ -138,6 +138,15 @@ def environment() -> dict[str, str]:
     }
 
 
+def run_script(script: str, folder: Path) -> str:
+    """Run a script of the shell in a folder: what it prints."""
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
 def run_page(page: Path, folder: Path) -> list[str]:
     """Run a page's shell blocks in a folder; what was run."""
     done: list[str] = []
@@ -148,11 +157,7 @@ def run_page(page: Path, folder: Path) -> list[str]:
             script = [command for command in map(runnable, block.commands) if command and command not in done]
             done += script
             if script:
-                text = "\n".join(["set -euo pipefail", *script])
-                ended = subprocess.run(
-                    ["bash", "-c", text], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-                )
-                assert ended.returncode == 0, f"{text}\n{ended.stdout[-3000:]}\n{ended.stderr[-3000:]}"
+                run_script("\n".join(["set -euo pipefail", *script]), folder)
     return done
 
 
@@ -186,10 +191,7 @@ def programs() -> list[Block]:
 
 @pytest.mark.parametrize("block", programs(), ids=lambda block: block.page.name)
 def test_every_program_runs(block: Block, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", block.text], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(f"python -c {shlex.quote(block.text)}", tmp_path)
 
 
 def test_the_worked_example_is_short() -> None:
@@ -204,11 +206,7 @@ def skeleton(line: str) -> str:
 
 def missing(command: str, promised: str, folder: Path) -> list[str]:
     """Run a command; the lines that a page promises and that it does not print."""
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
-    printed = {skeleton(line) for line in done.stdout.splitlines()}
+    printed = {skeleton(line) for line in run_script(command, folder).splitlines()}
     return [line for line in promised.splitlines() if line != "…" and skeleton(line) not in printed]
 
 

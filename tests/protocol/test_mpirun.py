@@ -22,6 +22,8 @@ OWN_TESTS = {"test_contract_mpi.py": 7, "test_sealed_mpi.py": 6}
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 
 @pytest.mark.parametrize("file", OWN_TESTS)
 def test_contract(mpirun: Run, tmp_path: Path, file: str) -> None:

@@ -251,6 +251,23 @@ def test_the_exit_code_is_that_of_the_program(code: int, capfd: pytest.CaptureFi
         assert capfd.readouterr().out.splitlines() == ["threads 1"] * 2
 
 
+@pytest.mark.parametrize(("again", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 213", 213)])
+def test_where_no_rank_was_started_mpirun_is_tried_once_more(
+    install: Install, tmp_path: Path, capfd: pytest.CaptureFixture[str], again: str, code: int
+) -> None:
+    """A real failure of Open MPI's own, which can't be had at will."""
+    install(OPEN_MPI, f"echo >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) = 1 ] && exit 213; {again}")
+    assert launcher.run_ranks(2, PROGRAM) == code
+    assert len((tmp_path / "starts").read_text().splitlines()) == 2
+    assert capfd.readouterr().err.count("mpirun could not start the ranks: once more") == 1
+
+
+def test_where_rank_0_was_started_mpirun_is_not_tried_again(install: Install, tmp_path: Path) -> None:
+    install(OPEN_MPI, f"echo >> {tmp_path}/starts; echo 999999999 > $FEDMPI_JOB_FOLDER/pid; exit 213")
+    assert launcher.run_ranks(2, PROGRAM) == 213
+    assert len((tmp_path / "starts").read_text().splitlines()) == 1
+
+
 def test_two_threads_of_one_core_run_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open MPI counts cores, the operating system their threads: of a laptop's 8 "cores" mpirun may see 4."""
     monkeypatch.setenv("HWLOC_SYNTHETIC", "core:1 pu:2")
