@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
-from fedmpi.federation import SERVER, Stop
+from fedmpi.federation import SERVER, Stop, leave
 from fedmpi.net import Channel
-from fedmpi.net.report import report
 from fedmpi.niss.assignment import Assignment, assign, share_count
 from fedmpi.niss.protocol import (
     FIRST_HOST,
@@ -52,7 +51,7 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
         left = assignment.leftover(variances, [k for k in arrived if k in variances], setup.tau2)
         counts = assignment.counts.values()
         ch.send(SERVER, Ledger(order.round, len(counts), min(counts, default=0), max(counts, default=0), left))
-    ch.send(SERVER, report(ch))
+    leave(ch)
 
 
 def attendance(

@@ -41,9 +41,8 @@ def run(ch: Channel, argv: list[str]) -> None:
         print("\n".join([heading(params, ch, data), *plan(params, ch, data)]))
         return
     progress = begin_run("ppadmm", params, options, params.iterations, heading(params, ch, data))
-    kept = (
-        options.resume or options.out
-    ) is not None  # then `check_options` saw that every rank's command line names it
+    # Where the folder is named, `check_options` has seen that every rank's command line names it.
+    kept = (options.resume or options.out) is not None
     keeper, start = RunKeeper(ch, progress.folder, params, options, kept=kept), None
     if options.resume:
         start, refused = keeper.load()
