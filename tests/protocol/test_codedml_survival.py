@@ -272,6 +272,7 @@ def test_four_killed_workers_of_twenty_change_no_bit(
     assert {failure["reason"] for failure in failures} == {"died"}
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.slow
 def test_with_five_killed_the_run_ends_with_3_and_goes_on_later(
     tmp_path: Path, undisturbed: dict[str, np.ndarray]
@@ -300,6 +301,7 @@ def test_a_liar_and_a_straggler_among_processes(tmp_path: Path, undisturbed: dic
     assert failures[0]["reason"].startswith("lied in iteration")
 
 
+@pytest.mark.usefixtures("measured")
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 0)])
 def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_bits(

@@ -57,6 +57,8 @@ with workers():
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 
 @pytest.fixture
 def job(mpirun: Run, tmp_path: Path) -> Run:
