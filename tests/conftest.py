@@ -15,6 +15,9 @@ from fedmpi.launcher import NOT_STARTED
 
 pytest.register_assert_rewrite("contract")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that has us in the background: children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
