@@ -198,6 +198,7 @@ def run_ranks(
             code = run()
             if code == NOT_STARTED and not received and job_folder.read_pid(folder) is None:
                 print("fedmpi: warning: mpirun could not start the ranks: once more", file=sys.stderr, flush=True)
+                process = None  # what is received from here on, the new one is told
                 code = run()
         finally:
             for number, handler in before.items():
