@@ -4,10 +4,15 @@ With an MPI that survives deaths (`survives`) a rank leaves by `os._exit`, witho
 for all. Otherwise it takes the job down with it by `abort`.
 """
 
+import contextlib
+import fcntl
 import os
 import signal
+import stat
 import sys
+import termios
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +25,9 @@ from fedmpi.net.message import Message
 
 GRACE_SECONDS = 5.0
 """How long one rank waits for the others to do what the end of the job asks of them."""
+
+READ_SECONDS = 1.0
+"""How long a rank that ends its job waits until what it printed is read."""
 
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prte", "prted")
 
@@ -149,3 +157,16 @@ def _exit(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def wait_until_read() -> None:
+    """Give mpirun the time to read what this rank printed: when a job is aborted it may drop what pipes hold."""
+    unread, end = array("i", [0]), time.monotonic() + READ_SECONDS
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed, or not a file
+            stream.flush()
+            while stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) and time.monotonic() < end:
+                fcntl.ioctl(stream.fileno(), termios.FIONREAD, unread)
+                if not unread[0]:
+                    break
+                time.sleep(0.001)

@@ -17,7 +17,7 @@ from fedmpi.errors import FedmpiError, ProtocolError
 from fedmpi.net.channel import Channel
 from fedmpi.net.doorbell import NAME_BYTES, Doorbell
 from fedmpi.net.job_folder import write_exit_code, write_pid
-from fedmpi.net.leaving import leave_incomplete, leave_with_error
+from fedmpi.net.leaving import leave_incomplete, leave_with_error, wait_until_read
 from fedmpi.net.message import HEADER_LIMIT
 from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
 
@@ -368,5 +368,6 @@ def job(
 
 
 def _abort(code: int) -> NoReturn:
+    wait_until_read()
     MPI.COMM_WORLD.Abort(code)
     raise AssertionError("MPI_Abort returned")
