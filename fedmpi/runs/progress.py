@@ -8,6 +8,9 @@ from fedmpi.launcher import TERMINAL_VARIABLE
 from fedmpi.net.transport import Meter
 from fedmpi.runs.folder import RunFolder
 
+_CLEAR, _NO_WRAP, _WRAP = "\r\x1b[2K", "\x1b[?7l", "\x1b[?7h"
+"""A terminal clears one row only: a line longer than that must not go on in the next."""
+
 
 class Progress:
     """Shows and records the steps of a run.
@@ -53,7 +56,7 @@ class Progress:
             f"{came} answers, {late} late"
         )
         if self.live:
-            print(f"\r\x1b[2K{line}", end="", flush=True)
+            print(f"{_CLEAR}{_NO_WRAP}{line}{_WRAP}", end="", flush=True)
             _open_lines.append(line)
         elif iteration == self.steps or iteration % self.every == 0:
             print(line, flush=True)

@@ -48,5 +48,7 @@ def test_the_live_line_ends_before_anything_else_is_said(name: str, tmp_path: Pa
     ended, shown = on_a_terminal(*arguments.split(), "--out", str(tmp_path / "run"))
     assert ended == code
     live, late, rest = shown[shown.rindex("\x1b[2K") :].partition("late")
+    assert live.startswith("\x1b[2K\x1b[?7l"), shown  # whatever its width, it takes one row
     assert (live.count("/"), late) == (1, "late"), shown
-    assert rest.lstrip("\r").startswith(f"\n{below}"), shown
+    assert rest.startswith("\x1b[?7h"), shown
+    assert rest.removeprefix("\x1b[?7h").lstrip("\r").startswith(f"\n{below}"), shown

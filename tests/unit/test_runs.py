@@ -254,8 +254,8 @@ def test_progress_on_a_terminal_is_one_live_line(
     progress.say("the end")
     progress.say("indeed")
     out = capsys.readouterr().out
-    assert out.count("\r\x1b[2K") == 4
-    assert out.endswith("late\nthe end\nindeed\n")
+    assert out.count("\r\x1b[2K\x1b[?7l") == 4
+    assert out.endswith("late\x1b[?7h\nthe end\nindeed\n")
     assert out.count("\n") == 3
 
 
