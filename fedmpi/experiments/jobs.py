@@ -194,6 +194,8 @@ def _empty(folder: Path) -> None:
     """Remove what a run left; the folder itself stays, for its lock."""
     if any(folder.iterdir()) and not (folder / ARGUMENTS).is_file():
         raise UsageError(f"the folder of a run must be empty or hold {ARGUMENTS}, got {folder}")
+    if (folder / "result.json").exists():
+        print(f"the run in {folder} has other arguments or keys than today's: made anew", file=sys.stderr, flush=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == ARGUMENTS):  # what says whose it is, last
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,17 +58,19 @@ def test_a_finished_run_is_not_run_again(launches: list[list[str]], tmp_path: Pa
 
 @pytest.mark.parametrize(("ranks", "options"), [(12, ["--method", "bgw"]), (11, ["--method", "bh08"])])
 def test_other_arguments_are_another_run(
-    launches: list[list[str]], tmp_path: Path, ranks: int, options: list[str]
+    launches: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], ranks: int, options: list[str]
 ) -> None:
     jobs.train(tmp_path / "run", 11, ["--method", "bgw"])
+    assert capsys.readouterr().err == ""
     (tmp_path / "run" / "config.toml").write_text("")
     assert jobs.train(tmp_path / "run", ranks, options) == result_of(2)
     assert not (tmp_path / "run" / "config.toml").exists()
+    assert re.fullmatch("the run in .*run has other arguments .*: made anew\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"schema": 1}'])
 def test_a_run_that_is_interrupted_or_of_an_older_version_is_run_again(
-    launches: list[list[str]], tmp_path: Path, left: str
+    launches: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
 ) -> None:
     jobs.train(tmp_path / "run", 11, [])
     result = tmp_path / "run" / "result.json"
@@ -78,6 +81,7 @@ def test_a_run_that_is_interrupted_or_of_an_older_version_is_run_again(
     (tmp_path / "run" / "metrics.jsonl").write_text("half a lin")
     assert jobs.train(tmp_path / "run", 11, []) == result_of(2)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert capsys.readouterr().err.endswith("keys than today's: made anew\n") == bool(left)
 
 
 def test_a_folder_of_somebody_else_stays(launches: list[list[str]], tmp_path: Path) -> None:
