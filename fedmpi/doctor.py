@@ -112,7 +112,8 @@ def _try_ranks(ranks: int, code: str, *, tolerate_failures: bool = False) -> sub
     """Run Python code on some ranks; one that hangs ends with the exit code of `timeout`."""
     command, _ = mpirun_command(ranks, [sys.executable, "-c", code], tolerate_failures=tolerate_failures)
     try:
-        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=_SECONDS, check=False)
+        with environment() as variables:
+            return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         said = f"they must start within {_SECONDS} s, and did not: {shlex.join(command[:-1])} …"
         return subprocess.CompletedProcess(command, 124, "", said)

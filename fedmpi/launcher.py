@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedmpi.errors import PeerFailed, UsageError
@@ -28,8 +28,8 @@ END_SECONDS = 5.0
 
 _POLL_SECONDS = 0.1
 
-NOT_STARTED = 213
-"""Open MPI's exit code where its own listener failed to start, and so no rank did: seen in two of a thousand jobs."""
+_SESSION_FOLDERS = "PRTE_MCA_prte_local_tmpdir_base"
+"""Where mpirun keeps its files; another variable says it for all hosts, and Open MPI takes but one of the two."""
 
 _HOST_FAILED = 255
 """Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
@@ -126,10 +126,18 @@ def mpirun_command(
     return [*command, *program], warnings
 
 
-def environment() -> dict[str, str]:
-    """The environment in which ranks start."""
+@contextlib.contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """The environment in which the ranks of one job start, with the job's folder, which goes at its end.
+
+    mpirun's own files are there too, unless the user has named a place. Open MPI calls them by the process number of
+    mpirun, and starts no rank where a killed one has left some of the same number.
+    """
     terminal = "1" if sys.stdout.isatty() else "0"
-    return {**os.environ, **ONE_THREAD, TERMINAL_VARIABLE: terminal}
+    with tempfile.TemporaryDirectory(prefix="fedmpi-", ignore_cleanup_errors=True) as folder:
+        named = any(name.startswith("PRTE_MCA_") and name.endswith("tmpdir_base") for name in os.environ)
+        session = {} if named else {_SESSION_FOLDERS: folder}
+        yield {**os.environ, **ONE_THREAD, **session, TERMINAL_VARIABLE: terminal, job_folder.VARIABLE: folder}
 
 
 def run_ranks(
@@ -156,8 +164,8 @@ def run_ranks(
     int
         The exit code of rank 0; where it is not known, mpirun's.
     """
-    with tempfile.TemporaryDirectory(prefix="fedmpi-") as name:
-        folder = Path(name)
+    with environment() as variables:
+        folder = Path(variables[job_folder.VARIABLE])
         rank_map = write_rank_map(folder / "rank-map", ranks, hostfile, places) if places else None
         command, warnings = mpirun_command(
             ranks,
@@ -181,25 +189,17 @@ def run_ranks(
             elif received.count(number) > 1 or not signal_rank_0(folder, number):
                 process.terminate()
 
-        def run() -> int:
-            nonlocal process
+        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+        try:
             process = subprocess.Popen(
                 command,
-                env=environment() | {job_folder.VARIABLE: name},
+                env=variables,
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C is for the launcher alone
             )
             if early and not signal_rank_0(folder, early[0]):
                 process.terminate()
-            return wait_for_job(process, folder)
-
-        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-        try:
-            code = run()
-            if code == NOT_STARTED and not received and job_folder.read_pid(folder) is None:
-                print("fedmpi: warning: mpirun could not start the ranks: once more", file=sys.stderr, flush=True)
-                process = None  # what is received from here on, the new one is told
-                code = run()
+            code = wait_for_job(process, folder)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

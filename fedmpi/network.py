@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from fedmpi.doctor import Check
 from fedmpi.hosts import Host, read_hostfile, ssh_command
 from fedmpi.launcher import environment, mpirun_command
+from fedmpi.net import job_folder
 
 SECONDS = 60.0
 """How long one host may take to answer; the measuring may take ten times as long."""
@@ -102,14 +102,14 @@ def advise_interface(facts: Facts) -> Check:
 
 def _measure(hosts: list[Host], hostfile: Path, interface: str | None) -> Iterator[Check]:
     """Start a rank on each host, and measure all links."""
-    with tempfile.TemporaryDirectory(prefix="fedmpi-") as folder:
-        rank_map = Path(folder) / "rank-map"
+    with environment() as variables:
+        rank_map = Path(variables[job_folder.VARIABLE]) / "rank-map"
         rank_map.write_text("".join(f"{host.name}\n" for host in hosts))
         program = [sys.executable, "-m", "fedmpi.net.probe"]
         command, _ = mpirun_command(len(hosts), program, hostfile, interface=interface, rank_map=rank_map)
         try:
             done = subprocess.run(
-                command, env=environment(), capture_output=True, text=True, timeout=10 * SECONDS, check=False
+                command, env=variables, capture_output=True, text=True, timeout=10 * SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             yield Check("network", False, f"the ranks must talk within {10 * SECONDS:g} s, and do not: a firewall?")

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-
-from fedmpi.launcher import NOT_STARTED
 
 pytest.register_assert_rewrite("contract")
 
@@ -49,7 +48,7 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 def _mpirun(
-    n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None, again: bool = True
+    n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     beside_python = Path(sys.executable).parent / "mpirun"
     executable = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
@@ -57,27 +56,26 @@ def _mpirun(
         pytest.fail("mpirun must be beside python or on PATH: pip install fedmpi[mpi]")
     # A parent that has initialized MPI itself must not look like the parent of these ranks.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
-    process = subprocess.Popen(
-        [executable, "--allow-run-as-root", "--oversubscribe", "-n", str(n), sys.executable, *map(str, args)],
-        env={**inherited, **ONE_THREAD, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        _kill_session(process.pid)
-        stdout, stderr = process.communicate()
-        pytest.fail(f"mpirun {args} must end within {timeout} s; it wrote\n{stdout}\n{stderr}")
-    except BaseException:
-        _kill_session(process.pid)
-        raise
-    if again and process.returncode == NOT_STARTED and "listener thread failed to start" in stdout + stderr:
-        return _mpirun(n, *args, timeout=timeout, env=env, again=False)  # Open MPI's own failure: there was no rank
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # see fedmpi.launcher.environment
+        process = subprocess.Popen(
+            [executable, "--allow-run-as-root", "--oversubscribe", "-n", str(n), sys.executable, *map(str, args)],
+            env={**inherited, **ONE_THREAD, "TMPDIR": folder, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill_session(process.pid)
+            stdout, stderr = process.communicate()
+            pytest.fail(f"mpirun {args} must end within {timeout} s; it wrote\n{stdout}\n{stderr}")
+        except BaseException:
+            _kill_session(process.pid)
+            raise
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

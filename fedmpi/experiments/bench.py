@@ -74,7 +74,10 @@ def codedml(ranks: int = 51) -> dict[str, Any]:
         command, _ = mpirun_command(ranks, [sys.executable, "-m", "fedmpi.codedml", *options])
         before = float64_seconds()
         start = time.perf_counter()
-        with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as process:
+        with (
+            environment() as variables,
+            subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL) as process,
+        ):
             memory = PeakMemory(process.pid)
             code = process.wait()
             memory.stop()
@@ -147,7 +150,8 @@ def ppadmm(participants: int, rows: int, columns: int) -> dict[str, Any]:
 
 
 def _last_json(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode != 0 or not lines:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[0]

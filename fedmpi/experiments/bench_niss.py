@@ -63,7 +63,8 @@ def niss(ranks: int, rounds: int, flower: Path | None) -> dict[str, Any]:
 
 def last_json(command: list[str]) -> dict[str, Any]:
     """What a program prints as its last line."""
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]

@@ -17,7 +17,7 @@ from typing import Any
 
 from fedmpi import __version__
 from fedmpi.errors import FedmpiError, UsageError
-from fedmpi.launcher import NOT_STARTED, environment, mpirun_command
+from fedmpi.launcher import environment, mpirun_command
 from fedmpi.runs.result import SCHEMA
 
 ARGUMENTS = "arguments.json"
@@ -153,9 +153,6 @@ def train(
         where = ["--resume" if goes_on else "--out", str(folder)]
         program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", *where]
         code, said = _mpirun(ranks, program, lock)
-        if code == NOT_STARTED:
-            print(f"mpirun could not start the run in {folder}: once more", file=sys.stderr, flush=True)
-            code, said = _mpirun(ranks, program, lock)
     if code != 0 or (result := finished(folder, arguments)) is None:
         lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
         reason = next((line for line in lines if "error" in line.lower()), lines[-1]).removeprefix("fedmpi: error: ")
@@ -207,7 +204,10 @@ def _mpirun(ranks: int, program: Sequence[str], lock: int) -> tuple[int, str]:
     """Run a program on a number of ranks: the exit code, and what it said."""
     command, _ = mpirun_command(ranks, program)
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=environment(), stdout=pipe, stderr=pipe, text=True, pass_fds=[lock]) as process:
+    with (
+        environment() as variables,
+        subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True, pass_fds=[lock]) as process,
+    ):
         _running.add(process)
         try:
             out, err = process.communicate()  # after Ctrl-C mpirun, which gets it too, has the time to end its ranks

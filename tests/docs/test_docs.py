@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,11 @@ def environment() -> dict[str, str]:
 
 def run_script(script: str, folder: Path) -> str:
     """Run a script of the shell in a folder: what it prints."""
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
-    )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as files:  # see fedmpi.launcher.environment
+        variables = environment() | {"TMPDIR": files}
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=folder, env=variables, capture_output=True, text=True, timeout=300
+        )
     assert done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 

@@ -126,7 +126,8 @@ def test_a_worker_that_dies_ends_the_job(program: Run, name: str, codes: set[int
 def test_a_worker_that_dies_before_its_message_is_fetched_departs() -> None:
     program = [sys.executable, str(MPI_TESTS / "programs.py"), "worker_dies_before_its_message_is_fetched"]
     command, _ = mpirun_command(3, program, tolerate_failures=True)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout.splitlines() == ["departed 2"], done.stderr
 
 

@@ -39,7 +39,8 @@ def test_mpirun_equals_threads_to_the_bit_and_the_tracker_loads_no_torch(mpirun:
 def test_the_training_survives_a_host_that_is_killed(tmp_path: Path) -> None:
     program = [sys.executable, HERE / "niss_mpi.py", "killed", tmp_path, *OPTIONS, "--fraction", 1.0, "--quiet"]
     command, _ = mpirun_command(5, [*map(str, program), "--out", str(tmp_path / "run")], tolerate_failures=True)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180, check=False)
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=180, check=False)
     summary = json.loads((tmp_path / "run" / "result.json").read_text())
     assert summary["metrics"]["rounds"] == 4, done.stderr
     lost = summary["failures"]

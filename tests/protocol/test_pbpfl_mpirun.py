@@ -45,7 +45,8 @@ def test_training_goes_on_without_a_host_that_is_killed(method: str, tmp_path: P
     options = ["--clients", "6", "--rounds", "5"]
     program = [sys.executable, Path(__file__).parent / "pbpfl_mpi.py", *DIGITS, *options, "--method", method, "--quiet"]
     command, _ = mpirun_command(4, [*map(str, program), "--out", str(tmp_path / "run")], tolerate_failures=True)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
     killed = Threads(tmp_path / "run")
     assert killed.result["metrics"]["rounds"] == 5, done.stderr
     lost = killed.result["failures"]

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,10 +182,10 @@ def test_ranks_are_told_whether_people_watch(monkeypatch: pytest.MonkeyPatch, te
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     monkeypatch.setenv("SOMETHING_OF_THE_USER", "kept")
-    environment = launcher.environment()
-    assert environment["FEDMPI_TERMINAL"] == str(int(terminal))
-    assert environment["OMP_NUM_THREADS"] == "1"
-    assert environment["SOMETHING_OF_THE_USER"] == "kept"
+    with launcher.environment() as variables:
+        assert variables["FEDMPI_TERMINAL"] == str(int(terminal))
+        assert variables["OMP_NUM_THREADS"] == "1"
+        assert variables["SOMETHING_OF_THE_USER"] == "kept"
 
 
 def test_the_printed_command_is_the_one_that_runs(install: Install, capfd: pytest.CaptureFixture[str]) -> None:
@@ -251,21 +252,34 @@ def test_the_exit_code_is_that_of_the_program(code: int, capfd: pytest.CaptureFi
         assert capfd.readouterr().out.splitlines() == ["threads 1"] * 2
 
 
-@pytest.mark.parametrize(("again", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 213", 213)])
-def test_where_no_rank_was_started_mpirun_is_tried_once_more(
-    install: Install, tmp_path: Path, capfd: pytest.CaptureFixture[str], again: str, code: int
+@pytest.fixture
+def real_mpirun() -> str:
+    return launcher.find_mpirun()
+
+
+def test_what_a_killed_mpirun_left_is_not_met(
+    real_mpirun: str, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real failure of Open MPI's own, which can't be had at will."""
-    install(OPEN_MPI, f"echo >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) = 1 ] && exit 213; {again}")
-    assert launcher.run_ranks(2, PROGRAM) == code
-    assert len((tmp_path / "starts").read_text().splitlines()) == 2
-    assert capfd.readouterr().err.count("mpirun could not start the ranks: once more") == 1
+    """A real mpirun that gets the process number of one that was killed: Open MPI alone starts no rank."""
+    left = "$TMPDIR/ompi.$$"
+    install(OPEN_MPI, f'mkdir {left}; touch {left}/pmix.$(uname -n).tool.$$; exec "{real_mpirun}" "$@"')
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what it has kept of another TMPDIR
+    command, _ = launcher.mpirun_command(2, [PYTHON, "-c", ""])
+    alone = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert alone.returncode != 0
+    assert "listener thread failed to start" in alone.stderr
+    assert launcher.run_ranks(2, [PYTHON, "-c", ""]) == 0
+    assert list(tmp_path.glob("fedmpi-*")) == []
 
 
-def test_where_rank_0_was_started_mpirun_is_not_tried_again(install: Install, tmp_path: Path) -> None:
-    install(OPEN_MPI, f"echo >> {tmp_path}/starts; echo 999999999 > $FEDMPI_JOB_FOLDER/pid; exit 213")
-    assert launcher.run_ranks(2, PROGRAM) == 213
-    assert len((tmp_path / "starts").read_text().splitlines()) == 1
+def test_a_place_for_mpiruns_files_that_the_user_names_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    local, both = "PRTE_MCA_prte_local_tmpdir_base", "PRTE_MCA_prte_tmpdir_base"
+    with launcher.environment() as variables:
+        assert variables[local] == variables["FEDMPI_JOB_FOLDER"]
+    monkeypatch.setenv(both, "/scratch")
+    with launcher.environment() as variables:
+        assert (variables[both], local in variables) == ("/scratch", False)
 
 
 def test_two_threads_of_one_core_run_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
