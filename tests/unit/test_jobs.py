@@ -177,6 +177,7 @@ def test_sigterm_ends_the_wait_for_a_run_of_somebody_else(half_done: subprocess.
     wait_until(lambda: ["end", "b"] in begun_and_ended(tmp_path))
 
 
-def test_a_run_that_fails_without_a_word_is_an_error(run: Callable[..., jobs.Run]) -> None:
+def test_a_run_that_fails_without_a_word_is_an_error(run: Callable[..., jobs.Run], tmp_path: Path) -> None:
     with pytest.raises(FedmpiError, match="must end with 0, got 1: it said nothing"):
         jobs.train_all([run("a", "--silent")])
+    assert [line[0] for line in log(tmp_path)] == ["begin"]
