@@ -26,7 +26,7 @@ ffi.cdef((core / "_kernels.h").read_text())
 ffi.set_source(
     "fedmpi.core._compiled",
     '#include "_kernels.h"',
-    sources=[str(core / name) for name in ("_kernels.c", "_gaussian.c")],
+    sources=[str(core / name) for name in ("_kernels.c", "_gaussian.c", "_perceptron.c")],
     include_dirs=[str(core)],
     depends=[str(core / name) for name in ("_kernels.h", "_clones.h")],
     # Sums and products stay apart, as in numpy: fused ones round otherwise. No root of a negative number is asked for.

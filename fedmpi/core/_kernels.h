@@ -1,4 +1,5 @@
-/* What Python sees of _kernels.c and _gaussian.c. cffi reads this file too: plain declarations only, no preprocessor. */
+/* What Python sees of _kernels.c, _gaussian.c and _perceptron.c. cffi reads this file too: plain declarations only, no
+ * preprocessor. */
 
 typedef struct {
     uint32_t p;           /* the prime */
@@ -30,3 +31,13 @@ void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t 
  * of two) unless it is 0. */
 void fedmpi_gaussian(const uint64_t *radii, const uint64_t *angles, size_t n, double std, double grid, double *x,
                      double *y);
+
+/* Whether this processor has what fedmpi_perceptron takes: AVX-512. */
+int fedmpi_perceptron_runs(void);
+
+/* Train a ReLU network of `layers` linear layers (sizes[k] inputs, sizes[k + 1] outputs) by gradient descent on the mean
+ * cross-entropy of batches. `parameters`, changed in place, holds the weights (outputs, inputs) and biases (outputs) of
+ * one layer after another; x is (rows, sizes[0]); `order` (epochs, rows) names the rows in the order of the batches;
+ * gradients are scaled down to the norm `clip`. Returns 0 if there is no memory. */
+int fedmpi_perceptron(size_t layers, const size_t *sizes, float *parameters, const float *x, const int64_t *labels,
+                      const int64_t *order, size_t rows, size_t epochs, size_t batch, float rate, float clip);
