@@ -15,7 +15,7 @@ Nothing here sends a message. A system's server and hosts call, in the order of 
 Every random choice comes from `stream`, keyed by what it is for, so that results do not depend on the number of ranks.
 """
 
-from fedmpi.learn.clients import client_rows, hosted, sample, stream, threads_per_rank, train_clients, weights
+from fedmpi.learn.clients import client_rows, cores, hosted, sample, stream, threads_per_rank, train_clients, weights
 from fedmpi.learn.evaluation import evaluate
 from fedmpi.learn.inputs import Inputs, scale_of
 from fedmpi.learn.models import CNN, MLP, build_model, split
@@ -32,6 +32,7 @@ __all__ = [
     "Trainer",
     "build_model",
     "client_rows",
+    "cores",
     "cross_entropy",
     "evaluate",
     "hosted",

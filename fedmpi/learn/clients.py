@@ -58,6 +58,11 @@ def weights(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
     return p
 
 
+def cores() -> int:
+    """Processors that this rank may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def threads_per_rank(ranks: int) -> int:
     """Threads that a rank may use so that the ranks of this machine times the threads are not more than its cores.
 
@@ -67,7 +72,7 @@ def threads_per_rank(ranks: int) -> int:
         Of the job; taken where MPI does not tell how many of them are on this machine.
     """
     here = next((int(os.environ[name]) for name in _LOCAL_RANKS if name in os.environ), ranks)
-    return max(1, len(os.sched_getaffinity(0)) // max(here, 1))
+    return max(1, cores() // max(here, 1))
 
 
 def train_clients(train: Callable[[W, int], T], workers: Sequence[W], clients: Sequence[int]) -> list[T]:

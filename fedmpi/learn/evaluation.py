@@ -1,9 +1,12 @@
 """How good a model is."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import nn
 
 from fedmpi.learn.inputs import Inputs
+from fedmpi.learn.layout import layout_for
 
 ROWS_AT_ONCE = 32
 """Rows that are evaluated together.
@@ -13,13 +16,21 @@ layer and fetched again page by page, which takes longer than the layers, and th
 """
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, inputs: Inputs, batch: int = ROWS_AT_ONCE) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy on some rows."""
-    loss, right = 0.0, 0
-    for start in range(0, len(inputs), batch):
-        z = model(inputs.X[start : start + batch])
+def evaluate(model: nn.Module, inputs: Inputs, batch: int = ROWS_AT_ONCE, threads: int = 1) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy on some rows; the same for every number of threads."""
+    laid = layout_for(model, inputs.X)
+
+    @torch.no_grad()
+    def one(start: int) -> tuple[float, int]:
+        z = model(laid(inputs.X[start : start + batch]))
         y = inputs.y[start : start + batch]
-        loss += float(nn.functional.cross_entropy(z, y, reduction="sum"))
-        right += int((z.argmax(1) == y).sum())
-    return loss / len(inputs), right / len(inputs)
+        return float(nn.functional.cross_entropy(z, y, reduction="sum")), int((z.argmax(1) == y).sum())
+
+    starts = range(0, len(inputs), batch)
+    if threads == 1:
+        results = [one(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            results = list(pool.map(one, starts))
+    losses, right = zip(*results, strict=True)
+    return sum(losses) / len(inputs), sum(right) / len(inputs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
 from fedmpi.federation import dismiss, stop
-from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, evaluate, sample, scale_of, weights
+from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores, evaluate, sample, scale_of, weights
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
@@ -99,6 +99,8 @@ class Session:
     progress: Progress
     failures: list[dict[str, Any]] = field(default_factory=list)
     last: Outcome | None = None
+    final: dict[str, float] = field(default_factory=dict)
+    """Loss and accuracy at the end."""
     stopped: str | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +175,9 @@ class Session:
         """Evaluate the model of the start of a round, while the clients compute."""
         if state.round % self.options.evaluate_every and not last:
             return
-        metrics = self.evaluate(state)
+        metrics = self.evaluate(state, cores() if last else 1)
+        if last:
+            self.final = dict(metrics)
         if self.params.method != "fedavg":
             ledger, accountant = self.ledger(state), self.params.accountant
             spent = {"epsilon_upload": ledger.upload(accountant), "epsilon_model": ledger.model(accountant)}
@@ -182,16 +186,16 @@ class Session:
             metrics["noise_std"] = self.last.noise_std
         self.progress.step(state.round, metrics, self.ch.meter, ("Uploads",))
 
-    def evaluate(self, state: State) -> dict[str, float]:
-        """Loss and accuracy on the test rows."""
+    def evaluate(self, state: State, threads: int) -> dict[str, float]:
+        """Loss and accuracy on the test rows; after the last round nobody else needs the cores."""
         self.flat.load(state.w)
-        loss, accuracy = evaluate(self.flat.model, self.test)
+        loss, accuracy = evaluate(self.flat.model, self.test, threads=threads)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
     def summarize(self, state: State, reports: dict[int, Report], startup_seconds: float) -> dict[str, Any]:
         """The contents of result.json."""
         params, own = self.params, {}
-        metrics: dict[str, Any] = {**self.evaluate(state), "rounds": state.round}
+        metrics: dict[str, Any] = {**self.final, "rounds": state.round}
         if params.method != "fedavg":
             metrics |= {"noise_std": self.last.noise_std if self.last else None, "stopped": self.stopped}
             own["privacy"] = self.privacy(state)

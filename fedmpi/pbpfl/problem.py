@@ -13,6 +13,7 @@ from fedmpi.data import Dataset, load
 from fedmpi.learn import build_model, client_rows, scale_of
 from fedmpi.learn.evaluation import ROWS_AT_ONCE
 from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.layout import layout_for
 from fedmpi.pbpfl.job import Job
 
 
@@ -108,9 +109,10 @@ class Problem:
 def evaluate(model: nn.Module, part: Part, batch: int = ROWS_AT_ONCE) -> tuple[float, int]:
     """Sum of squared errors over all rows and outputs, and the number of rows with the right class (0 without)."""
     total, right = 0.0, 0
+    laid = layout_for(model, part.X)
     for start in range(0, len(part), batch):
         rows = slice(start, start + batch)
-        outputs = model(part.X[rows])
+        outputs = model(laid(part.X[rows]))
         total += float((outputs - part.targets[rows]).square().sum())
         if part.labels is not None:
             right += int((outputs.argmax(1) == part.labels[rows]).sum())

@@ -22,6 +22,7 @@ from fedmpi.learn import (
     train_clients,
 )
 from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.layout import layout_for
 from fedmpi.spn.job import Job
 from fedmpi.spn.params import Params
 from fedmpi.spn.polarization import Polarization
@@ -80,9 +81,10 @@ class Worker:
         trained = [*self.flat.model.parameters(), *(private.parameters() if private else ())]
         optimizer = optimizer_of(params, trained, learning_rate)
         self.flat.model.train()
-        for X, y in params.training.batches(inputs, order):
+        laid = layout_for(self.flat.model, inputs.X)
+        for X, y in params.training.batches(inputs, params.training.orders(len(inputs), order)):
             optimizer.zero_grad(set_to_none=False)
-            torch.autograd.backward(self.loss(X, y, private))
+            torch.autograd.backward(self.loss(laid(X), y, private))
             if params.noise_std:
                 drawn = noise(secret, len(self.flat), params.noise_std, params.noise_kind)
                 self.flat.gradient.add_(torch.from_numpy(drawn).to(self.flat.gradient))

@@ -10,7 +10,7 @@ import torch
 from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
 from fedmpi.federation import dismiss, setup, stop
-from fedmpi.learn import FlatModel, Inputs, build_model, evaluate, scale_of, split
+from fedmpi.learn import FlatModel, Inputs, build_model, cores, evaluate, scale_of, split
 from fedmpi.learn.inputs import image_shape
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
@@ -94,6 +94,8 @@ class Session:
     progress: Progress
     flat: FlatModel
     failures: list[dict[str, Any]] = field(default_factory=list)
+    final: dict[str, float] = field(default_factory=dict)
+    """Loss and accuracy at the end."""
     total_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -121,14 +123,17 @@ class Session:
         """Evaluate the model of the start of a round, while the clients compute."""
         if state.round % self.options.evaluate_every and not last:
             return
-        self.progress.step(state.round, self.evaluate(state.G), self.ch.meter, ("Changes",))
+        metrics = self.evaluate(state.G, cores() if last else 1)
+        if last:
+            self.final = metrics
+        self.progress.step(state.round, metrics, self.ch.meter, ("Changes",))
 
-    def evaluate(self, G: Vector) -> dict[str, float]:
+    def evaluate(self, G: Vector, threads: int) -> dict[str, float]:
         """Loss and accuracy on the test rows; of standalone clients the mean."""
         values = []
         for one in G:
             self.flat.load(one)
-            values.append(evaluate(self.flat.model, self.test))
+            values.append(evaluate(self.flat.model, self.test, threads=threads))
         loss, accuracy = np.mean(values, axis=0)
         return {"test_loss": float(loss), "test_accuracy": float(accuracy)}
 
@@ -142,7 +147,7 @@ class Session:
             roles,
             params=asdict(self.params) | {"clients": self.clients, "parameters": len(self.flat)},
             data=self.data,
-            metrics={**self.evaluate(state.G), "rounds": state.round},
+            metrics={**self.final, "rounds": state.round},
             measured=costs(self.ch, roles, reports, startup=startup_seconds, round=each, total=total),
             failures=self.failures,
             seed=self.options.seed,

@@ -22,6 +22,7 @@ from fedmpi.learn import (
     cross_entropy,
     evaluate,
     hosted,
+    perceptron,
     sample,
     scale_of,
     stream,
@@ -30,6 +31,7 @@ from fedmpi.learn import (
     weights,
 )
 from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.layout import layout_for
 from fedmpi.learn.perceptron import Perceptron
 
 SHAPE = (1, 8, 8)
@@ -73,6 +75,94 @@ def test_local_training_is_sgd(name: str, momentum: float, clip: float) -> None:
     # clip_grad_norm_ divides by norm + 1e-6
     np.testing.assert_allclose(trained, expected, rtol=0, atol=1e-12 if clip == float("inf") else 1e-6)
     assert np.abs(trained - w).max() > 0.01
+
+
+class Tied(nn.Module):
+    """One large weight in two layers and in the loss of its own; a frozen one."""
+
+    def __init__(self, input_shape: tuple[int, ...], classes: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 1100), nn.Linear(64, 1100)
+        self.second.weight = self.first.weight
+        self.last, self.frozen = nn.Linear(1100, 64), nn.Linear(64, classes)
+        self.frozen.requires_grad_(False)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(X.flatten(1)))
+        hidden = torch.relu(self.second(self.last(hidden)) + hidden)
+        return self.frozen(self.last(hidden) + hidden @ self.first.weight)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("clip", [float("inf"), 0.7])
+def test_weights_of_several_layers_get_all_of_their_gradient(momentum: float, clip: float) -> None:
+    torch.manual_seed(2)
+    model, inputs, settings = Tied(SHAPE, 10).double(), problem(), LocalTraining(2, 10, 0.05, momentum, clip)
+    trainer, w = Trainer(model, settings), FlatModel(copy.deepcopy(model)).read()
+    assert len(trainer._gradients._told) == 2
+    expected = autograd(model, w, inputs, settings, 5)
+    trained = trainer.train(w, inputs, np.random.default_rng(5))
+    np.testing.assert_allclose(trained, expected, rtol=0, atol=1e-11 if clip == float("inf") else 1e-5)
+    assert np.abs(trained - w).max() > 0.001
+
+
+def test_a_loss_may_differentiate_gradients_of_large_layers() -> None:
+    """A penalty on the gradient of the outputs by the inputs, whose own gradient goes through them."""
+
+    def penalized(model: nn.Module, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        X = X.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(X).square().sum(), X, create_graph=True)
+        return cross_entropy(model, X, y) + slope.square().mean()
+
+    layers = (nn.Linear(64, 1100), nn.Tanh(), nn.Linear(1100, 10))
+    model, inputs = nn.Sequential(nn.Flatten(), *layers).double(), problem(10)
+    w = FlatModel(copy.deepcopy(model)).read()
+    trained = Trainer(model, LocalTraining(1, 10, 0.1), penalized).train(w, inputs, np.random.default_rng(5))
+    penalized(model, inputs.X, inputs.y).backward()
+    gradient = nn.utils.parameters_to_vector([p.grad for p in model.parameters()]).numpy()
+    np.testing.assert_allclose(trained, w - 0.1 * gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [(), (20,), (33, 17)])
+@pytest.mark.parametrize(("batch", "clip"), [(10, float("inf")), (7, 0.5), (1, float("inf"))])
+def test_the_kernel_takes_the_steps_that_torch_takes(
+    hidden: tuple[int, ...], batch: int, clip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not perceptron._RUNS:
+        pytest.skip("no compiler, or no AVX-512")
+    model, inputs = MLP(SHAPE, 10, hidden), problem(dtype=torch.float32)
+    trainer, w = Trainer(model, LocalTraining(2, batch, 0.05, clip=clip)), FlatModel(copy.deepcopy(model)).read()
+    by_kernel = trainer.train(w, inputs, np.random.default_rng(5))
+    monkeypatch.setattr(perceptron, "_RUNS", False)
+    by_torch = trainer.train(w, inputs, np.random.default_rng(5))
+    np.testing.assert_allclose(by_kernel, by_torch, rtol=0, atol=2e-6)
+    assert 0 < np.abs(by_kernel - by_torch).max() < np.abs(by_kernel - w).max() / 1000
+
+
+def test_a_label_that_is_no_class_is_refused_before_the_kernel() -> None:
+    inputs = problem(dtype=torch.float32)
+    model = MLP(SHAPE, 9)
+    with pytest.raises((RuntimeError, IndexError)):
+        Trainer(model, LocalTraining(1)).train(FlatModel(copy.deepcopy(model)).read(), inputs, stream(0))
+
+
+class View(nn.Module):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return X.view(len(X), -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_order_in_memory_changes_no_result(channels: int) -> None:
+    torch.manual_seed(1)
+    X = torch.rand(3, channels, 8, 8, dtype=torch.float64)
+    model = CNN((channels, 8, 8), 10).double()
+    laid = layout_for(model, X)(X[1:])
+    assert laid.stride() == (64 * channels, 1, 8 * channels, channels)
+    assert torch.equal(laid, X[1:])
+    torch.testing.assert_close(model(laid), model(X[1:]), rtol=0, atol=1e-12)
+    viewing = nn.Sequential(*(View() if isinstance(layer, nn.Flatten) else layer for layer in model))
+    assert layout_for(viewing, X)(X) is X
+    assert layout_for(MLP((64,), 2), X)(X) is X
 
 
 def test_clipping_bounds_the_change_of_a_client() -> None:
@@ -281,3 +371,4 @@ def test_training_learns() -> None:
     assert accuracy > 0.85 > before[1] + 0.5
     assert loss < before[0] / 2
     assert evaluate(model, test)[1] == accuracy
+    assert evaluate(model, test) == evaluate(model, test, threads=3)

