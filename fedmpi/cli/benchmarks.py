@@ -124,14 +124,21 @@ class BenchPpadmm:
 
 @dataclasses.dataclass(frozen=True)
 class BenchNiss:
-    """Time a round of federated averaging on MNIST, plain and with noise that cancels; beside Flower's simulation."""
+    """Time a round of federated averaging on MNIST, plain and with noise that cancels, beside a plain torch loop.
+
+    Flower's simulation and Apple's pfl are timed too where they are installed, in environments of their own.
+    """
 
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 4
     """Ranks: server, tracker and N - 2 hosts of the 100 clients."""
     rounds: int = 5
     """Rounds of each run."""
+    model: Literal["mlp", "cnn"] = "mlp"
+    """mlp: 30 clients and 5 epochs in a round; cnn: 10 clients and 1 epoch."""
     flower_python: File = None
-    """A Python that has flwr[simulation] and torch. Default: none, fedmpi alone is timed."""
+    """A Python that has flwr[simulation] and torch. Default: ours, if it has them."""
+    pfl_python: File = None
+    """A Python that has pfl[pytorch]. Default: ours, if it has it."""
     json: bool = False
     """Print JSON only."""
 
@@ -140,7 +147,9 @@ class BenchNiss:
         from fedmpi.experiments import bench_niss
 
         at_least(self, ranks=3, rounds=1)
-        return _show(bench_niss.niss(self.ranks, self.rounds, self.flower_python), self.json)
+        given = {"flower": self.flower_python, "pfl": self.pfl_python}
+        pythons = {peer: python for peer, python in given.items() if python is not None}
+        return _show(bench_niss.niss(self.ranks, self.rounds, self.model, pythons), self.json)
 
 
 @dataclasses.dataclass(frozen=True)
