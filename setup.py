@@ -28,6 +28,7 @@ ffi.set_source(
     '#include "_kernels.h"',
     sources=[str(core / name) for name in ("_kernels.c", "_gaussian.c", "_perceptron.c")],
     include_dirs=[str(core)],
+    libraries=["m"],
     depends=[str(core / name) for name in ("_kernels.h", "_clones.h")],
     # Sums and products stay apart, as in numpy: fused ones round otherwise. No root of a negative number is asked for.
     extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
