@@ -149,9 +149,20 @@ class LagrangeCode:
         -------
         FieldArray, shape (K, *s)
         """
+        return self.field.matmul(*self._recombination(answers))
+
+    def decode_sum(self, answers: dict[int, FieldArray]) -> FieldArray:
+        """The sum of F over the blocks, shape s, for 1/K of the work of `decode`; see there."""
+        recombination, values = self._recombination(answers)
+        row = self.field.array(recombination.sum(axis=0, keepdims=True, dtype=np.uint64))
+        total: FieldArray = self.field.matmul(row, values)[0]
+        return total
+
+    def _recombination(self, answers: dict[int, FieldArray]) -> tuple[FieldArray, list[FieldArray]]:
+        """The matrix that turns the answers of the first R workers into F at every block, and those answers."""
         if len(answers) < self.recovery_threshold:
             raise ValueError(f"decode: answers must be at least {self.recovery_threshold}, got {len(answers)}")
         workers = sorted(answers)[: self.recovery_threshold]
         points = self.betas[: self.parallelization]
         recombination = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)
-        return self.field.matmul(recombination, [answers[i] for i in workers])
+        return recombination, [answers[i] for i in workers]

@@ -1,6 +1,7 @@
 """Least-squares polynomials for the sigmoid [So et al. 2021, section III-C]."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,3 +72,58 @@ def quantize_polynomial(coefficients: NDArray[np.float64], coefficient_bits: int
                 )
             break
     return integers
+
+
+_UNIFORM_PART = 0.3
+"""Of the weight of a fit to outputs, for points that are spread over the whole interval."""
+
+
+def fitted_polynomial(degree: int, z: NDArray[np.float64], reach: float, points: int = 1001) -> NDArray[np.float64]:
+    """Coefficients c_0 = 1/2, 0, …, of an odd polynomial that is close to the sigmoid where the outputs z are.
+
+    Least squares, with part of the weight on an even grid over [-reach, reach], so that it does not go astray where
+    outputs are few.
+
+    Parameters
+    ----------
+    degree : int
+    z : array of any shape, with |z| ≤ reach
+    reach : float
+
+    Returns
+    -------
+    array of float64, shape (degree + 1,)
+    """
+    powers = np.arange(1, degree + 1, 2)
+    gram, right = np.zeros((len(powers), len(powers))), np.zeros(len(powers))
+    for values, part in ((z.reshape(-1), 1 - _UNIFORM_PART), (np.linspace(-reach, reach, points), _UNIFORM_PART)):
+        terms = [(values / reach) ** int(n) for n in powers]
+        target, weight = sigmoid(values) - 0.5, part / max(len(values), 1)
+        # Sums, not products of the BLAS, whose order depends on the number of threads.
+        right += weight * np.array([(term * target).sum() for term in terms])
+        gram += weight * np.array([[(one * other).sum() for other in terms] for one in terms])
+    coefficients = np.zeros(degree + 1)
+    coefficients[0] = 0.5
+    coefficients[1::2] = np.linalg.solve(gram, right) / reach**powers
+    return coefficients
+
+
+def odd_factors(coefficients: NDArray[np.float64]) -> tuple[float, tuple[float, ...]]:
+    """The a and (v_1, v_2, …) with c_1 z + c_3 z³ + c_5 z⁵ + … = a z (1 - (v_1 z)² (1 - (v_2 z)² (1 - …))).
+
+    Parameters
+    ----------
+    coefficients : array of float64, shape (r + 1,)
+        Of a fit on a symmetric interval: even ones beyond c_0 vanish, odd ones alternate.
+
+    Raises
+    ------
+    UsageError
+        If they do not.
+    """
+    odd = coefficients[1::2]
+    if coefficients[2::2].any() or not (odd[:-1] * odd[1:] < 0).all() or not odd[0] > 0:
+        raise UsageError(f"--fit-range must give an odd polynomial that bends back, got coefficients {coefficients}")
+    ratios = [math.sqrt(-after / before) for before, after in pairwise(odd)]
+    # The last digits of a fit depend on the machine, and the weights must not.
+    return float(f"{odd[0]:.9g}"), tuple(float(f"{ratio:.9g}") for ratio in ratios)
