@@ -59,7 +59,9 @@ _TWO_CLASSES = ("--dataset", "digits", "--max-rows", "240", "--iterations", "10"
 def settings() -> Iterator[Setting]:
     """What is run for each seed."""
     classes = tuple(("--classes", *names) for names in CLASSES)
-    yield Setting("codedml-coded", "codedml", 11, (*_TWO_CLASSES, "-K", "2", "-T", "2"), classes)
+    # As many workers as have to answer, so that none is left behind.
+    yield Setting("codedml-coded", "codedml", 8, (*_TWO_CLASSES, "-K", "2", "-T", "2"), classes)
+    yield Setting("codedml-paper", "codedml", 11, (*_TWO_CLASSES, "-K", "2", "-T", "2", "--paper"), classes)
     for method in ("bgw", "bh08"):
         shared = (*_TWO_CLASSES, "--method", method, "-G", "1", "-T", "2")
         yield Setting(f"codedml-{method}", "codedml", 6, shared, classes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, islice, product
 
 import numpy as np
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 
 from fedmpi.audit.recording import Recorded
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import row_blocks
-from fedmpi.codedml.training import Problem
-from fedmpi.core import FieldArray, LagrangeCode, PrimeField, Shamir
+from fedmpi.core import FieldArray, LagrangeCode, Residues, Shamir
 from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.data import load
 
@@ -31,8 +32,9 @@ class Hidden:
     params: Params
     blocks: Integers
     """The K blocks that were coded, or the rows of the first group, shape (K, rows, d)."""
-    code: LagrangeCode | None
-    """None with Shamir's sharing."""
+    residues: Residues
+    codes: tuple[LagrangeCode, ...]
+    """One for each prime; none with Shamir's sharing."""
 
     @classmethod
     def of(cls, run: Recorded) -> "Hidden":
@@ -42,16 +44,17 @@ class Hidden:
         if options.dataset is None:
             arguments["classes"] = arguments["classes"] or ["4", "9"]
         data = load(options.dataset or "digits", seed=options.seed, **arguments)
-        X_bar = Problem.prepare(params, data.X_train, data.y_train, len(data.classes)).X_bar.astype(np.int64)
-        code = params.code(workers) if run.method == "coded" else None
-        places = row_blocks(len(X_bar), code.parallelization if code else len(params.groups(workers)[1]))
+        problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
+        X_bar, residues = problem.X_bar.astype(np.int64), problem.precision.residues
+        codes = tuple(params.code(workers, field) for field in residues.fields if run.method == "coded")
+        places = row_blocks(len(X_bar), codes[0].parallelization if codes else len(params.groups(workers)[1]))
         blocks = np.zeros((len(places), places[0].stop, X_bar.shape[1]), np.int64)
         for block, place in zip(blocks, places, strict=True):
             rows = X_bar[place]
             block[: len(rows)] = rows
-        return cls(params, blocks if code else blocks[:1], code)
+        return cls(params, blocks if codes else blocks[:1], residues, codes)
 
-    @property
+    @cached_property
     def candidates(self) -> Integers:
         """All values that K features at one place can have, shape (candidates, K); none if they are too many."""
         values, K = range(int(self.blocks.min()), int(self.blocks.max()) + 1), len(self.blocks)
@@ -63,37 +66,59 @@ class Hidden:
 def coalitions(hidden: Hidden, group: range, size: int, count: int) -> list[tuple[int, ...]]:
     """Those that can tell most values apart."""
     all_of_them = list(islice(combinations(group, size), MOST_COALITIONS))
-    if hidden.code is None or size <= hidden.code.privacy:
+    if not hidden.codes or size <= hidden.codes[0].privacy:
         return all_of_them[:count]
-    told = {ranks: len(np.unique(_sums_of(hidden, hidden.code, ranks)[1], axis=0)) for ranks in all_of_them}
+    # Modulo the first prime: with more of them any coalition tells all values apart.
+    told = {ranks: len(np.unique(_sums_of(hidden, hidden.codes[0], ranks)[1], axis=0)) for ranks in all_of_them}
     return sorted(all_of_them, key=lambda ranks: -told[ranks])[:count]
 
 
 def recombine(hidden: Hidden, group: range, ranks: Sequence[int], shares: Sequence[FieldArray]) -> Integers:
-    """What the ranks take for the data, shape (blocks, elements); not all blocks, if they know nothing."""
-    if hidden.code is None:  # as if the degree were one less than there are shares
-        field = PrimeField(hidden.params.prime)
-        known = {group.index(rank): values for rank, values in zip(ranks, shares, strict=True)}
-        return field.to_signed(Shamir(field, len(group), len(ranks) - 1).reconstruct(known))[None]
-    return _coded(hidden, hidden.code, ranks, shares)
+    """What the ranks take for the data, shape (blocks, elements); not all blocks, if they know nothing.
+
+    Parameters
+    ----------
+    shares : sequence of arrays
+        Of each rank, shape (primes, elements).
+    """
+    if hidden.codes:
+        return _coded(hidden, ranks, shares)
+    found = []  # as if the degree were one less than there are shares
+    for j, field in enumerate(hidden.residues.fields):
+        known = {group.index(rank): values[j] for rank, values in zip(ranks, shares, strict=True)}
+        found.append(Shamir(field, len(group), len(ranks) - 1).reconstruct(known))
+    return _integers(hidden, np.stack(found))[None]
 
 
-def _coded(hidden: Hidden, code: LagrangeCode, ranks: Sequence[int], shares: Sequence[FieldArray]) -> Integers:
+def _coded(hidden: Hidden, ranks: Sequence[int], shares: Sequence[FieldArray]) -> Integers:
     """Combine shares so that the masks cancel, and look for the small integers that explain the sums.
 
     s workers have s - T such combinations, and none if s ≤ T: then they take a share as it is.
     """
-    p, K = code.field.p, code.parallelization
-    if len(ranks) >= K + code.privacy:
-        vectors = lagrange_basis(code.field, [code.alphas[rank - 1] for rank in ranks], code.betas[:K])
-        return code.field.to_signed(code.field.matmul(vectors, list(shares)))
-    null, expected = _sums_of(hidden, code, ranks)
-    if not len(null) or not len(expected):
-        return code.field.to_signed(shares[0])[None]
-    sums = sum(n[:, None] * share.astype(np.int64) % p for n, share in zip(null.T, shares, strict=True)) % p
-    explained = {tuple(one): candidate for one, candidate in zip(expected.tolist(), hidden.candidates, strict=True)}
+    K, T = hidden.codes[0].parallelization, hidden.codes[0].privacy
+    if len(ranks) >= K + T:
+        blocks = []
+        for j, code in enumerate(hidden.codes):
+            vectors = lagrange_basis(code.field, [code.alphas[rank - 1] for rank in ranks], code.betas[:K])
+            blocks.append(code.field.matmul(vectors, [share[j] for share in shares]))
+        return _integers(hidden, np.stack(blocks))
+    if len(ranks) <= T or not len(hidden.candidates):
+        return _integers(hidden, shares[0])[None]
+    sums, expected = [], []
+    for j, code in enumerate(hidden.codes):
+        null, values = _sums_of(hidden, code, ranks)
+        expected.append(values)
+        p, own = code.field.p, [share[j].astype(np.int64) for share in shares]
+        sums.append(sum(n[:, None] * share % p for n, share in zip(null.T, own, strict=True)) % p)
+    told = zip(np.concatenate(expected, axis=1).tolist(), hidden.candidates, strict=True)
+    explained = {tuple(one): candidate for one, candidate in told}
     unexplained = np.full(K, -1)
-    return np.stack([explained.get(tuple(one), unexplained) for one in sums.T.tolist()], axis=1)
+    return np.stack([explained.get(tuple(one), unexplained) for one in np.concatenate(sums).T.tolist()], axis=1)
+
+
+def _integers(hidden: Hidden, values: FieldArray) -> Integers:
+    """Residues (primes, *s) as integers, s; those beyond 2^53, which no feature is, are rounded."""
+    return hidden.residues.reals(values, 0).astype(np.int64)
 
 
 def _sums_of(hidden: Hidden, code: LagrangeCode, ranks: Sequence[int]) -> tuple[Integers, Integers]:

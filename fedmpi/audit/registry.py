@@ -54,7 +54,8 @@ def pairs(runs: Sequence[Recorded]) -> Iterator[tuple[Recorded, Recorded]]:
     firsts: dict[tuple[Any, ...], Recorded] = {}
     for run in runs:
         sizes = tuple(run.result["dataset"].get(name) for name in ("m", "d"))
-        kind = (run.system, run.method, sizes, str(sorted(run.result["params"].get(name, 0) for name in "NKT")))
+        used = str([run.result["params"].get(name) for name in ("N", "K", "T", "degree")])
+        kind = (run.system, run.method, sizes, used)
         first = firsts.setdefault(kind, run)
         if _data(first) != _data(run):
             yield first, run

@@ -26,7 +26,7 @@ class BenchKernels:
 
 @dataclasses.dataclass(frozen=True)
 class BenchCodedml:
-    """Time 50 iterations on 6000 x 5000 synthetic data under mpirun, against the same in float64 numpy."""
+    """Time 50 iterations of --paper on 6000 x 5000 synthetic data under mpirun, against the same in float64 numpy."""
 
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 51
     """Ranks: 1 master and N - 1 workers."""
@@ -82,7 +82,7 @@ class BenchMpc:
 
 @dataclasses.dataclass(frozen=True)
 class BenchSurvival:
-    """Time what dead, slow and lying workers cost: 20 workers under mpirun, of which 16 are needed."""
+    """Time what dead, slow and lying workers cost, with --paper: 20 workers under mpirun, of which 16 are needed."""
 
     seeds: int = 3
     """Runs in which four workers are killed at random moments."""
@@ -99,6 +99,31 @@ class BenchSurvival:
 
         at_least(self, seeds=1, iterations=1)
         return _show(bench_survival.survival(self.seeds, self.iterations, self.dataset), self.json)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchPrecision:
+    """Compare accuracy and log loss of codedml without any option with scikit-learn's, on up to 15 data sets."""
+
+    sets: tuple[str, ...] = ()
+    """Rows of the table, by name. Default: all; those whose files are not there are left out."""
+    seed: int = 0
+    """Seed of the splits and of the sets that are made up."""
+    data_dir: Folder = None
+    """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
+    json: bool = False
+    """Print JSON only."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        from fedmpi.experiments import bench_precision
+
+        at_least(self, seed=0)
+        figures = bench_precision.precision(self.sets, self.data_dir, self.seed)
+        if self.json:
+            return _show(figures, json=True)
+        print(bench_precision.table(figures))
+        return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +231,7 @@ class Bench:
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
         | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
+        | Annotated[BenchPrecision, tyro.conf.subcommand("precision")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
         | Annotated[BenchPbpfl, tyro.conf.subcommand("pbpfl")]

@@ -26,9 +26,10 @@ class Project:
     rows: int = 9019
     """Training rows m."""
     columns: int = 3073
-    """Columns d: features, and the column of ones."""
+    """Columns d: features, and the column of ones of the paper's protocol."""
     degree: Annotated[int, tyro.conf.arg(aliases=["-r"])] = 1
-    """Degree r of the polynomial in place of the sigmoid."""
+    """Degree r of the polynomial in place of the sigmoid, 1 in the paper. 0: the sigmoid itself, in two exchanges an
+    iteration, as without --paper; the baselines have r = 1 then."""
     iterations: int = 50
     """Iterations of training J."""
     bandwidth_gbit: float = 1.0

@@ -2,7 +2,7 @@
 
 [So et al. 2021, section V and appendix D]. The workers form G groups; each group holds Shamir shares of 1/G of
 the rows, and computes its sub-gradient X̄ᵀs(X̄w̄) with two matrix-vector products and a degree reduction between
-them. Letters as in `protocol`; [x]_T is a sharing of degree T.
+them, modulo each prime apart. Letters as in `protocol`; [x]_T is a sharing of degree T.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,22 @@ from fedmpi.codedml.protocol import (
     MASTER,
     CodedData,
     Stop,
-    Training,
+    elements,
+    forget,
     receive_data,
+    residues_of,
     row_blocks,
+    shares_by_worker,
+    stop,
 )
-from fedmpi.core import FieldArray, PrimeField, Shamir
-from fedmpi.errors import ProtocolError
-from fedmpi.mpc import Party, double_sharings, reduce_bgw, reduce_bh08
-from fedmpi.mpc.party import elements
+from fedmpi.core import FieldArray, PrimeField, Residues, Shamir
+from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.mpc import DoubleSharings, Party, double_sharings, reduce_bgw, reduce_bh08
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
-    from fedmpi.codedml.descent import State
-    from fedmpi.codedml.params import Params
+    from fedmpi.codedml.task import Task, Training
     from fedmpi.core.quantize import Reals
 
 
@@ -42,13 +44,13 @@ class GroupSetup(Message, tag=10):
     first_rank: int
     parties: int
     threshold: int
-    prime: int
     rows: int
     columns: int
     outputs: int
     first_iteration: int
     iterations: int
     byzantine: int
+    primes: UInt32
     coefficients: UInt32
 
 
@@ -66,119 +68,138 @@ class Caught(Message, tag=14):
 
 
 class SharedWeights(Message, tag=12):
-    """Master → worker, each iteration: [W̄]_T, shape (d, r, C)."""
+    """Master → worker, each iteration: [W̄]_T, shape (q, d, r, C)."""
 
     iteration: int
     W: UInt32
 
 
 class SharedGradient(Message, tag=13):
-    """Worker → master, each iteration: [X̄_gᵀ s̄]_2T of its group, shape (d, C)."""
+    """Worker → master, each iteration: [X̄_gᵀ s̄]_2T of its group, shape (q, d, C)."""
 
     iteration: int
     gradient: UInt32
 
 
-def mpc_master(
-    ch: Channel,
-    params: "Params",
-    X_bar: "Reals",
-    Y: NDArray[np.float64],
-    learning_rate: float,
-    noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
-    uniform: Callable[[tuple[int, ...]], FieldArray],
-    observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
-    start: "State | None" = None,
-    advance: Callable[["State"], None] = lambda state: None,
-) -> Training:
+def mpc_master(ch: Channel, task: "Task") -> "Training":
     """Share the data once and the weights in every iteration; reconstruct the sub-gradients.
 
     Every worker is needed. With --byzantine, wrong shares are corrected or noticed where a group has members to spare.
-
-    The parameters are those of `master`.
     """
-    from fedmpi.codedml.descent import descend
+    from fedmpi.codedml.descent import check_ahead
 
-    field, (m, d), outputs = params.field, X_bar.shape, Y.shape[1]
-    threshold, groups = params.groups(ch.size - 1)
-    blocks = row_blocks(m, len(groups))
-    sharings = [Shamir(field, len(group), threshold) for group in groups]
-    coefficients = field.array(np.array(params.coefficients, object))
-    rows = blocks[0].stop
-    first = start.iteration if start else 0
+    workers = GroupWorkers(ch, task)
+    check_ahead(task.params, task.problem, workers.blocks)
     ch.tolerated = ()
-    liars: dict[int, int] = {}
-    with ch.phase("encode"):
-        for group, sharing, block in zip(groups, sharings, blocks, strict=True):
-            for rank in group:
-                who = (params.method, group[0], len(group), threshold)
-                what = (rows, d, outputs, first, params.iterations, params.byzantine)
-                ch.send(rank, GroupSetup(ch.timeout_seconds, *who, field.p, *what, coefficients))
-            distribute_shares(ch, sharing, group, X_bar[block], rows, uniform)
-    members = [rank for group in groups for rank in group]
-    with ch.phase("communicate"):
-        ch.gather(members, Ready)
-    if params.method == "bh08":
-        with ch.phase("offline"):
-            for rank in members:
-                ch.send(rank, Ready())
+    forget(ch)
+    workers.set_up()
+    trained = task.train(ch, workers, workers.blocks, lambda: stop(ch))
+    return replace(trained, liars=workers.liars)
+
+
+class GroupWorkers:
+    """The groups as the master sees them. Implements `fedmpi.codedml.descent.Workers`, but for `multiply`."""
+
+    def __init__(self, ch: Channel, task: "Task"):
+        self._ch, self._task, self._params, self._problem = ch, task, task.params, task.problem
+        self._residues = task.problem.precision.residues
+        self._threshold, self._groups = task.params.groups(ch.size - 1)
+        (m, self._d), self._outputs = self._problem.X_bar.shape, self._problem.objective.Y.shape[1]
+        self.blocks = row_blocks(m, len(self._groups))
+        self._sharings = [
+            [Shamir(field, len(group), self._threshold) for field in self._residues.fields] for group in self._groups
+        ]
+        self.liars: dict[int, int] = {}
+
+    def set_up(self) -> None:
+        """Share the data, and begin the offline phase of BH08 once everybody has it."""
+        from fedmpi.codedml.descent import public_coefficients
+
+        ch, params, residues = self._ch, self._params, self._residues
+        public = public_coefficients(params, self._problem)
+        coefficients = np.stack([field.array(np.array(public, object)) for field in residues.fields])
+        first = self._task.start.iteration if self._task.start else 0
+        what = (self.blocks[0].stop, self._d, self._outputs, first, params.iterations, params.byzantine)
+        primes = np.array(residues.primes, np.uint32)
+        with ch.phase("encode"):
+            for group, sharings, block in zip(self._groups, self._sharings, self.blocks, strict=True):
+                for rank in group:
+                    who = (params.method, group[0], len(group), self._threshold)
+                    ch.send(rank, GroupSetup(ch.timeout_seconds, *who, *what, primes, coefficients))
+                self._distribute(sharings, group, self._problem.X_bar[block])
+        members = [rank for group in self._groups for rank in group]
+        with ch.phase("communicate"):
             ch.gather(members, Ready)
+        if params.method == "bh08":
+            with ch.phase("offline"):
+                for rank in members:
+                    ch.send(rank, Ready())
+                ch.gather(members, Ready)
 
-    def block_gradients(it: int, W_bar: FieldArray, W: NDArray[np.float64]) -> FieldArray:
-        for group, sharing in zip(groups, sharings, strict=True):
-            with ch.phase("encode"):
-                shares = sharing.share(W_bar, uniform)
-                shares.flags.writeable = False  # lets the channel send them without a copy
+    def _distribute(self, sharings: list[Shamir], group: range, X_bar: "Reals") -> None:
+        """Share a group's rows, padded with zeros, a few at a time: the master's memory does not grow with n."""
+        ch, rows, columns = self._ch, self.blocks[0].stop, X_bar.shape[1]
+        step = max(1, CHUNK_BYTES // (4 * columns * len(group) * len(sharings)))
+        for start in range(0, rows, step):
+            raw = X_bar[start : start + step]
+            piece = np.zeros((len(sharings), min(step, rows - start), columns), np.uint32)
+            piece[:, : len(raw)] = self._residues.from_signed(raw)
+            shares = self._shares(sharings, piece)
             with ch.phase("communicate"):
-                for rank, values in zip(group, shares, strict=True):
-                    ch.send(rank, SharedWeights(it, values))
+                ch.flush(CHUNK_BYTES)
+                for rank, share in zip(group, shares, strict=True):
+                    ch.send(rank, CodedData(share))
+
+    def _shares(self, sharings: list[Shamir], secret: FieldArray) -> list[FieldArray]:
+        parts = [
+            sharing.share(part, uniform)
+            for sharing, part, uniform in zip(sharings, secret, self._task.uniforms, strict=True)
+        ]
+        return shares_by_worker(parts)
+
+    def multiply(
+        self, step: int, V: NDArray[np.int64], transposed: bool, bits: int, meanwhile: Callable[[], None]
+    ) -> NDArray[np.float64]:
+        """Not of the baselines: with the master between the two products nothing is left of their degree reductions."""
+        raise UsageError(f"--method {self._params.method} must be used with a polynomial, -r 1 or more, got none")
+
+    def polynomial(
+        self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Callable[[], None]
+    ) -> NDArray[np.float64]:
+        """2^-bits·X̄ᵀ s̄(X̄, W̄), from the sub-gradients of all groups."""
+        ch, byzantine = self._ch, self._params.byzantine
+        for group, sharings in zip(self._groups, self._sharings, strict=True):
+            with ch.phase("encode"):
+                shares = self._shares(sharings, self._residues.from_signed(W_bar.transpose(1, 0, 2)))
+            with ch.phase("communicate"):
+                for rank, share in zip(group, shares, strict=True):
+                    ch.send(rank, SharedWeights(step, share))
         with ch.phase("evaluate"):
-            observe(it, W)
-        decoded = np.empty((len(groups), d, outputs), np.uint32)
-        for g, (group, sharing) in enumerate(zip(groups, sharings, strict=True)):
+            meanwhile()
+        decoded = np.empty((len(self._residues), len(self._groups), self._d, self._outputs), np.uint32)
+        for g, (group, sharings) in enumerate(zip(self._groups, self._sharings, strict=True)):
             with ch.phase("wait"):
-                answers = ch.gather(group, SharedGradient, shapes={"gradient": (d, outputs)})
+                shape = (len(self._residues), self._d, self._outputs)
+                answers = ch.gather(group, SharedGradient, shapes={"gradient": shape})
             with ch.phase("decode"):
-                known = {group.index(rank): gradient_of(field, answer, it, rank) for rank, answer in answers.items()}
-                if params.byzantine:
-                    decoded[g], wrong = sharing.reconstruct_checked(known, 2 * threshold, params.byzantine, uniform)
-                    liars.update({group[i]: it for i in wrong if group[i] not in liars})
-                else:
-                    decoded[g] = sharing.reconstruct(known, 2 * threshold)
-        return decoded
+                known = {rank: gradient_of(self._residues, answer, step, rank) for rank, answer in answers.items()}
+                for j, (sharing, uniform) in enumerate(zip(sharings, self._task.uniforms, strict=True)):
+                    shares_j = {group.index(rank): share[j] for rank, share in known.items()}
+                    if byzantine:
+                        decoded[j, g], wrong = sharing.reconstruct_checked(
+                            shares_j, 2 * self._threshold, byzantine, uniform
+                        )
+                        self.liars.update({group[i]: step for i in wrong if group[i] not in self.liars})
+                    else:
+                        decoded[j, g] = sharing.reconstruct(shares_j, 2 * self._threshold)
+        return self._residues.sum_reals(decoded, bits)
 
-    trained = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe, start, advance)
-    return replace(trained, liars=liars)
 
-
-def gradient_of(field: PrimeField, answer: SharedGradient, iteration: int, rank: int) -> FieldArray:
+def gradient_of(residues: Residues, answer: SharedGradient, iteration: int, rank: int) -> FieldArray:
     """A worker's share, refused unless it is of this iteration."""
     if answer.iteration != iteration:
         raise ProtocolError(f"SharedGradient from rank {rank} must be of iteration {iteration}, got {answer.iteration}")
-    return elements(field, answer.gradient, rank)
-
-
-def distribute_shares(
-    ch: Channel,
-    sharing: Shamir,
-    group: range,
-    X_bar: "Reals",
-    rows: int,
-    uniform: Callable[[tuple[int, ...]], FieldArray],
-) -> None:
-    """Share a group's rows, padded with zeros, a few at a time, so that the master's memory does not grow with n."""
-    columns = X_bar.shape[1]
-    step = max(1, CHUNK_BYTES // (4 * columns * len(group)))
-    for start in range(0, rows, step):
-        raw = X_bar[start : start + step]
-        piece = np.zeros((min(step, rows - start), columns), np.uint32)
-        piece[: len(raw)] = sharing.field.from_signed(raw)
-        shares = sharing.share(piece, uniform)
-        shares.flags.writeable = False  # lets the channel send them without a copy
-        with ch.phase("communicate"):
-            ch.flush(CHUNK_BYTES)
-            for rank, values in zip(group, shares, strict=True):
-                ch.send(rank, CodedData(values))
+    return elements(residues, answer.gradient, rank)
 
 
 def member(ch: Channel, setup: GroupSetup) -> None:
@@ -186,60 +207,85 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     ch.tolerated = ()  # every member of every group is needed
     from fedmpi.crypto.random import FieldRandom  # not loaded by workers of the coded protocol, who need no secrets
 
-    field = PrimeField(setup.prime)
-    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(setup.coefficients) > 1):
+    residues = residues_of(setup.primes)
+    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0):
         raise ProtocolError(f"GroupSetup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
     ranks = range(setup.first_rank, setup.first_rank + setup.parties)
     if not 0 < ranks.start <= ch.rank < ranks.stop <= ch.size:
         raise ProtocolError(f"the group must have rank {ch.rank} and be among {ch.size} ranks, got {ranks}")
-    party = Party(ch, field, ranks, setup.threshold, FieldRandom(field.p), byzantine=setup.byzantine)
-    coefficients = elements(field, setup.coefficients, MASTER)
-    degree = len(coefficients) - 1
+    coefficients = elements(residues, setup.coefficients, MASTER)
+    if coefficients.ndim != 2 or coefficients.shape[1] < 2:
+        raise ProtocolError(f"GroupSetup must hold two coefficients or more, got shape {coefficients.shape}")
+    degree = coefficients.shape[1] - 1
+    parties = [
+        Party(ch, field, ranks, setup.threshold, FieldRandom(field.p), byzantine=setup.byzantine)
+        for field in residues.fields
+    ]
     ch.outwait(setup.timeout_seconds)
-    X = receive_data(ch, field, setup.rows, setup.columns)
+    X = receive_data(ch, residues, setup.rows, setup.columns)
     ch.send(MASTER, Ready())
-    reduce = reduction(party, setup, degree)
-    shapes = {"W": (setup.columns, degree, setup.outputs)}
+    reductions = reductions_of(parties, setup, degree)
+    shapes = {"W": (len(residues), setup.columns, degree, setup.outputs)}
     for it in range(setup.first_iteration, setup.iterations + 1):
         weights = ch.recv_any(MASTER, (SharedWeights, Stop), shapes=shapes)
         if not isinstance(weights, SharedWeights):
             break
         if weights.iteration != it:
             raise ProtocolError(f"SharedWeights must be of iteration {it}, got {weights.iteration}")
-        with ch.phase("compute"):
-            flat = elements(field, weights.W, MASTER).reshape(setup.columns, -1)
-            z_2t = field.product(X, flat)  # [X̄ w̄]_2T
-        z = reduce(z_2t).reshape(setup.rows, degree, setup.outputs)  # [X̄ w̄]_T
-        power = z[:, 0]
-        s = field.add(field.multiply(coefficients[1:2], power), coefficients[0:1])
-        for i in range(1, degree):
-            power = reduce(field.multiply(power, z[:, i]))  # [Π z]_T
-            s = field.add(s, field.multiply(coefficients[i + 1 : i + 2], power))
-        with ch.phase("compute"):
-            gradient = field.transposed_product(X, s)  # [X̄ᵀ s̄]_2T
-        ch.send(MASTER, SharedGradient(it, gradient))
+        W = elements(residues, weights.W, MASTER)
+        gradients = [
+            shared_gradient(ch, field, *of_prime)
+            for field, *of_prime in zip(residues.fields, X, W, coefficients, reductions, strict=True)
+        ]
+        ch.send(MASTER, SharedGradient(it, np.stack(gradients)))
     if setup.byzantine:
-        ch.send(MASTER, Caught(np.array(sorted(party.liars), np.uint32)))
+        ch.send(MASTER, Caught(np.array(sorted(set().union(*(party.liars for party in parties))), np.uint32)))
     ch.send(MASTER, report(ch))
 
 
-def reduction(party: Party, setup: GroupSetup, degree: int) -> Callable[[FieldArray], FieldArray]:
-    """The degree reduction of the protocol, for arrays of any shape; BH08 makes its double sharings here, offline."""
-    ch, doubles = party.ch, None
+Reduce = Callable[[FieldArray], FieldArray]
+"""From shares of degree 2T to shares of degree T, of an array of any shape."""
+
+
+def shared_gradient(
+    ch: Channel, field: PrimeField, X: FieldArray, W: FieldArray, coefficients: FieldArray, reduce: Reduce
+) -> FieldArray:
+    """[X̄ᵀ s̄]_2T from [X̄]_T and [W̄]_T, modulo one prime, shape (d, C)."""
+    columns, degree, outputs = W.shape
+    with ch.phase("compute"):
+        z_2t = field.product(X, W.reshape(columns, -1))  # [X̄ w̄]_2T
+    z = reduce(z_2t).reshape(len(X), degree, outputs)  # [X̄ w̄]_T
+    power = z[:, 0]
+    s = field.add(field.multiply(coefficients[1:2], power), coefficients[0:1])
+    for i in range(1, degree):
+        power = reduce(field.multiply(power, z[:, i]))  # [Π z]_T
+        s = field.add(s, field.multiply(coefficients[i + 1 : i + 2], power))
+    with ch.phase("compute"):
+        return field.transposed_product(X, s)
+
+
+def reductions_of(parties: list[Party], setup: GroupSetup, degree: int) -> list[Reduce]:
+    """For each prime, the degree reduction of the protocol; BH08 makes its double sharings here, offline."""
+    ch = parties[0].ch
+    doubles: list[DoubleSharings | None] = [None] * len(parties)
     if setup.protocol == "bh08":
         per_iteration = setup.rows * setup.outputs * (2 * degree - 1)  # z_1 … z_r, and r - 1 products of them
         ch.recv(MASTER, Ready)
         with ch.patience(setup.timeout_seconds / 2), ch.phase("offline"):
-            doubles = double_sharings(party, per_iteration * (setup.iterations - setup.first_iteration))
+            count = per_iteration * (setup.iterations - setup.first_iteration)
+            doubles = list[DoubleSharings | None](double_sharings(party, count) for party in parties)
         ch.send(MASTER, Ready())
     elif setup.protocol != "bgw":
         raise ProtocolError(f"GroupSetup.protocol must be bgw or bh08, got {setup.protocol}")
 
-    def reduce(product: FieldArray) -> FieldArray:
-        flat = product.reshape(-1)
-        # Less patience than the master's, so that the member that is silent is named, and not one that waits for it.
-        with ch.patience(setup.timeout_seconds / 2):
-            reduced = reduce_bgw(party, flat) if doubles is None else reduce_bh08(party, flat, doubles)
-        return reduced.reshape(product.shape)
+    def reduction(party: Party, double: DoubleSharings | None) -> Reduce:
+        def reduce(product: FieldArray) -> FieldArray:
+            flat = product.reshape(-1)
+            # Less patience than the master's: the member that is silent is named, and not one that waits for it.
+            with ch.patience(setup.timeout_seconds / 2):
+                reduced = reduce_bgw(party, flat) if double is None else reduce_bh08(party, flat, double)
+            return reduced.reshape(product.shape)
 
-    return reduce
+        return reduce
+
+    return [reduction(party, double) for party, double in zip(parties, doubles, strict=True)]

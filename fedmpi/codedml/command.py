@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml import objective
-from fedmpi.codedml.descent import State
 from fedmpi.codedml.faults import parse_faults
 from fedmpi.codedml.keeping import WeightsKeeper
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.precision import Norms, choose
+from fedmpi.codedml.problem import Problem, fitted, targets
+from fedmpi.codedml.solvers import State
 from fedmpi.codedml.summary import closing_lines, heading, layout, plan
-from fedmpi.codedml.training import Outcome, Problem, train, train_in_the_clear
-from fedmpi.codedml.transform import row_chunks
+from fedmpi.codedml.training import Outcome, train, train_in_the_clear
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
@@ -37,12 +38,17 @@ def run(ch: Channel, argv: list[str]) -> None:
     numbers = layout(params, ch.size - 1)
     data = load_data(params, options)
     if options.dry_run:
-        print("\n".join([heading(params, numbers, data), *plan(params, numbers, data)]))
+        precision = choose(params, Norms.of(fitted(params, data.X_train), data.X_train))
+        print("\n".join([heading(params, numbers, data), *plan(params, numbers, data, precision)]))
         return
     begun = time.perf_counter()
     problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
     quantize_seconds = time.perf_counter() - begun
     progress = begin_run("codedml", params, options, params.iterations, heading(params, numbers, data))
+    if params.method != "plain":
+        progress.say(problem.precision.text(problem.erased))
+        for warning in problem.warnings:
+            progress.say(f"WARNING: {warning}")
     if params.insecure_repeatable_masks:
         progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
     keeper, start = WeightsKeeper(ch, progress.folder, params, options, problem), None
@@ -56,10 +62,14 @@ def run(ch: Channel, argv: list[str]) -> None:
     )
     with keeper.saving():
         outcome = session.train(start, keeper)
+        session.finish(outcome)
         summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
     summary["resumed_from"] = start.iteration if start else None
-    coefficients, intercepts = problem.transform.original_units(outcome.W)
+    coefficients, intercepts = problem.transform.original_units(outcome.slope * outcome.W)
     model = {"coefficients": coefficients, "intercepts": intercepts, "classes": np.array(data.classes, dtype=str)}
+    if len(problem.transform.clipped):  # the coefficients are those of features that are cut off there
+        model |= {"lower": problem.transform.mean - problem.transform.limit}
+        model |= {"upper": problem.transform.mean + problem.transform.limit}
     end_run(ch, progress.folder, options, outcome.reports, summary, closing_lines, model)
 
 
@@ -105,11 +115,6 @@ class Session:
     problem: Problem
     progress: Progress
 
-    @cached_property
-    def X_test(self) -> NDArray[np.float64]:
-        """Transformed test rows; not quantized, as a user's rows would not be."""
-        return self.problem.transform.apply(self.data.X_test)
-
     def train(self, start: State | None, keeper: WeightsKeeper) -> Outcome:
         """Train on the workers, or with --method plain on the master."""
         if self.params.method == "plain":
@@ -118,31 +123,55 @@ class Session:
 
     def watch(self, iteration: int, W: NDArray[np.float64]) -> None:
         """Evaluate the weights of the start of an iteration, while the workers compute on them."""
-        if iteration % self.options.evaluate_every and iteration != self.params.iterations:
-            return
+        if iteration % self.options.evaluate_every == 0 or iteration == self.params.iterations:
+            self.record(iteration, W)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Evaluate and show the last weights, unless that has been done: training may have ended early."""
+        if outcome.iterations % self.options.evaluate_every and outcome.iterations != self.params.iterations:
+            self.record(outcome.iterations, outcome.W)
+        self.progress.end()
+
+    def record(self, iteration: int, W: NDArray[np.float64]) -> None:
+        """Write and show how good the weights are."""
         metrics = self.evaluate(W, quantized=self.params.method != "plain")
-        self.progress.step(iteration, metrics, self.ch.meter, ("CodedGradient", "SharedGradient"))
+        self.progress.step(iteration, metrics, self.ch.meter, ("CodedGradient", "CodedProduct", "SharedGradient"))
 
     def evaluate(self, W: NDArray[np.float64], *, quantized: bool) -> dict[str, float]:
         """Loss on the training rows, as they were trained on; accuracy or R² on the training and the test rows."""
-        z = self.problem.outputs(W, self.params.data_bits) if quantized else self.unquantized_outputs(W)
-        z_test = self.X_test @ W
+        z = self.problem.outputs(W) if quantized else self.problem.transform.outputs(self.data.X_train, W)
+        z_test = self.test_outputs(W)
+        loss = self.problem.objective.loss(z.astype(np.float64)) / self.problem.objective.total_weight
         if self.params.model == "linear":
             return {
-                "train_loss": objective.squared_error(z, self.problem.Y),
+                "train_loss": loss,
                 "train_r2": objective.r2_score(z, self.data.y_train),
                 "test_r2": objective.r2_score(z_test, self.data.y_test),
             }
         return {
-            "train_loss": objective.cross_entropy(z, self.problem.Y),
+            "train_loss": loss,
             "train_accuracy": objective.accuracy(z, self.data.y_train),
             "test_accuracy": objective.accuracy(z_test, self.data.y_test),
         }
 
-    def unquantized_outputs(self, W: NDArray[np.float64]) -> NDArray[np.float64]:
-        """XW on the training rows before quantization, shape (m, C)."""
-        X, transform = self.data.X_train, self.problem.transform
-        return np.concatenate([transform.apply(X[part]) @ W for part in row_chunks(len(X), transform.columns)])
+    def test_loss(self, W: NDArray[np.float64]) -> dict[str, float]:
+        """Mean cross-entropy on the test rows, in nats; nothing for a linear model."""
+        if self.params.model == "linear":
+            return {}
+        Y = targets(self.data.y_test, len(self.data.classes))
+        unpenalized = objective.Objective(self.problem.objective.kind, Y)
+        return {"test_loss": unpenalized.loss(self.test_outputs(W)) / max(len(Y), 1)}
+
+    @cached_property
+    def X_test(self) -> NDArray[np.float64]:
+        """Transformed test rows; not quantized, as a user's rows would not be."""
+        return self.problem.transform.apply(self.data.X_test)
+
+    def test_outputs(self, W: NDArray[np.float64]) -> NDArray[np.float64]:
+        """XW on the test rows, shape (rows, C)."""
+        columns = self.X_test.shape[1]
+        z: NDArray[np.float64] = self.X_test @ W[:columns]
+        return z + W[columns] if len(W) > columns else z
 
     def summarize(
         self, numbers: dict[str, int], outcome: Outcome, startup_seconds: float, quantize_seconds: float
@@ -150,11 +179,13 @@ class Session:
         """The contents of result.json; with --compare, after a training in the clear."""
         params, problem = self.params, self.problem
         metrics: dict[str, Any] = dict(self.evaluate(outcome.W, quantized=params.method != "plain"))
+        metrics |= self.test_loss(outcome.slope * outcome.W)
         if outcome.headroom_bits is not None:
             metrics["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train, lambda it, W: self.ch.on_pause())
-            metrics["plain"] = self.evaluate(plain.W, quantized=False)
+            metrics["plain"] = self.evaluate(plain.W, quantized=False) | self.test_loss(plain.W)
+            metrics["plain"]["iterations"] = plain.iterations
             self.ch.meter.seconds["plain"] = plain.total_seconds
         roles = {"master": 1, "worker": self.ch.size - 1}
         summary = result(
@@ -162,11 +193,13 @@ class Session:
             params.method,
             roles,
             params=asdict(params)
-            | {"learning_rate": problem.learning_rate, "scale": problem.transform.scale}
-            | {"coefficients": params.coefficients}
+            | {"learning_rate": problem.learning_rate, "data_bits": problem.precision.data_bits}
+            | {"primes": list(problem.precision.primes), "rounding": problem.precision.rounding}
+            | {"erased": asdict(problem.erased) if problem.erased else None}
+            | {"coefficients": params.coefficients if params.fixed_bits else None}
             | numbers,
             data=self.data,
-            metrics=metrics | {"iterations": params.iterations},
+            metrics=metrics | {"iterations": outcome.iterations, "converged": outcome.converged},
             measured=costs(
                 self.ch,
                 roles,
@@ -178,5 +211,5 @@ class Session:
             failures=outcome.failures,
             seed=self.options.seed,
         )
-        summary["environment"]["kernels"] = "compiled" if params.field.compiled else "numpy"
+        summary["environment"]["kernels"] = "compiled" if problem.precision.residues.fields[0].compiled else "numpy"
         return summary

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedmpi.core import FieldArray, PrimeField
+from fedmpi.core import FieldArray, Residues
 from fedmpi.errors import UsageError
 
 _FORMS = {
@@ -41,7 +41,7 @@ class Faults:
     faults: tuple[Fault, ...] = ()
     kill: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
-    def strike(self, field: PrimeField, iteration: int, answer: FieldArray) -> FieldArray | None:
+    def strike(self, residues: Residues, iteration: int, answer: FieldArray) -> FieldArray | None:
         """What the worker sends instead of its answer, perhaps later or never; None for nothing."""
         sent: FieldArray | None = answer
         for fault in self.faults:
@@ -52,7 +52,7 @@ class Faults:
             if fault.kind == "slow":
                 time.sleep(fault.amount)
             if fault.kind == "lie" and sent is not None:
-                sent = field.add(sent, np.ones_like(sent))
+                sent = residues.add(sent, np.ones_like(sent))
             if fault.kind == "drop" and np.random.default_rng().random() < fault.amount:
                 sent = None
         return sent

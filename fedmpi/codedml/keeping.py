@@ -4,9 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from fedmpi.codedml.descent import State
+import numpy as np
+
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.training import Problem
+from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.solvers import State
 from fedmpi.net import Channel
 from fedmpi.runs import RunFolder, RunOptions
 from fedmpi.runs.keeping import Arrays, Keeper, configuration
@@ -35,15 +37,20 @@ class WeightsKeeper(Keeper[State]):
     def __init__(self, ch: Channel, folder: RunFolder, params: Params, options: RunOptions, problem: Problem):
         values = {key: value for key, value in dataclasses.asdict(params).items() if key not in _ANY_PARAMS}
         values |= {key: getattr(options, key) for key in _SAME_OPTIONS}
-        super().__init__(ch, folder, configuration(values, problem.X_bar, problem.Y), options.checkpoint_every)
+        super().__init__(
+            ch, folder, configuration(values, problem.X_bar, problem.objective.Y), options.checkpoint_every
+        )
         self.learning_rate = problem.learning_rate
         """The step size η of the run; once its checkpoint is loaded, that one's."""
 
     def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
-        """W, the headroom so far, and η."""
-        return {"W": state.W}, {"headroom_bits": state.headroom_bits, "learning_rate": self.learning_rate}
+        """W, what the solver remembers, the headroom so far, and η."""
+        arrays = {"W": state.W} | {f"solver.{name}": np.asarray(array) for name, array in state.arrays.items()}
+        values = {"headroom_bits": state.headroom_bits, "converged": state.converged}
+        return arrays, values | {"learning_rate": self.learning_rate}
 
     def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> State:
         """What was packed."""
         self.learning_rate = values["learning_rate"]
-        return State(values["iteration"], arrays["W"], values["headroom_bits"])
+        solver = {name.removeprefix("solver."): array for name, array in arrays.items() if name != "W"}
+        return State(values["iteration"], arrays["W"], values["headroom_bits"], solver, values["converged"])

@@ -1,14 +1,127 @@
 """The training objective in the clear: loss, accuracy, step size, and the exact quantized gradient."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.transform import row_chunks
 from fedmpi.core.quantize import Reals
+from fedmpi.core.sigmoid import sigmoid
 
 _POWER_ITERATIONS = 20
+
+Kind = Literal["logistic", "softmax", "squared"]
+"""The loss of a row: cross-entropy of each output's sigmoid, of the softmax of all outputs, or half the square."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Σ_i ω_i loss(z_i, y_i) + λ/2 ‖w‖², z = Xw + b: scikit-learn's, with λ = 1/C.
+
+    Parameters
+    ----------
+    kind : str
+    Y : array of float64, shape (m, C)
+        0 or 1, or reals for squared loss.
+    l2 : float
+        λ.
+    weights : array of float64, shape (m, 1), optional
+        ω, by default 1.
+    """
+
+    kind: Kind
+    Y: NDArray[np.float64]
+    l2: float = 0.0
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def total_weight(self) -> float:
+        """Σ_i ω_i."""
+        return float(len(self.Y) if self.weights is None else self.weights.sum())
+
+    def loss(self, Z: NDArray[np.float64]) -> float:
+        """The sum over the rows, weighted by ω; nats, or squared units of the target."""
+        if self.kind == "squared":
+            losses = np.square(Z - self.Y) / 2
+        elif self.kind == "logistic":
+            losses = np.logaddexp(0.0, Z) - self.Y * Z
+        else:
+            top = Z.max(axis=1, keepdims=True)
+            losses = np.log(np.exp(Z - top).sum(axis=1, keepdims=True)) + top - (self.Y * Z).sum(axis=1, keepdims=True)
+        return float((losses if self.weights is None else self.weights * losses).sum())
+
+    def residuals(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """∂ loss / ∂ z of every row, times ω: shape (m, C). Xᵀ of it is the gradient."""
+        S = self.activation(Z) - self.Y
+        return S if self.weights is None else self.weights * S
+
+    def activation(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the outputs mean: the sigmoid of each, the softmax of all, or themselves."""
+        if self.kind == "squared":
+            return Z
+        if self.kind == "logistic":
+            return sigmoid(Z)
+        E: NDArray[np.float64] = np.exp(Z - Z.max(axis=1, keepdims=True))
+        E /= E.sum(axis=1, keepdims=True)
+        return E
+
+    def slope_and_curvature(self, Z: NDArray[np.float64], D: NDArray[np.float64]) -> tuple[float, float]:
+        """First and second derivative of the loss along a direction D of the outputs, shape (m, C)."""
+        A = self.activation(Z)
+        S = A - self.Y
+        if self.kind == "squared":
+            curvature = np.square(D)
+        elif self.kind == "logistic":
+            curvature = self.derivative(Z, A) * np.square(D)
+        else:
+            curvature = (A * np.square(D)).sum(axis=1, keepdims=True)
+            curvature -= np.square((A * D).sum(axis=1, keepdims=True))
+        if self.weights is not None:
+            S, curvature = self.weights * S, self.weights * curvature
+        return float((S * D).sum()), float(curvature.sum())
+
+    def derivative(self, Z: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the sigmoid at Z, where it is A."""
+        return A * (1 - A)
+
+    def mean_curvature(self, Z: NDArray[np.float64]) -> float:
+        """The mean second derivative of the loss of a row by one output."""
+        if self.kind == "squared":
+            return 1.0
+        mean = self.derivative(Z, self.activation(Z)).mean(axis=1)
+        return float(mean.mean() if self.weights is None else (self.weights[:, 0] * mean).sum() / self.total_weight)
+
+    @property
+    def curvature_bound(self) -> float:
+        """The typical second derivative of the loss of a row by one output, at z = 0."""
+        C = int(self.Y.shape[1])
+        return {"squared": 1.0, "logistic": 0.25, "softmax": (C - 1) / C**2}[self.kind]
+
+
+@dataclass(frozen=True, eq=False)
+class Surrogate(Objective):
+    """The objective with a polynomial in place of the sigmoid on an interval [-reach, reach].
+
+    Parameters
+    ----------
+    polynomial : list
+        The reach, and the coefficients c_0 … c_r; whoever refits it replaces both.
+    """
+
+    polynomial: list[Any] = field(default_factory=lambda: [0.0, np.zeros(1)])
+
+    def activation(self, Z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The polynomial; the sigmoid itself beyond the interval, where no gradient is taken before a new fit."""
+        reach, coefficients = self.polynomial
+        return np.where(np.abs(Z) <= reach, np.polynomial.polynomial.polyval(Z, coefficients), sigmoid(Z))
+
+    def derivative(self, Z: NDArray[np.float64], A: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the polynomial, or beyond its interval of the sigmoid."""
+        reach, coefficients = self.polynomial
+        slope = np.polynomial.polynomial.polyval(Z, np.polynomial.polynomial.polyder(coefficients))
+        return np.where(np.abs(Z) <= reach, slope, A * (1 - A))
 
 
 def largest_eigenvalue(X: Reals) -> float:

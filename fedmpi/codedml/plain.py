@@ -1,14 +1,16 @@
 """The same training in the clear: the baseline of the paper's figures, and the oracle of the tests."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.objective import exact_gradient, target_correlation
-from fedmpi.core.quantize import Reals, dequantize, quantize_stochastic
-from fedmpi.core.sigmoid import sigmoid
+from fedmpi.codedml.descent import Descent, Meanwhile, public_coefficients
+from fedmpi.codedml.objective import Objective
+from fedmpi.codedml.problem import Problem, exact_product
+from fedmpi.codedml.solvers import Columns, State, Vector, minimize
+from fedmpi.core.quantize import Reals
 
 if TYPE_CHECKING:
     from fedmpi.codedml.params import Params
@@ -16,54 +18,134 @@ if TYPE_CHECKING:
 
 def train_plain(
     params: "Params",
-    X: Reals,
-    Y: NDArray[np.float64],
+    X: NDArray[np.float64],
+    objective: Objective,
+    columns: Columns,
     learning_rate: float,
-    observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
-) -> NDArray[np.float64]:
-    """Conventional gradient descent, with the true sigmoid and no quantization [So et al. 2021, eq. (2)].
+    observe: Callable[[int, Vector], None] = lambda iteration, W: None,
+) -> Vector:
+    """Conventional training by the same solver, with the true sigmoid and no quantization [So et al. 2021, eq. (2)].
 
     Parameters
     ----------
     X : array of reals, shape (m, d)
-    Y : array of float64, shape (m, C)
+        Scaled features, with a column of ones where the solver takes steps in the units of X.
+    columns : Columns
+        Of the features.
 
     Returns
     -------
     array of float64, shape (d, C)
     """
-    W = np.zeros((X.shape[1], Y.shape[1]))
-    activation = sigmoid if params.model == "logistic" else lambda z: z
+    state = State(0, np.zeros((len(columns.means) + columns.intercept, objective.Y.shape[1])))
+    if params.solver in ("nesterov", "gradient"):
+        states = _steps(params, X, objective, learning_rate, state, observe)
+    else:
+        products = _InTheClear(X, objective, observe)
+        states = minimize(objective, columns, products, str(params.solver), params.stop_below(len(X)), state)
+    for state in states:
+        if state.iteration >= params.iterations:
+            break
+    observe(state.iteration, state.W)
+    return state.W
+
+
+def _steps(
+    params: "Params",
+    X: NDArray[np.float64],
+    objective: Objective,
+    learning_rate: float,
+    state: State,
+    observe: Callable[[int, Vector], None],
+) -> Iterator[State]:
+    W = before = total = state.W
+    penalty = np.full((len(W), 1), params.penalty)
+    if params.bias:
+        penalty[-1] = 0.0
     for it in range(params.iterations):
-        observe(it, W)
-        gradient = X.T @ (activation(X @ W) - Y)
-        W -= learning_rate / (1 + params.decay * it) / len(X) * gradient
-    observe(params.iterations, W)
-    return W
+        observe(it, total / it if params.average and it else W)
+        point = W + it / (it + 3) * (W - before) if params.solver == "nesterov" else W
+        gradient = X.T @ objective.residuals(X @ point) + penalty * point
+        before, W = W, point - learning_rate / (1 + params.decay * it) / len(X) * gradient
+        total = total + W
+        yield State(it + 1, total / (it + 1) if params.average else W)
+
+
+class _InTheClear:
+    """Products with X in float64."""
+
+    headroom_bits = float("inf")
+
+    def __init__(self, X: NDArray[np.float64], objective: Objective, observe: Callable[[int, Vector], None]):
+        self._X, self._objective, self._observe = X, objective, observe
+
+    def product(self, step: int, P: Vector) -> tuple[Vector, Vector]:
+        return self._X @ P, P
+
+    def gradient(self, step: int, W: Vector, Z: Vector) -> tuple[Vector, Vector]:
+        self._observe(step // 2, W)
+        S = self._objective.residuals(Z)
+        return self._X.T @ S, S.sum(axis=0, keepdims=True)
+
+
+class IntegerWorkers:
+    """Integer arithmetic in place of workers: what they compute, to the bit, whatever the size of the sums."""
+
+    def __init__(self, params: "Params", problem: Problem):
+        self._X_bar = problem.X_bar
+        self._coefficients = [] if params.degree is None else public_coefficients(params, problem)
+
+    def multiply(self, step: int, V: NDArray[np.int64], transposed: bool, bits: int, meanwhile: Meanwhile) -> Vector:
+        """2^-bits·X̄V or 2^-bits·X̄ᵀV."""
+        meanwhile()
+        return _rounded(integer_product(self._X_bar, V, transposed=transposed), bits)
+
+    def polynomial(self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Meanwhile) -> Vector:
+        """2^-bits·X̄ᵀ s̄(X̄, W̄)."""
+        meanwhile()
+        power: Any = 1
+        s: Any = self._coefficients[0]
+        for w, c in zip(W_bar, self._coefficients[1:], strict=True):
+            power = power * integer_product(self._X_bar, w)
+            s = s + c * power
+        return _rounded(integer_product(self._X_bar, s, transposed=True), bits)
+
+
+_DIGIT = 15
+"""Bits of the pieces of integers whose products with X̄ add up below 2^53."""
+
+
+def integer_product(X_bar: Reals, V: NDArray[Any], *, transposed: bool = False) -> NDArray[Any]:
+    """X̄V or X̄ᵀV for integers of any size, as an array of Python's integers."""
+    signs, rest = np.where(V < 0, -1, 1), np.abs(V)
+    total = np.zeros((X_bar.shape[1] if transposed else len(X_bar), V.shape[1]), object)
+    unit = 1
+    while rest.any():
+        digit = (rest & ((1 << _DIGIT) - 1)).astype(np.int64) * signs
+        total += exact_product(X_bar, digit, transposed=transposed).astype(np.int64).astype(object) * unit
+        rest, unit = rest >> _DIGIT, unit << _DIGIT
+    return total
+
+
+def _rounded(values: NDArray[Any], bits: int) -> Vector:
+    """2^-bits times integers, rounded once."""
+    return np.asarray(values.astype(np.float64) * 2.0**-bits)
 
 
 def train_quantized(
-    params: "Params",
-    X_bar: Reals,
-    Y: NDArray[np.float64],
-    learning_rate: float,
-    noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """Algorithm 1 without coding: integer arithmetic on quantized data, the same weights to the bit as the workers'.
+    params: "Params", problem: Problem, noise: Callable[[int, tuple[int, ...]], Vector], workers: int = 1
+) -> Vector:
+    """The private training without coding: integer arithmetic on quantized data, the same weights to the bit.
 
     Parameters
     ----------
-    X_bar : array, shape (m, d)
-        Signed integers.
     noise : callable
-        (iteration, shape) → uniform values in [0, 1): the one that the master was given.
+        (step, shape) → uniform values in [0, 1): the one that the master was given.
+    workers : int
+        Into how many blocks the rows are divided for the proof of headroom; it changes no weight.
     """
-    (m, d), outputs = X_bar.shape, Y.shape[1]
-    XtY = target_correlation(X_bar, Y) * 2.0**-params.data_bits
-    W = np.zeros((d, outputs))
-    for it in range(params.iterations):
-        W_bar = quantize_stochastic(W, params.weight_bits, noise(it, (params.degree, d, outputs)))
-        total = exact_gradient(X_bar, W_bar, params.coefficients).astype(np.int64)
-        gradient = dequantize(total, params.gradient_bits) - XtY
-        W -= learning_rate / (1 + params.decay * it) / m * gradient
-    return W
+    size = -(-len(problem.X_bar) // workers)
+    blocks = [slice(k * size, (k + 1) * size) for k in range(workers)]
+    descent = Descent(params, problem, noise, blocks, lambda iteration, W: None)
+    *_, last = descent.states(IntegerWorkers(params, problem), descent.beginning)
+    return last.W

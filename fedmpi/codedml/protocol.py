@@ -1,27 +1,31 @@
 """Algorithm 1 of CodedPrivateML [So et al. 2021], one function per role.
 
 Letters: X̄ (m, d) quantized data, W̄ (d, r, C) quantized weights, K blocks, T masks, N workers, R recovery
-threshold, r degree of the polynomial, C outputs (1, or one per class). A suffix `_tilde` means coded.
+threshold, r degree of the polynomial, C outputs (1, or one per class), q primes, for each of which all is done apart.
+A suffix `_tilde` means coded.
+
+Without a polynomial (degree 0 in `Setup`) an iteration has two exchanges of degree 2: the workers multiply X̃ by a coded
+direction, the master applies the sigmoid to what it decodes, and they multiply X̃ᵀ by the coded residuals.
 """
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from dataclasses import field as dataclass_field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.faults import NO_FAULTS, Faults
-from fedmpi.core import FieldArray, LagrangeCode, PrimeField
-from fedmpi.errors import ProtocolError
-from fedmpi.mpc.party import elements
+from fedmpi.core import FieldArray, LagrangeCode, Residues
+from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.report import Report, report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
-    from fedmpi.codedml.descent import State
-    from fedmpi.codedml.params import Params
+    from fedmpi.codedml.task import Task, Training
+    from fedmpi.core.lagrange import Uniform
     from fedmpi.core.quantize import Reals
 
 MASTER = 0
@@ -34,25 +38,31 @@ CHUNK_BYTES = 16 << 20
 
 
 class Setup(Message, tag=1):
-    """Master → worker i, once: the field, the shape of X̃_i, and s(z) = Σ c̄_n z^n; all of it public."""
+    """Master → worker i, once: the primes, the shape of X̃_i, and s(z) = Σ c̄_n z^n; all of it public.
+
+    `degree` is r, or 0 for two exchanges without a polynomial. `again`: the data of the last training is meant, and
+    none follows.
+    """
 
     training: int
     timeout_seconds: float
-    prime: int
     rows: int
     columns: int
     outputs: int
+    degree: int
+    again: bool
+    primes: UInt32
     coefficients: UInt32
 
 
 class CodedData(Message, tag=2):
-    """Master → worker i, once, in pieces: rows of X̃_i, shape (rows, d)."""
+    """Master → worker i, once, in pieces: rows of X̃_i, shape (q, rows, d)."""
 
     X_tilde: UInt32
 
 
 class CodedWeights(Message, tag=3):
-    """Master → worker i, each iteration: W̃_i, shape (d, r, C)."""
+    """Master → worker i, each iteration: W̃_i, shape (q, d, r, C)."""
 
     training: int
     iteration: int
@@ -60,7 +70,7 @@ class CodedWeights(Message, tag=3):
 
 
 class CodedGradient(Message, tag=4):
-    """Worker i → master, each iteration: f(X̃_i, W̃_i), shape (d, C)."""
+    """Worker i → master, each iteration: f(X̃_i, W̃_i), shape (q, d, C)."""
 
     training: int
     iteration: int
@@ -71,107 +81,191 @@ class Stop(Message, tag=5):
     """Master → worker: training is over."""
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What the master ends with."""
+class CodedVectors(Message, tag=7):
+    """Master → worker i, twice an iteration: a coded direction, shape (q, d, C), or coded residuals, (q, rows, C).
 
-    W: NDArray[np.float64]
-    """Weights, shape (d, C)."""
-    headroom_bits: float
-    reports: dict[int, Report]
-    departures: dict[int, int] = dataclass_field(default_factory=dict)
-    """Worker → the iteration in which the training went on without it."""
-    liars: dict[int, int] = dataclass_field(default_factory=dict)
-    """Member of a group → the first iteration in which its share had to be corrected."""
+    `iteration` counts exchanges. `transposed`: multiply X̃_iᵀ by them.
+    """
+
+    training: int
+    iteration: int
+    transposed: bool
+    V_tilde: UInt32
 
 
-def master(
-    ch: Channel,
-    params: "Params",
-    X_bar: "Reals",
-    Y: NDArray[np.float64],
-    learning_rate: float,
-    noise: Callable[[int, tuple[int, ...]], NDArray[np.float64]],
-    uniform: Callable[[tuple[int, ...]], FieldArray],
-    observe: Callable[[int, NDArray[np.float64]], None] = lambda iteration, W: None,
-    start: "State | None" = None,
-    advance: Callable[["State"], None] = lambda state: None,
-) -> Training:
+class CodedProduct(Message, tag=8):
+    """Worker i → master: X̃_i Ṽ_i, shape (q, rows, C), or X̃_iᵀ Ṽ_i, (q, d, C)."""
+
+    training: int
+    iteration: int
+    product: UInt32
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the workers of a channel hold."""
+
+    key: tuple[Any, ...]
+    """Of the rows, the code and the primes."""
+
+
+_held: WeakKeyDictionary[Channel, Encoded] = WeakKeyDictionary()
+
+
+def master(ch: Channel, task: "Task") -> "Training":
     """Algorithm 1, lines 1–8 and 12–18.
 
     Workers may be slow, die or lie: the training needs R of them, and for A = --byzantine liars R + A to R + 2A.
-
-    Parameters
-    ----------
-    X_bar : array, shape (m, d)
-        Signed integers (line 1 is done by `Transform.quantized`).
-    Y : array of float64, shape (m, C)
-        Targets: 0 or 1, or reals for a linear model.
-    learning_rate : float
-        η.
-    noise : callable
-        (iteration, shape) → the public and repeatable noise of stochastic quantization.
-    uniform : callable
-        shape → secret uniform elements of F_p.
-    observe : callable
-        Called with (iteration, W) while the workers compute on W.
-    start : State, optional
-        Go on from here.
-    advance : callable
-        Called with the state after every iteration.
 
     Raises
     ------
     TooFewWorkers
         If so many workers have departed that the training can't go on.
     """
-    from fedmpi.codedml.descent import descend
-    from fedmpi.codedml.survival import Answers, Pacing
+    from fedmpi.codedml.descent import check_ahead
 
-    field, code = params.field, params.code(ch.size - 1)
-    workers = range(1, ch.size)
-    (m, d), outputs = X_bar.shape, Y.shape[1]
-    blocks = row_blocks(m, code.parallelization)
-    # On a channel that trains several times, answers may come after their training: they must not count in the next.
-    training = ch.meter.messages_sent["Setup"]
-    ch.tolerated = workers
-    pacing, collected = Pacing(ch), Answers(ch, code, params.byzantine, uniform)
+    workers = CodedWorkers(ch, task)
+    check_ahead(task.params, task.problem, workers.blocks)
+    ch.tolerated = range(1, ch.size)
     with ch.phase("encode"):  # lines 2–3
-        coefficients = field.array(np.array(params.coefficients, object))
-        shape = (blocks[0].stop, d, outputs)
-        for worker in workers:
-            ch.send(worker, Setup(training, ch.timeout_seconds, field.p, *shape, coefficients))
-        distribute(ch, code, X_bar, blocks, uniform)
+        wanted, held = encoded(task, workers) if task.keep else None, forget(ch)
+        workers.set_up(again=wanted is not None and wanted == held)
+        if wanted is not None:
+            _held[ch] = wanted
+    trained = task.train(ch, workers, workers.blocks, lambda: stop(ch))
+    return replace(trained, departures=workers.collected.departures)
 
-    def block_gradients(it: int, W_bar: FieldArray, W: NDArray[np.float64]) -> FieldArray:
-        with ch.phase("encode"):  # line 7
-            shares = code.encode_repeated(W_bar, uniform)
-            shares.flags.writeable = False  # lets the channel send them without a copy
-        with ch.phase("communicate"):  # line 8
-            for worker in workers:
-                pacing.send(worker, it, CodedWeights(training, it, shares[worker - 1]))
+
+def encoded(task: "Task", workers: "CodedWorkers") -> Encoded:
+    """What the workers are about to hold."""
+    X_bar, code = task.problem.X_bar, workers.codes[0]
+    digest = hashlib.blake2b(np.ascontiguousarray(X_bar).data, digest_size=32).digest()
+    numbers = (code.parallelization, code.privacy, code.workers, *workers.residues.primes)
+    return Encoded((digest, X_bar.shape, *numbers))
+
+
+def forget(ch: Channel) -> Encoded | None:
+    """What the workers of a channel hold, of which the next training may leave nothing."""
+    return _held.pop(ch, None)
+
+
+class CodedWorkers:
+    """The workers as the master sees them: it encodes what they multiply, and decodes from the fastest.
+
+    Implements `fedmpi.codedml.descent.Workers`.
+    """
+
+    def __init__(self, ch: Channel, task: "Task"):
+        from fedmpi.codedml.survival import Answers, Pacing
+
+        params, problem = task.params, task.problem
+        self._ch, self._params, self._uniforms = ch, params, task.uniforms
+        self._problem = problem
+        self.residues = problem.precision.residues
+        self.codes = [params.code(ch.size - 1, field) for field in self.residues.fields]
+        self._workers = range(1, ch.size)
+        (self._m, self._d), self._outputs = problem.X_bar.shape, problem.objective.Y.shape[1]
+        self.blocks = row_blocks(self._m, self.codes[0].parallelization)
+        self._rows = self.blocks[0].stop
+        # On a channel that trains several times, answers may come after their training: they don't count in the next.
+        self._training = ch.meter.messages_sent["Setup"]
+        self._pacing, self.collected = Pacing(ch), Answers(ch, self.codes, params.byzantine, task.uniforms)
+
+    def set_up(self, *, again: bool) -> None:
+        """Lines 2–3: tell the workers what is coming, and send them their coded data unless they hold it."""
+        from fedmpi.codedml.descent import public_coefficients
+
+        ch, params, residues = self._ch, self._params, self.residues
+        public = [] if params.degree is None else public_coefficients(params, self._problem)
+        coefficients = np.stack([field.array(np.array(public, object)) for field in residues.fields])
+        shape = (self._rows, self._d, self._outputs, params.degree or 0)
+        primes = np.array(residues.primes, np.uint32)
+        for worker in self._workers:
+            ch.send(worker, Setup(self._training, ch.timeout_seconds, *shape, again, primes, coefficients))
+        if not again:
+            distribute(ch, self.codes, residues, self._problem.X_bar, self.blocks, self._uniforms)
+
+    def polynomial(
+        self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Callable[[], None]
+    ) -> NDArray[np.float64]:
+        """Lines 7–8 and 12–13."""
+        with self._ch.phase("encode"):  # line 7
+            coded = self._shares(self.residues.from_signed(W_bar.transpose(1, 0, 2)), repeated=True)
+        self._send(step, lambda share: CodedWeights(self._training, step, share), coded)
+        answers = self._answers(step, CodedGradient, "gradient", (self._d, self._outputs), meanwhile)
+        with self._ch.phase("decode"):
+            return self._sum_of_blocks(answers, bits, whole)
+
+    def multiply(
+        self, step: int, V: NDArray[np.int64], transposed: bool, bits: int, meanwhile: Callable[[], None]
+    ) -> NDArray[np.float64]:
+        """One of the two exchanges of an iteration without a polynomial."""
+        K, shape = len(self.blocks), (self._d if transposed else self._rows, self._outputs)
+        with self._ch.phase("encode"):
+            if transposed:  # every block of rows has residuals of its own; those of rows of zeros do not matter
+                padded = np.zeros((K * self._rows, self._outputs), np.int64)
+                padded[: self._m] = V
+                V = padded.reshape(K, self._rows, self._outputs)
+            coded = self._shares(self.residues.from_signed(V), repeated=not transposed)
+        self._send(step, lambda share: CodedVectors(self._training, step, transposed, share), coded)
+        answers = self._answers(step, CodedProduct, "product", shape, meanwhile)
+        with self._ch.phase("decode"):
+            if transposed:
+                return self._sum_of_blocks(answers, bits, whole=True)
+            blocks = np.stack([code.decode(part) for code, part in zip(self.codes, answers, strict=True)])
+            return self.residues.reals(blocks.reshape(len(self.codes), -1, self._outputs)[:, : self._m], bits)
+
+    def _shares(self, values: FieldArray, *, repeated: bool) -> list[FieldArray]:
+        """Each worker's share, shape (q, *s), of one block for all or of K blocks, with fresh masks for each prime."""
+        parts = []
+        for code, uniform, part in zip(self.codes, self._uniforms, values, strict=True):
+            parts.append(code.encode_repeated(part, uniform) if repeated else code.encode(part, uniform))
+        return shares_by_worker(parts)
+
+    def _send(self, step: int, message: Callable[[FieldArray], Message], shares: list[FieldArray]) -> None:
+        with self._ch.phase("communicate"):  # line 8
+            for worker, share in zip(self._workers, shares, strict=True):
+                self._pacing.send(worker, step, message(share))
+
+    def _answers(
+        self, step: int, cls: type[Any], name: str, shape: tuple[int, ...], meanwhile: Callable[[], None]
+    ) -> list[dict[int, FieldArray]]:
+        """For each prime: worker (0 ≤ i < N) → what it answered, from the fastest."""
+        ch = self._ch
         with ch.phase("evaluate"):
-            observe(it, W)
+            meanwhile()
 
-        def receive(count: int, more_than: Mapping[int, CodedGradient]) -> dict[int, CodedGradient]:
+        def receive(count: int, more_than: Mapping[int, Any]) -> dict[int, Any]:
             return ch.gather_first(
                 count,
-                workers,
-                CodedGradient,
-                shapes={"gradient": (d, outputs)},
+                self._workers,
+                cls,
+                shapes={name: (len(self.codes), *shape)},
                 more_than=more_than,
-                heard=pacing.heard,
-                training=training,
-                iteration=it,
+                heard=self._pacing.heard,
+                training=self._training,
+                iteration=step,
             )
 
+        iteration = step if self._params.degree else step // 2
         with ch.phase("wait"):  # line 12: from the fastest workers
-            answers = collected.gather(it, receive, "gradient")
-        with ch.phase("decode"):  # line 13
-            return code.decode(answers)
+            arrays = self.collected.gather(iteration, receive, name)
+        return [{i: array[j] for i, array in arrays.items()} for j in range(len(self.codes))]
 
-    trained = descend(ch, params, X_bar, Y, learning_rate, noise, blocks, block_gradients, observe, start, advance)
-    return replace(trained, departures=collected.departures)
+    def _sum_of_blocks(self, answers: Sequence[dict[int, FieldArray]], bits: int, whole: bool) -> NDArray[np.float64]:
+        """Line 13, and the sum over the blocks: at once where it fits in the field, else as signed integers."""
+        if whole:
+            total = [code.decode_sum(part) for code, part in zip(self.codes, answers, strict=True)]
+            return self.residues.reals(np.stack(total), bits)
+        blocks = [code.decode(part) for code, part in zip(self.codes, answers, strict=True)]
+        return self.residues.sum_reals(np.stack(blocks), bits)
+
+
+def shares_by_worker(parts: list[FieldArray]) -> list[FieldArray]:
+    """From all workers' shares per prime to one array for each worker, shape (q, *s); without a copy if q = 1."""
+    shares = parts[0][:, None] if len(parts) == 1 else np.stack(parts, axis=1)
+    shares.flags.writeable = False  # lets the channel send them without a copy
+    return list(shares)
 
 
 def stop(ch: Channel) -> dict[int, Report]:
@@ -191,65 +285,121 @@ def row_blocks(rows: int, parallelization: int) -> list[slice]:
 
 def distribute(
     ch: Channel,
-    code: LagrangeCode,
+    codes: Sequence[LagrangeCode],
+    residues: Residues,
     X_bar: "Reals",
     blocks: list[slice],
-    uniform: Callable[[tuple[int, ...]], FieldArray],
+    uniforms: "Sequence[Uniform]",
 ) -> None:
     """Lines 2–3: encode X̄ and send it, a few rows of every block at a time.
 
     The next rows are encoded while the last ones are on their way, and no more than two pieces are: the
     master's memory does not grow with N.
     """
-    size, columns = blocks[0].stop, X_bar.shape[1]
-    step = max(1, CHUNK_BYTES // (4 * columns * code.workers))
+    size, columns, N = blocks[0].stop, X_bar.shape[1], codes[0].workers
+    step = max(1, CHUNK_BYTES // (4 * columns * N * len(codes)))
     for start in range(0, size, step):
         rows = min(step, size - start)
-        pieces = np.zeros((len(blocks), rows, columns), np.uint32)
-        for piece, block in zip(pieces, blocks, strict=True):
+        pieces = np.zeros((len(codes), len(blocks), rows, columns), np.uint32)
+        for k, block in enumerate(blocks):
             raw = X_bar[block][start : start + rows]
-            piece[: len(raw)] = code.field.from_signed(raw)
-        shares = code.encode(pieces, uniform)
-        shares.flags.writeable = False  # lets the channel send them without a copy
+            pieces[:, k, : len(raw)] = residues.from_signed(raw)
+        parts = [code.encode(piece, uniform) for code, piece, uniform in zip(codes, pieces, uniforms, strict=True)]
+        shares = shares_by_worker(parts)
         with ch.phase("communicate"):
             ch.flush(CHUNK_BYTES)
-            for worker in range(1, code.workers + 1):
-                ch.send(worker, CodedData(shares[worker - 1]))
+            for worker, share in enumerate(shares, 1):
+                ch.send(worker, CodedData(share))
 
 
-def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS) -> None:
-    """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest weights."""
-    field = PrimeField(setup.prime)
+def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArray | None = None) -> FieldArray:
+    """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest request.
+
+    Parameters
+    ----------
+    held : array, optional
+        X̃_i of the last training.
+
+    Returns
+    -------
+    X̃_i, for another training on the same rows
+    """
+    residues = residues_of(setup.primes)
     ch.outwait(setup.timeout_seconds)
-    coefficients = elements(field, setup.coefficients, MASTER)
-    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0 and len(coefficients) > 1):
-        raise ProtocolError(f"Setup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
-    X = receive_data(ch, field, setup.rows, setup.columns)
-    wanted = {"W_tilde": (setup.columns, len(coefficients) - 1, setup.outputs)}
+    sizes, q = (setup.rows, setup.columns, setup.outputs), len(residues)
+    if min(sizes) < 1 or setup.degree < 0:
+        raise ProtocolError(f"Setup must hold positive sizes and a degree, got {sizes} and {setup.degree}")
+    coefficients = elements(residues, setup.coefficients, MASTER)
+    if coefficients.shape != (q, setup.degree + 1 if setup.degree else 0):
+        raise ProtocolError(f"Setup must hold {setup.degree} + 1 coefficients, got {coefficients.shape}")
+    if not setup.again:
+        X = receive_data(ch, residues, setup.rows, setup.columns)
+    elif held is not None and held.shape == (q, *sizes[:2]) and residues.contains(held):
+        X = held
+    else:
+        raise ProtocolError("Setup must name data that this worker holds, got another")
+    request: type[CodedWeights | CodedVectors] = CodedWeights if setup.degree else CodedVectors
+    shapes = {"W_tilde": (q, setup.columns, setup.degree, setup.outputs), "V_tilde": (q, None, setup.outputs)}
     while True:
-        weights = ch.recv_latest(MASTER, CodedWeights, until=Stop, shapes=wanted, training=setup.training)
-        if weights is None:
+        asked = ch.recv_latest(MASTER, request, until=Stop, shapes=shapes, training=setup.training)
+        if asked is None:
             break
         with ch.phase("compute"):
-            gradient = field.gradient(X, elements(field, weights.W_tilde, MASTER), coefficients)
-        answer = faults.strike(field, weights.iteration, gradient)
-        if answer is not None:
-            ch.send(MASTER, CodedGradient(setup.training, weights.iteration, answer))
+            answer = computed(residues, X, coefficients, asked)
+        iteration = asked.iteration if setup.degree else asked.iteration // 2
+        sent = faults.strike(residues, iteration, answer)
+        if sent is not None:
+            kind = CodedGradient if setup.degree else CodedProduct
+            ch.send(MASTER, kind(setup.training, asked.iteration, sent))
     ch.send(MASTER, report(ch))
+    return X
 
 
-def receive_data(ch: Channel, field: PrimeField, rows: int, columns: int) -> FieldArray:
-    """X̃_i, put together from its pieces, shape (rows, d)."""
+def computed(
+    residues: Residues, X: FieldArray, coefficients: FieldArray, asked: "CodedWeights | CodedVectors"
+) -> FieldArray:
+    """A worker's answer, for each prime apart."""
+    fields = residues.fields
+    if isinstance(asked, CodedWeights):
+        W = elements(residues, asked.W_tilde, MASTER)
+        return np.stack([field.gradient(x, w, c) for field, x, w, c in zip(fields, X, W, coefficients, strict=True)])
+    V = elements(residues, asked.V_tilde, MASTER)
+    if V.shape[1] != X.shape[1 if asked.transposed else 2]:
+        raise ProtocolError(f"CodedVectors must fit the data of shape {X.shape}, got {V.shape}")
+    if asked.transposed:
+        return np.stack([field.transposed_product(x, v) for field, x, v in zip(fields, X, V, strict=True)])
+    return np.stack([field.product(x, v) for field, x, v in zip(fields, X, V, strict=True)])
+
+
+def residues_of(primes: NDArray[np.uint32]) -> Residues:
+    """The moduli that a message names."""
     try:
-        X = np.empty((rows, columns), np.uint32)
+        return Residues([int(p) for p in primes.reshape(-1)[:4]])
+    except UsageError as error:
+        raise ProtocolError(f"{error}") from None
+
+
+def elements(residues: Residues, values: FieldArray, rank: int) -> FieldArray:
+    """Received residues, refused unless each is below its prime: the kernels rely on it."""
+    if not residues.contains(values):
+        limit, largest = min(residues.primes), values.max(initial=0)
+        raise ProtocolError(f"field elements from rank {rank} must be below {limit}, got {largest}")
+    return values
+
+
+def receive_data(ch: Channel, residues: Residues, rows: int, columns: int) -> FieldArray:
+    """X̃_i, put together from its pieces, shape (q, rows, d)."""
+    try:
+        X = np.empty((len(residues), rows, columns), np.uint32)
     except (ValueError, MemoryError):
         raise ProtocolError(f"the data must fit into memory, got {rows} rows of {columns} columns") from None
     filled = 0
     while filled < rows:
-        message = ch.recv(MASTER, CodedData, shapes={"X_tilde": (None, columns)})
-        piece = elements(field, message.X_tilde, MASTER)
-        if not 0 < len(piece) <= rows - filled:
-            raise ProtocolError(f"CodedData must hold 1 to {rows - filled} rows, got {len(piece)}")
-        X[filled : filled + len(piece)] = piece
-        filled += len(piece)
+        message = ch.recv(MASTER, CodedData, shapes={"X_tilde": (len(residues), None, columns)})
+        piece = elements(residues, message.X_tilde, MASTER)
+        count = piece.shape[1]
+        if not 0 < count <= rows - filled:
+            raise ProtocolError(f"CodedData must hold 1 to {rows - filled} rows, got {count}")
+        X[:, filled : filled + count] = piece
+        filled += count
     return X

@@ -14,12 +14,15 @@ class Leave(Message, tag=6):
 def serve(ch: Channel, faults: Faults = NO_FAULTS) -> None:
     """Worker: one training after another, until the master sends it home."""
     tell_host(ch)
+    held = None
     while True:
         ch.tolerated = range(1, ch.size)  # who else is there is the master's business
         order = ch.recv_any(MASTER, (Setup, GroupSetup, Leave), patient=True)
         if isinstance(order, Setup):
-            worker(ch, order, faults)
+            kept, held = (held if order.again else None), None  # old data gives way before new data comes
+            held = worker(ch, order, faults, kept)
         elif isinstance(order, GroupSetup):
+            held = None
             member(ch, order)
         else:
             return

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.precision import Precision
 from fedmpi.data import Dataset
 
 
@@ -34,19 +35,32 @@ def heading(params: Params, numbers: dict[str, int], data: Dataset) -> str:
     return f"{params.method.upper()} with N={numbers['N']} workers in G={numbers['G']} groups, {private}\n{what}"
 
 
-def plan(params: Params, numbers: dict[str, int], data: Dataset) -> list[str]:
+def plan(params: Params, numbers: dict[str, int], data: Dataset, precision: Precision) -> list[str]:
     """The roles and the bytes of arrays that a run would exchange with the master, for --dry-run."""
     if params.method == "plain":
         return []
     outputs = 1 if len(data.classes) <= 2 else len(data.classes)
-    columns = data.X_train.shape[1] + params.bias
+    columns = data.X_train.shape[1] + params.has_ones
     rows = -(-len(data.X_train) // numbers.get("K", numbers.get("G", 1)))
-    down, up = 4 * columns * params.degree * outputs, 4 * columns * outputs
-    return [
+    element = 4 * len(precision.primes)
+    if params.degree is None:
+        down = up = element * (columns + rows) * outputs
+    else:
+        down, up = element * columns * params.degree * outputs, element * columns * outputs
+    at_most = "" if params.tolerance == 0 else "at most "
+    lines = [
         f"rank 0: master, sees everything; ranks 1 to {numbers['N']}: workers, see uniform field elements",
-        f"once: {4 * rows * columns:,} bytes of data to each worker",
-        f"each of {params.iterations} iterations: {down:,} bytes to and {up:,} bytes from each worker",
+        precision.text(),
+        f"once: {element * rows * columns:,} bytes of data to each worker",
+        f"each of {at_most}{params.iterations} iterations: {down:,} bytes to and {up:,} bytes from each worker",
     ]
+    if params.method == "coded" and params.degree is not None:
+        blocks = numbers["K"] + numbers["T"] - 1
+        lines.append(
+            f"a polynomial of degree {params.degree} takes R = {params.power}·(K+T-1)+1 = {params.power * blocks + 1} "
+            f"answers; the sigmoid itself, without -r, takes 2·(K+T-1)+1 = {2 * blocks + 1}"
+        )
+    return lines
 
 
 def closing_lines(summary: dict[str, Any]) -> list[str]:
@@ -63,5 +77,8 @@ def closing_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"plain  {name} {metrics['plain'][score]:.4f}   {seconds['plain']:.2f} s (not private)")
     if "headroom_bits" in metrics:
         sent = summary["bytes"]["sent"]["master"] / 1e6
-        lines.append(f"headroom {metrics['headroom_bits']:.1f} bits, {sent:.1f} MB sent by the master")
+        done = metrics["iterations"]
+        ended = " (converged)" if metrics["converged"] else ""
+        headroom = f"headroom {metrics['headroom_bits']:.1f} bits"
+        lines.append(f"{done} iterations{ended}, {headroom}, {sent:.1f} MB sent by the master")
     return lines

@@ -1,10 +1,11 @@
 """What lets the master go on when workers are slow, dead or lying."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedmpi.core import FieldArray, LagrangeCode
+from fedmpi.core.lagrange import Uniform
 from fedmpi.core.reed_solomon import consistent, locate_errors
 from fedmpi.errors import PeerFailed, TooFewWorkers
 from fedmpi.net import Channel, Message
@@ -50,12 +51,12 @@ class Answers:
     ----------
     ch : Channel
         Workers that lie depart.
-    code : LagrangeCode
-        Of ranks 1 … N.
+    codes : sequence of LagrangeCode
+        Of ranks 1 … N, one for each prime.
     byzantine : int
         A: so many workers may lie and the decoded values are still right.
-    uniform : callable
-        shape → secret uniform elements of F_p.
+    uniforms : sequence of callables
+        For each prime: shape → secret uniform elements of its field.
 
     Notes
     -----
@@ -63,10 +64,8 @@ class Answers:
     R + 2A answers tell which are wrong. A worker that is caught counts no longer among the A.
     """
 
-    def __init__(
-        self, ch: Channel, code: LagrangeCode, byzantine: int, uniform: Callable[[tuple[int, ...]], FieldArray]
-    ):
-        self._ch, self._code, self._uniform = ch, code, uniform
+    def __init__(self, ch: Channel, codes: Sequence[LagrangeCode], byzantine: int, uniforms: Sequence[Uniform]):
+        self._ch, self._codes, self._uniforms = ch, codes, uniforms
         self._liars_left = byzantine
         self.departures: dict[int, int] = {}
         """Worker → the iteration in which it departed."""
@@ -74,7 +73,7 @@ class Answers:
     def gather(
         self, iteration: int, receive: Callable[[int, Mapping[int, Any]], dict[int, Any]], value: str
     ) -> dict[int, FieldArray]:
-        """Right answers of R workers or more: worker (0 ≤ i < N) → array.
+        """Right answers of R workers or more: worker (0 ≤ i < N) → array, whose first axis is that of the primes.
 
         Parameters
         ----------
@@ -95,7 +94,7 @@ class Answers:
         try:
             while True:
                 spare = (2 if doubt else 1) * self._liars_left
-                answers = receive(self._code.recovery_threshold + spare, answers)
+                answers = receive(self._codes[0].recovery_threshold + spare, answers)
                 arrays = {rank - 1: getattr(answer, value) for rank, answer in answers.items()}
                 if not self._exclude_impossible(arrays):
                     if self._agree(arrays):
@@ -114,24 +113,34 @@ class Answers:
         if not self._liars_left:
             return True
         with self._ch.phase("check"):
-            return consistent(self._code.field, *self._at_nodes(arrays), self._code.recovery_threshold - 1)
+            return all(
+                consistent(code.field, *self._at_nodes(arrays, j), code.recovery_threshold - 1)
+                for j, code in enumerate(self._codes)
+            )
 
     def _exclude_impossible(self, arrays: Mapping[int, FieldArray]) -> bool:
-        field = self._code.field
-        impossible = [i for i, array in arrays.items() if not field.contains(array)]
+        fields = [code.field for code in self._codes]
+        impossible = [
+            i
+            for i, array in arrays.items()
+            if not all(field.contains(part) for field, part in zip(fields, array, strict=True))
+        ]
         for i in impossible:
-            self._exclude(i, f"sent field elements that must be below {field.p}, got {arrays[i].max()}")
+            limit = min(field.p for field in fields)
+            self._exclude(i, f"sent field elements that must be below {limit}, got {arrays[i].max()}")
         return bool(impossible)
 
     def _exclude_liars(self, arrays: Mapping[int, FieldArray], iteration: int) -> None:
-        field, degree = self._code.field, self._code.recovery_threshold - 1
+        positions: set[int] = set()
         with self._ch.phase("check"):
-            positions = locate_errors(field, *self._at_nodes(arrays), degree, self._liars_left, self._uniform)
+            for j, (code, uniform) in enumerate(zip(self._codes, self._uniforms, strict=True)):
+                degree = code.recovery_threshold - 1
+                positions |= locate_errors(code.field, *self._at_nodes(arrays, j), degree, self._liars_left, uniform)
         for i in [list(arrays)[k] for k in sorted(positions)]:
             self._exclude(i, f"lied in iteration {iteration}")
 
-    def _at_nodes(self, arrays: Mapping[int, FieldArray]) -> tuple[list[int], list[FieldArray]]:
-        return [self._code.alphas[i] for i in arrays], list(arrays.values())
+    def _at_nodes(self, arrays: Mapping[int, FieldArray], j: int) -> tuple[list[int], list[FieldArray]]:
+        return [self._codes[j].alphas[i] for i in arrays], [array[j] for array in arrays.values()]
 
     def _exclude(self, i: int, reason: str) -> None:
         rank = i + 1

@@ -9,14 +9,32 @@ from numpy.typing import NDArray
 from fedmpi.core.quantize import Reals, quantize
 from fedmpi.errors import HeadroomError, UsageError
 
+SCALES = ("column", "std", "max", "none")
+"""What --scale may be, besides a number."""
+
+OUTLIER = 100.0
+"""Values beyond so many times the 95th percentile of their column's non-zero values are taken for outliers."""
+
+KEPT = 3.0
+"""Outliers are cut off at so many times the largest value that is none: what they tell of a row is not lost."""
+
+KEPT_LINEAR = 1000.0
+"""The same for a linear model, in which the largest values count most."""
+
 _CHUNK_BYTES = 8 << 20
 _FLOAT32_INTEGERS = 2**24
+_LARGEST_FEATURE = 1e300
 
 
 def row_chunks(rows: int, columns: int) -> list[slice]:
     """Slices of rows of about 8 MiB in float64, so that no copy of the whole matrix is made."""
     step = max(1, _CHUNK_BYTES // (8 * max(columns, 1)))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def dense(X: Any) -> NDArray[Any]:
+    """Rows as an array, also those of a SciPy sparse matrix."""
+    return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,70 +45,228 @@ class Transform:
     ----------
     mean : array of float64, shape (features,)
         Zeros unless centred.
-    scale : float
+    scale : array of float64, shape (features,)
         In units of the features.
-    bias : bool
+    ones : bool
         Whether a column of ones is added.
+    limit : array of float64, shape (features,)
+        Where x - mean is farther from 0 it is cut off there; infinite for all columns without outliers.
     """
 
     mean: NDArray[np.float64]
-    scale: float
-    bias: bool
+    scale: NDArray[np.float64]
+    ones: bool
+    limit: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, X: NDArray[Any], *, center: bool, scale: str, bias: bool) -> "Transform":
-        """Learn from training rows X, shape (m, features); `scale` is "max", "none" or a positive number."""
+    def fit(cls, X: Any, *, center: bool, scale: str, ones: bool, kept: float = KEPT) -> "Transform":
+        """Learn from training rows.
+
+        Parameters
+        ----------
+        X : array or SciPy sparse matrix, shape (m, features)
+        center : bool
+            Subtract each column's mean.
+        scale : str
+            What each column is divided by. "column": its own largest absolute value, outliers left aside; "std": its
+            standard deviation; "max": the largest absolute value of all columns; "none", or a positive number.
+        ones : bool
+        kept : float
+            Where outliers are cut off, in units of the largest value that is none.
+
+        Raises
+        ------
+        UsageError
+            If a value is so large that its square does not fit in float64.
+        """
         rows, columns = X.shape
-        mean = np.zeros(columns)
+        mean, unlimited = np.zeros(columns), np.full(columns, np.inf)
         if center:
             for part in row_chunks(rows, columns):
-                mean += X[part].sum(axis=0, dtype=np.float64)
+                mean += dense(X[part]).sum(axis=0, dtype=np.float64)
             mean /= rows
-        if scale == "max":
-            largest = max(float(np.abs(X[part] - mean).max(initial=0.0)) for part in row_chunks(rows, columns))
-            return cls(mean, largest or 1.0, bias)
-        return cls(mean, parse_scale(scale), bias)
+        if scale in ("none", "max") or scale not in SCALES:
+            value = parse_scale(scale) if scale != "max" else _largest(X, mean).max(initial=0.0) or 1.0
+            return cls(mean, np.full(columns, value), ones, unlimited)
+        largest = _largest(X, mean)
+        if largest.max(initial=0.0) > _LARGEST_FEATURE:
+            j = int(largest.argmax())
+            raise UsageError(f"features must be at most 1e300 in absolute value, got {largest[j]:g} in column {j}")
+        if scale == "std":
+            deviation = _deviations(X, largest)
+            return cls(mean, np.where(deviation > 0, deviation, np.where(largest > 0, largest, 1.0)), ones, unlimited)
+        ordinary = _ordinary(X, mean, largest)
+        bound = np.minimum(ordinary, largest)
+        return cls(mean, np.where(bound > 0, bound, 1.0), ones, kept * ordinary)
 
     @property
     def columns(self) -> int:
-        """d: features plus the bias."""
-        return len(self.mean) + self.bias
+        """d: features, and the column of ones."""
+        return len(self.mean) + self.ones
 
-    def apply(self, X: NDArray[Any]) -> NDArray[np.float64]:
+    @property
+    def clipped(self) -> NDArray[np.intp]:
+        """The columns with outliers."""
+        return np.flatnonzero(np.isfinite(self.limit))
+
+    def apply(self, X: Any) -> NDArray[np.float64]:
         """Transformed rows, shape (m, d)."""
-        result = np.empty((len(X), self.columns))
+        rows = dense(X)
+        result = np.empty((len(rows), self.columns))
         features = result[:, : len(self.mean)]
-        np.subtract(X, self.mean, out=features)
+        np.subtract(rows, self.mean, out=features)
+        for j in self.clipped:
+            np.clip(features[:, j], -self.limit[j], self.limit[j], out=features[:, j])
         features /= self.scale
-        if self.bias:
+        if self.ones:
             result[:, -1] = 1.0
         return result
 
-    def quantized(self, X: NDArray[Any], bits: int, p: int) -> Reals:
-        """X̄ as signed integers in float32, shape (m, d): exact, and half the memory of float64.
+    def outputs(self, X: Any, W: NDArray[np.float64]) -> NDArray[np.float64]:
+        """XW of raw rows, shape (m, C), for weights whose last row may be an intercept; no copy of X is made."""
+        rows, columns = X.shape
+        z = np.empty((rows, W.shape[1]))
+        for part in row_chunks(rows, columns):
+            x = self.apply(X[part])[:, :columns]
+            z[part] = x @ W[:columns]
+        return z + W[columns] if len(W) > columns else z
+
+    def quantized(self, X: Any, bits: int, largest: float) -> tuple[Reals, "Erased"]:
+        """X̄ as signed integers, and what rounding erased; float32, shape (m, d), is exact, and half of float64.
+
+        Parameters
+        ----------
+        bits : int
+            l_x.
+        largest : float
+            p/2, or of several primes Π p_j/2.
 
         Raises
         ------
         HeadroomError
-            If p < 2·max|X̄| + 1 [So et al. 2021, below eq. (5)], or a value needs more than 24 bits.
+            If a value does not fit [So et al. 2021, below eq. (5)], or needs more than 24 bits.
         """
-        result = np.empty((len(X), self.columns), np.float32)
-        for part in row_chunks(len(X), self.columns):
-            integers = quantize(self.apply(X[part]), bits)
-            largest = float(np.abs(integers).max(initial=0.0))
-            if not largest < min(p / 2, _FLOAT32_INTEGERS):
+        result, features = np.empty((X.shape[0], self.columns), np.float32), len(self.mean)
+        entries, left = 0, 0
+        before, after = _Range(features), _Range(features)
+        for part in row_chunks(*result.shape):
+            x = self.apply(X[part])
+            entries += int(np.count_nonzero(x[:, :features]))
+            before.see(x[:, :features])
+            integers = quantize(x, bits)
+            left += int(np.count_nonzero(integers[:, :features]))
+            after.see(integers[:, :features])
+            value = float(np.abs(integers).max(initial=0.0))
+            if not value < min(largest, _FLOAT32_INTEGERS):
                 raise HeadroomError(
-                    f"quantized features must be below p/2 = {p // 2} and 2^24, got {largest:g}: "
-                    f"lower --data-bits, raise --scale, or take a larger --prime"
+                    f"quantized features must be below p/2 = {largest:.0f} and 2^24, got {value:g}: "
+                    f"lower --data-bits, or take --scale column"
                 )
             result[part] = integers
-        return result
+        vary = before.low < before.high
+        return result, Erased(entries, entries - left, int(vary.sum()), int((vary & (after.low == after.high)).sum()))
 
     def original_units(self, W: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coefficients (C, features) and intercepts (C,) for untransformed features, from weights W (d, C)."""
-        coefficients = W[: len(self.mean)].T / self.scale
-        intercepts = W[-1].copy() if self.bias else np.zeros(W.shape[1])
+        """Coefficients (C, features) and intercepts (C,) for untransformed features, from weights W.
+
+        W has one row for each feature, and one more for the intercept if there is one. Where features have
+        outliers, the coefficients are those of features that are cut off at `limit`.
+
+        Raises
+        ------
+        UsageError
+            If a coefficient is beyond float64, because its feature is so small.
+        """
+        features = len(self.mean)
+        with np.errstate(over="ignore"):
+            coefficients = W[:features].T / self.scale
+        if not np.isfinite(coefficients).all():
+            j = int(np.flatnonzero(~np.isfinite(coefficients).all(axis=0))[0])
+            raise UsageError(
+                f"features must be large enough for a finite coefficient, got {self.scale[j]:g} in column {j}"
+            )
+        intercepts = W[features].copy() if len(W) > features else np.zeros(W.shape[1])
         return coefficients, intercepts - coefficients @ self.mean
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What quantization leaves of the features."""
+
+    entries: int
+    """Entries that are not 0."""
+    erased_entries: int
+    """Of these, the ones that become 0."""
+    columns: int
+    """Columns that are not constant."""
+    erased_columns: int
+    """Of these, the ones that become constant."""
+
+    @property
+    def text(self) -> str:
+        """In one line, for people."""
+        return (
+            f"{self.erased_entries / max(self.entries, 1):.2%} of the non-zero entries and "
+            f"{self.erased_columns} of {self.columns} columns"
+        )
+
+
+class _Range:
+    """The lowest and the highest value of each column of the rows seen so far."""
+
+    def __init__(self, columns: int):
+        self.low, self.high = np.full(columns, np.inf), np.full(columns, -np.inf)
+
+    def see(self, x: Reals) -> None:
+        np.minimum(self.low, x.min(axis=0, initial=np.inf), out=self.low)
+        np.maximum(self.high, x.max(axis=0, initial=-np.inf), out=self.high)
+
+
+def _largest(X: Any, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest |x_ij - mean_j| of each column."""
+    rows, columns = X.shape
+    largest = np.zeros(columns)
+    for part in row_chunks(rows, columns):
+        np.maximum(largest, np.abs(dense(X[part]) - mean).max(axis=0, initial=0.0), out=largest)
+    return largest
+
+
+def _deviations(X: Any, largest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard deviation of each column, in two passes over x / largest, which can't overflow."""
+    rows, columns = X.shape
+    unit = np.where(largest > 0, largest, 1.0)
+    mean, squares = np.zeros(columns), np.zeros(columns)
+    for part in row_chunks(rows, columns):
+        mean += (dense(X[part]) / unit).sum(axis=0) / rows
+    for part in row_chunks(rows, columns):
+        squares += np.square(dense(X[part]) / unit - mean).sum(axis=0) / rows
+    deviation = np.sqrt(squares)
+    constant = deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-30)  # nothing but the rounding of the mean
+    return np.where(constant, 0.0, deviation) * unit
+
+
+def _ordinary(X: Any, mean: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest absolute value of each column that is no outlier; infinite where no value is one.
+
+    Only columns whose mean is far below their largest value can have one, so that few are sorted.
+    """
+    rows, columns = X.shape
+    totals, counts = np.zeros(columns), np.zeros(columns)
+    unit = np.where(largest > 0, largest, 1.0)
+    for part in row_chunks(rows, columns):
+        x = np.abs(dense(X[part]) - mean)
+        totals += (x / unit).sum(axis=0)
+        counts += np.count_nonzero(x, axis=0)
+    found = np.full(columns, np.inf)
+    # With 95 % of the values below 1/100 of the largest, their mean is below 0.95/100 + 0.05 of it.
+    suspects = np.flatnonzero((totals < 0.06 * counts) & (counts >= 20))
+    for j in suspects:
+        x = np.abs(dense(X[:, [j]])[:, 0] - mean[j])
+        x = x[x > 0]
+        ordinary = x[x <= OUTLIER * np.quantile(x, 0.95)]
+        if len(ordinary) < len(x):
+            found[j] = ordinary.max()
+    return found
 
 
 def parse_scale(scale: str) -> float:
@@ -102,5 +278,5 @@ def parse_scale(scale: str) -> float:
     except ValueError:
         value = float("nan")
     if not 0 < value < float("inf"):
-        raise UsageError(f"--scale must be max, none or a positive number, got {scale}")
+        raise UsageError(f"--scale must be column, std, max, none or a positive number, got {scale}")
     return value

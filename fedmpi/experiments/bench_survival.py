@@ -1,4 +1,4 @@
-"""What faults cost: dead, slow and (absent) lying workers among 20, of which 16 are needed."""
+"""What faults cost the paper's protocol: dead, slow and (absent) lying workers among 20, of which 16 are needed."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ import numpy as np
 from fedmpi.errors import FedmpiError
 
 WORKERS = 20
-OPTIONS = ("-K", "5", "-T", "1", "--no-compare", "--quiet", "--timeout", "60")  # R = 16
+OPTIONS = ("--paper", "-K", "5", "-T", "1", "--no-compare", "--quiet", "--timeout", "60")  # R = 16
 DEATHS = 4
 SLOWER = 10
 ROUNDS = 3

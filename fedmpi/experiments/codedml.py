@@ -33,15 +33,17 @@ class DataSet:
 CIFAR10 = DataSet(
     "cifar10",
     "CIFAR-10, airplane against automobile",
-    ("--dataset", "cifar10", "--classes", "airplane", "automobile", "--max-rows", "9019", "--center"),
+    ("--paper", "--dataset", "cifar10", "--classes", "airplane", "automobile", "--max-rows", "9019", "--center"),
     Task(9019, 3073),
     {"speed-up over bh08": 4.4, "speed-up over bgw": 22.5, "accuracy": 0.8135, "conventional accuracy": 0.8175},
 )
-DIGITS = DataSet("digits", "digits, 4 against 9", ("--dataset", "digits", "--classes", "4", "9"), Task(290, 65), {})
+DIGITS = DataSet(
+    "digits", "digits, 4 against 9", ("--paper", "--dataset", "digits", "--classes", "4", "9"), Task(290, 65), {}
+)
 GISETTE = DataSet(
     "gisette-stand-in",
     "synthetic stand-in for GISETTE",
-    ("--dataset", "synthetic:gisette", "--weight-bits", "5"),
+    ("--paper", "--dataset", "synthetic:gisette", "--weight-bits", "5"),
     Task(6000, 5001),
     {"speed-up over bh08": 5.2, "accuracy": 0.975, "conventional accuracy": 0.975},
 )
@@ -221,6 +223,8 @@ def figure3_from(made: Path, out: Path) -> Path:
             if (result["method"], result["ranks"]) != (protocol.partition(" ")[0], workers + 1):
                 got = f"{result['method']} with {result['ranks']}"
                 raise UsageError(f"{name} must be a run with {workers + 1} ranks, got {got}")
+            if (degree := result["params"]["degree"]) != 1:
+                raise UsageError(f"{name} must be a run with --paper, got one with degree {degree}")
             hosts |= set(result["environment"]["hosts"])
             points.append(timed(CIFAR10, protocol, workers, result, rates))
     out.mkdir(parents=True, exist_ok=True)

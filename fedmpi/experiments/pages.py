@@ -51,7 +51,8 @@ def introduction(what: str) -> str:
     """What was run, and how the numbers may be read."""
     return f"""# CodedPrivateML: the paper's comparison, from runs on this machine
 
-`fedmpi reproduce codedml`. {what}
+`fedmpi reproduce codedml`. {what} All runs are with `--paper`: one exchange an iteration, with a polynomial of
+degree 1 in place of the sigmoid. What `fedmpi run codedml` does without that option is another protocol.
 
 Two kinds of time, never to be mixed:
 

@@ -1,7 +1,8 @@
 """The cost model: how long each protocol takes on N machines, from kernel rates measured here and counted bytes.
 
 Formulas, assumptions and checks are in docs/cost-model.md. Letters as in `fedmpi.codedml.protocol`: m rows, d columns,
-N workers, K blocks, T colluding workers, R recovery threshold, G groups of n workers, r degree, J iterations.
+N workers, K blocks, T colluding workers, R recovery threshold, G groups of n workers, r degree, J iterations. With
+degree 0 the coded protocol uses the sigmoid itself, in two exchanges; the baselines have degree 1 then, as in `Params`.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ Actor = Literal["master", "worker"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained; `columns` counts the column of ones."""
+    """What is trained, modulo one prime; `columns` counts the column of ones. Degree 0: no polynomial."""
 
     rows: int = 9019
     columns: int = 3073
@@ -34,8 +35,8 @@ class Task:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise UsageError(f"--{name} must be at least 1, got {value}")
+            if value < (least := 0 if name == "degree" else 1):
+                raise UsageError(f"--{name} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,12 @@ def project(protocol: str, workers: int, task: Task, machines: Machines, rates: 
 
 def coded_layout(workers: int, degree: int, case: Literal[1, 2]) -> dict[str, int]:
     """K, T and R of `Params.code`, without its N x (K+T) matrix."""
-    f = 2 * degree + 1
+    f = Params(degree=degree or None).power
     total = (workers - 1) // f + 1
     if total < 2:
-        raise UsageError(f"the number of workers N must be at least {f + 1} for degree r={degree}, got N={workers}")
-    T = 1 if case == 1 else max(1, (workers - 3) // (2 * f))
+        exchange = f"degree r={degree}" if degree else "two exchanges an iteration"
+        raise UsageError(f"the number of workers N must be at least {f + 1} for {exchange}, got N={workers}")
+    T = 1 if case == 1 else max(1, (workers - 3) // (2 * max(f, 3)))
     return {"K": total - T, "T": T, "R": f * (total - 1) + 1}
 
 
@@ -155,17 +157,38 @@ def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) 
     rows = -(-task.rows // K)
     size = rows * d
     encode = rates.convert(K * size) + rates.draw(T * size) + rates.matmul(N, K + T, size) + rates.basis(K + T, N)
+    pieces = N * pieces_of(rows, d, N)
+    distribute = Step("encode", "master", encode, 4 * N * size, pieces, pieces, 1, overlaps=True)
+    if not r:
+        return layout, [distribute, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
     weights = rates.draw(T * d * r) + rates.matmul(N, T + 1, d * r)
     compute = size * (r + 1) / 2 / rates.gradient
     decode = rates.basis(R, K) + rates.matmul(K, R, d) + rates.convert(K * d)
-    pieces = N * pieces_of(rows, d, N)
     return layout, [
-        Step("encode", "master", encode, 4 * N * size, pieces, pieces, 1, overlaps=True),
+        distribute,
         *prepare(task, rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
         Step("compute", "worker", compute, times=J, actors=N),
         Step("gather", "master", 0.0, 4 * R * d, R, R, 1, J),
+        Step("decode", "master", decode, times=J),
+    ]
+
+
+def two_exchanges(layout: dict[str, int], N: int, rows: int, d: int, J: int, rates: Rates) -> list[Step]:
+    """Without a polynomial: a direction, the same for all blocks, out and m outputs back; m residuals out, d sums back.
+
+    The master's own arithmetic on the m outputs, and on the few directions that L-BFGS remembers, is left out.
+    """
+    K, T, R = layout["K"], layout["T"], layout["R"]
+    encode = rates.draw(T * (d + rows)) + rates.matmul(N, T + 1, d) + rates.matmul(N, K + T, rows)
+    compute = rows * d / rates.product + rows * d / rates.transposed
+    decode = 2 * rates.basis(R, K) + rates.matmul(K, R, rows) + rates.recombine(R, d) + rates.convert(K * rows + d)
+    return [
+        Step("encode weights", "master", encode, times=J),
+        Step("send", "master", 0.0, 4 * N * (d + rows), 2 * N, 2 * N, 2, J),
+        Step("compute", "worker", compute, times=J, actors=N),
+        Step("gather", "master", 0.0, 4 * R * (d + rows), 2 * R, 2 * R, 2, J),
         Step("decode", "master", decode, times=J),
     ]
 
@@ -176,7 +199,7 @@ def mpc_steps(
     """The baselines: `fedmpi.codedml.baseline` and `fedmpi.mpc`."""
     T, groups = Params(method=method).groups(workers)
     sizes, N = [len(group) for group in groups], workers
-    d, r, J, G = task.columns, task.degree, task.iterations, len(groups)
+    d, r, J, G = task.columns, task.degree or 1, task.iterations, len(groups)
     rows = -(-task.rows // G)
     size = rows * d
     encode = rates.convert(G * size) + G * rates.draw(T * size) + sum(rates.matmul(n, T + 1, size) for n in sizes)
@@ -191,7 +214,7 @@ def mpc_steps(
     return {"G": G, "T": T}, [
         Step("encode", "master", encode, 4 * N * size, pieces, pieces, 2, overlaps=True),
         *([dataclasses.replace(max(offline, key=lambda step: step.bytes), actors=N)] if offline else []),
-        *prepare(task, rates),
+        *prepare(dataclasses.replace(task, degree=r), rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
         Step("compute", "worker", compute, times=J, actors=N),
@@ -202,7 +225,7 @@ def mpc_steps(
 
 
 def prepare(task: Task, rates: Rates) -> list[Step]:
-    """The master's own preparation, the same for all: XᵀY and norms; in each iteration the proof that nothing wraps."""
+    """The master's own preparation: XᵀY and norms; of a polynomial in each iteration the proof that nothing wraps."""
     passes = task.rows * task.columns / rates.stream
     return [
         Step("prepare", "master", 6 * passes),
@@ -283,7 +306,8 @@ def compare(protocol: str, result: Mapping[str, Any], rates: Rates) -> dict[str,
     Bytes are those that the master sent. The error of the time is relative to the measured one.
     """
     numbers, params, measured = result["dataset"], result["params"], training_seconds(result)
-    task = Task(numbers["m"], numbers["d"] + params["bias"], params["degree"], params["iterations"])
+    columns = numbers["d"] + (params["bias"] and params["degree"] is not None)
+    task = Task(numbers["m"], columns, params["degree"] or 0, result["metrics"]["iterations"])
     here = project(protocol, params["N"], task, this_machine(rates), rates)
     modelled = here.seconds["total"]
     return {

@@ -35,7 +35,10 @@ def sections(run: Run) -> dict[str, list[Arrow]]:
     steps = sorted({frame["step"] for frame in frames if isinstance(frame.get("step"), int) and frame["by"] == 0})
     titles: dict[Any, str] = {"start": "setup"}
     if steps:
-        titles[steps[-1]] = f"{'round' if 'rounds' in run.config else 'iteration'} {steps[-1]}"
+        halves = any(frame["type"] == "CodedVectors" for frame in frames)  # two of them are an iteration of codedml
+        titles[steps[-1]] = (
+            f"{'round' if 'rounds' in run.config else 'exchange' if halves else 'iteration'} {steps[-1]}"
+        )
     titles["end"] = "end"
     found = {title: _arrows([f for f in frames if f.get("step") == step]) for step, title in titles.items()}
     return {title: arrows for title, arrows in found.items() if arrows}

@@ -31,6 +31,8 @@ class Progress:
         self.every = max(1, steps // 10)
         self.start = time.perf_counter()
         self._said: list[str] = []
+        self._last = ""
+        """The last line that was not printed."""
 
     def say(self, text: str) -> None:
         """Print lines for people; they are logged with the first step, so that a refused run leaves no file."""
@@ -60,6 +62,15 @@ class Progress:
             _open_lines.append(line)
         elif iteration == self.steps or iteration % self.every == 0:
             print(line, flush=True)
+            self._last = ""
+        else:
+            self._last = line
+
+    def end(self) -> None:
+        """Print the last step too, if the run ended before the number of steps that was expected."""
+        if self._last and not self.quiet:
+            print(self._last, flush=True)
+        self._last = ""
 
 
 _open_lines: list[str] = []

@@ -10,7 +10,7 @@ from fedmpi.data import Dataset
 from fedmpi.net import Channel
 from fedmpi.net.report import Report
 
-SCHEMA = 2
+SCHEMA = 3
 """Counts up when a key changes its meaning or goes."""
 
 WAITING = ("communicate", "wait")

@@ -15,7 +15,7 @@ from protocol.codedml_threads import command_on_threads
 pytestmark = pytest.mark.slow
 
 SECONDS = 120.0
-OPTIONS = ["-K", "1", "-T", "1", "--iterations", "100", "--no-compare", "--timeout", "20"]  # R = 4 of N = 8
+OPTIONS = ["-K", "1", "-T", "1", "--paper", "--iterations", "100", "--no-compare", "--timeout", "20"]  # R = 4 of N = 8
 ALL_BUT_ONE = ["-K", "2", *OPTIONS[2:]]  # R = 7
 SLOW = ",".join(f"slow={rank}:0.05s" for rank in range(1, 9))
 THIRD_HOST = {6, 7, 8}

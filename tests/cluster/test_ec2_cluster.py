@@ -188,7 +188,7 @@ def test_create_push_run_fetch_destroy(desk: Desk) -> None:
 def lost_connection(desk: Desk) -> None:
     """A run goes on where it was when ssh is cut, and its output too; then all of it is fetched."""
     slow = ",".join(f"slow={rank}:0.2s" for rank in range(1, 5))
-    options = ["codedml", "--iterations", "30", "--no-compare", "--inject", slow]
+    options = ["codedml", "--paper", "--iterations", "30", "--no-compare", "--inject", slow]
     code, lines = desk.run(["--interface", "10.0.0.0/24"], options, lambda run: desk.cut_ssh("host2"))
     assert code == 0, "".join(lines)
     assert lines.count(LOST) == 1
@@ -210,7 +210,8 @@ def ctrl_c(desk: Desk) -> None:
         children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
         os.kill(int(children[0]) if children else run.pid, signal.SIGINT)
 
-    options = ["codedml", "--iterations", "300", "--inject", "slow=1:0.1s,slow=2:0.1s", "--out", "runs/mine"]
+    slow = "slow=1:0.1s,slow=2:0.1s"
+    options = ["codedml", "--paper", "--iterations", "300", "--inject", slow, "--out", "runs/mine"]
     code, lines = desk.run([], options, press)
     assert code == 143, "".join(lines)
     assert any("stopped by SIGTERM; go on after iteration" in line for line in lines)

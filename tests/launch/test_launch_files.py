@@ -139,6 +139,7 @@ def test_a_slurm_job_that_runs_out_of_time_is_requeued_and_goes_on(tmp_path: Pat
             "bash",
             str(ROOT / "launch/slurm.sbatch"),
             "codedml",
+            "--paper",
             "--no-compare",
             *options,
         ]

@@ -36,6 +36,8 @@ HANG_SECONDS = 60.0
 
 SETTINGS = {setting.name: setting for setting in campaign.settings()}
 
+Uniform = Callable[[tuple[int, ...]], np.ndarray]
+
 Roles = tuple[Callable[[Channel, list[str]], Any], Callable[[Channel], Any]]
 
 
@@ -47,10 +49,10 @@ def under_mpirun(name: str, folder: Path, *more: str) -> Path:
     return folder
 
 
-def on_threads(name: str, folder: Path) -> Path:
+def on_threads(name: str, folder: Path, *more: str) -> Path:
     """The same on threads, where a test can change what ranks do."""
     setting = SETTINGS[name]
-    argv = [*setting.options, *setting.alternatives[0], "--quiet", "--out", str(folder)]
+    argv = [*setting.options, *setting.alternatives[0], "--quiet", "--out", str(folder), *more]
 
     def lead(ch: Channel) -> None:
         if setting.system == "pbpfl":
@@ -88,9 +90,10 @@ HOLDS, FALLS, CONTROL = "survives this attack", "DOES NOT SURVIVE", "broken, as 
 # -- real runs --------------------------------------------------------------------------------------------------------
 
 
-def test_codedml_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["codedml-coded", "codedml-paper"])
+def test_codedml_and_its_report(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """T workers see nothing, T + 1 see the data; the command writes the table and pictures."""
-    folder = under_mpirun("codedml-coded", tmp_path / "run")
+    folder = under_mpirun(name, tmp_path / "run")
     assert cli.main(["audit", str(folder)]) == 0
     said = capsys.readouterr().out
     with (folder / "audit" / "audit.csv").open(encoding="utf-8") as file:
@@ -114,12 +117,36 @@ def test_multi_party_computation_with_two_data_sets(method: str, tmp_path: Path)
     setting = SETTINGS[f"codedml-{method}"]
     one = under_mpirun(setting.name, tmp_path / "one")
     two = under_mpirun(setting.name, tmp_path / "two", *setting.alternatives[1])
-    assert verdicts(one, two) == {
+    assert {key: verdict for key, verdict in verdicts(one, two).items() if key[1] != "equality"} == {
         ("2 of the workers (T)", "uniformity"): HOLDS,
         ("2 of the workers (T)", "recombination"): HOLDS,
         ("2 of the workers (T)", "two-sample"): HOLDS,
         ("3 of the workers (T + 1)", "recombination"): CONTROL,
     }
+
+
+@pytest.mark.parametrize("name", ["codedml-coded", "codedml-bgw", "codedml-bh08"])
+def test_what_a_worker_sees_modulo_each_of_several_primes(name: str, tmp_path: Path) -> None:
+    """And the same number of exchanges, where training does not stop by itself."""
+    more = ("--primes", "2", "--tolerance", "0")
+    if name != "codedml-coded":
+        more += ("-r", "2", "--solver", "lbfgs")
+    one = on_threads(name, tmp_path / "one", *more)
+    two = on_threads(name, tmp_path / "two", *more, *SETTINGS[name].alternatives[1])
+    assert verdicts(one, two) == {
+        ("1 of the workers", "equality"): "not broken by this attack",
+        ("2 of the workers (T)", "uniformity"): HOLDS,
+        ("2 of the workers (T)", "recombination"): HOLDS,
+        ("2 of the workers (T)", "two-sample"): HOLDS,
+        ("3 of the workers (T + 1)", "recombination"): CONTROL,
+    }
+
+
+def test_any_worker_sees_how_long_the_training_went_on(tmp_path: Path) -> None:
+    more = ("--tolerance", "0", "--iterations")
+    one = on_threads("codedml-coded", tmp_path / "one", *more, "3")
+    two = on_threads("codedml-coded", tmp_path / "two", *more, "4", *SETTINGS["codedml-coded"].alternatives[1])
+    assert verdicts(one, two)["1 of the workers", "equality"] == "broken"
 
 
 def test_ppadmm(tmp_path: Path) -> None:
@@ -161,25 +188,24 @@ def test_pbpfl_hides_scales_alone(tmp_path: Path) -> None:
 # -- mutations ----------------------------------------------------------------------------------------------------
 
 
-def test_masks_of_the_first_iteration_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: the weights of all iterations under the same masks."""
-    honest = training.masks
+@pytest.mark.parametrize("name", ["codedml-coded", "codedml-paper", "codedml-bgw"])
+def test_masks_of_the_first_iteration_are_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: the weights, or vectors, of all iterations under the same masks. Any worker alone would see it."""
 
-    def kept(*arguments: Any) -> Callable[[tuple[int, ...]], np.ndarray]:
-        source, known = honest(*arguments), {}
+    def kept(source: Uniform) -> Uniform:
+        known: dict[tuple[int, ...], np.ndarray] = {}
         return lambda shape: known.setdefault(shape, source(shape)) if shape not in known else known[shape]
 
-    monkeypatch.setattr(training, "masks", kept)
-    assert verdicts(on_threads("codedml-coded", tmp_path / "run"))["2 of the workers (T)", "uniformity"] == FALLS
-
-
-def test_one_mask_too_few_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: Shamir's polynomials of degree T - 1; T parties then hold the data."""
     honest = training.masks
+    monkeypatch.setattr(training, "masks", lambda *arguments: tuple(map(kept, honest(*arguments))))
+    assert verdicts(on_threads(name, tmp_path / "run"))["2 of the workers (T)", "uniformity"] == FALLS
 
-    def short(*arguments: Any) -> Callable[[tuple[int, ...]], np.ndarray]:
-        source = honest(*arguments)
 
+@pytest.mark.parametrize("name", ["codedml-coded", "codedml-bgw"])
+def test_one_mask_too_few_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: polynomials of degree T - 1 in Shamir's sharing; T parties then hold the data, and with codes too."""
+
+    def short(source: Uniform) -> Uniform:
         def uniform(shape: tuple[int, ...]) -> np.ndarray:
             drawn = source(shape)
             drawn[-1] = 0
@@ -187,9 +213,13 @@ def test_one_mask_too_few_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
         return uniform
 
-    monkeypatch.setattr(training, "masks", short)
-    found = verdicts(on_threads("codedml-bgw", tmp_path / "run"))
-    assert found["2 of the workers (T)", "recombination"] == FALLS
+    honest = training.masks
+    monkeypatch.setattr(training, "masks", lambda *arguments: tuple(map(short, honest(*arguments))))
+    found = verdicts(on_threads(name, tmp_path / "run"))
+    if name == "codedml-bgw":
+        assert found["2 of the workers (T)", "recombination"] == FALLS
+    else:
+        assert found["2 of the workers (T)", "uniformity"] == FALLS
 
 
 def test_a_mask_used_twice_is_seen_by_s1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from protocol.codedml_threads import Threads, test_masks, train_on_threads
+from protocol.codedml_threads import Threads, prepared, test_masks, train_on_threads
 
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
+from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import CodedData, CodedWeights, Setup
 from fedmpi.codedml.training import rounding_noise
+from fedmpi.core import WIDE_PRIMES
 from fedmpi.core.lagrange import LagrangeCode, lagrange_basis
 
 test_masks.__test__ = False  # a source of masks, not a test
@@ -31,8 +33,8 @@ Uniform = Callable[[tuple[int, ...]], np.ndarray]
 def parameters(privacy: int = 2) -> Params:
     """K = 2, and R = 3·(T + 1) + 1 workers: all of them are needed, so that none ever skips an iteration."""
     return Params(
-        model="linear", parallelization=2, privacy=privacy, data_bits=0, weight_bits=1, coefficient_bits=0,
-        prime=P, iterations=ITERATIONS,
+        paper=True, model="linear", parallelization=2, privacy=privacy, data_bits=0, weight_bits=1,
+        coefficient_bits=0, prime=P, iterations=ITERATIONS,
     )  # fmt: skip
 
 
@@ -49,6 +51,11 @@ def data_sets() -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
         "zeros": (zeros, targets, 20.0),
         "full": (full, targets, 1e-30),  # with weights that are 0 throughout
     }
+
+
+def problem_of(name: str) -> Problem:
+    X_bar, Y, rate = data_sets()[name]
+    return prepared(parameters(), X_bar, Y, rate)
 
 
 def secret(seed: int) -> Uniform:
@@ -106,7 +113,7 @@ def check_two_samples(train: Train) -> None:
     """Nothing that T workers receive tells one data set from another."""
     runs = [train(name, seed) for seed, name in enumerate(data_sets())]
     setups = {
-        (m.prime, m.rows, m.columns, m.outputs, m.coefficients.tobytes())
+        (m.primes.tobytes(), m.rows, m.columns, m.outputs, m.degree, m.coefficients.tobytes())
         for threads in runs
         for rank in range(1, N + 1)
         for m in threads.views(rank)
@@ -141,7 +148,7 @@ def honest(name: str, seed: int) -> Threads:
 
 
 def test_the_data_sets_make_different_trainings() -> None:
-    weights = {name: train_quantized(parameters(), *data_sets()[name], rounding_noise(0)) for name in data_sets()}
+    weights = {name: train_quantized(parameters(), problem_of(name), rounding_noise(0)) for name in data_sets()}
     assert np.abs(weights["sparse"] * 2).max() >= 2
     assert not weights["zeros"].any()
     assert np.abs(weights["full"]).max() < 1e-20
@@ -153,7 +160,7 @@ def test_what_t_workers_see_of_a_training(name: str) -> None:
 
 
 def test_what_one_worker_sees_in_the_papers_field_is_uniform() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=20)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=20)
     X_bar = np.full((40, 300), 4, np.float32)
     threads = train_on_threads(params, X_bar, np.ones((40, 1)), 7, learning_rate=0.01, record_views=True,
                                uniform=test_masks(params.prime, 3))  # fmt: skip
@@ -283,9 +290,7 @@ def test_the_checks_see_every_mutation(mutation: str, check: str, monkeypatch: p
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_no_mutation_shows_in_the_weights(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = MUTATIONS[mutation][0](monkeypatch)("sparse", 0)
-    np.testing.assert_array_equal(
-        threads.W, train_quantized(parameters(), *data_sets()["sparse"], rounding_noise(0))
-    )  # fmt: skip
+    np.testing.assert_array_equal(threads.W, train_quantized(parameters(), problem_of("sparse"), rounding_noise(0)))
 
 
 def test_t_plus_one_workers_do_learn_something() -> None:
@@ -299,9 +304,16 @@ def test_the_default_masks_are_secret_and_fresh() -> None:
     """Without --insecure-repeatable-masks, two runs of the same seed share nothing."""
     from fedmpi.codedml.training import masks
 
-    params = parameters()
-    one, two = masks(params, 0)((2, 4000)), masks(params, 0)((2, 4000))
-    assert (one == two).mean() < 0.1
+    params, primes = parameters(), (31, 37)
+    one, two = ([uniform((2, 4000)) for uniform in masks(params, primes, 0)] for _ in range(2))
+    for j in range(2):
+        assert (one[j] == two[j]).mean() < 0.1
+    assert (one[0] == one[1]).mean() < 0.1
     insecure = Params(insecure_repeatable_masks=True)
-    np.testing.assert_array_equal(masks(insecure, 5)((3, 4)), masks(insecure, 5)((3, 4)))
-    assert not np.array_equal(masks(insecure, 5)((3, 4)), masks(insecure, 6)((3, 4)))
+    first, again, other = (masks(insecure, WIDE_PRIMES[:2], seed) for seed in (5, 5, 6))
+    for j in range(2):
+        values = first[j]((3, 4))
+        np.testing.assert_array_equal(values, again[j]((3, 4)))
+        assert not np.array_equal(values, other[j]((3, 4)))
+    first, again = masks(insecure, (31, 31), 5)
+    assert not np.array_equal(first((3, 40)), again((3, 40))), "each prime has a stream of its own"

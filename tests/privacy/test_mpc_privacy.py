@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from protocol.codedml_threads import prepared
 
 from fedmpi.codedml import baseline
 from fedmpi.codedml.baseline import GroupSetup, SharedWeights, mpc_master
@@ -21,8 +22,9 @@ from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.protocol import CodedData
 from fedmpi.codedml.service import dismiss, serve
+from fedmpi.codedml.task import Task
 from fedmpi.codedml.training import rounding_noise
-from fedmpi.core import PrimeField, Shamir
+from fedmpi.core import DEFAULT_PRIME, PrimeField, Shamir
 from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.crypto.random import FieldRandom, SecretStream
 from fedmpi.mpc import DoubleSharings, Party, bh08, double_sharings, open_, reduce_bgw, reduce_bh08, share
@@ -582,7 +584,9 @@ def trained(
         serve(ch)
 
     def lead(ch: Channel) -> Any:
-        training = mpc_master(ch, parameters(method), X_bar, Y, rate, rounding_noise(0), masters(seed, 0))
+        params = parameters(method)
+        task = Task(params, prepared(params, X_bar, Y, rate), rounding_noise(0), (masters(seed, 0),))
+        training = mpc_master(ch, task)
         dismiss(ch)
         return training
 
@@ -636,7 +640,7 @@ def assert_a_training_is_uniform(method: str, train: Train) -> None:
 def assert_a_training_tells_no_data_apart(method: str, train: Train) -> None:
     runs = [train(method, name, 10 + seed) for seed, name in enumerate(training_sets())]
     setups = {
-        (m.protocol, m.rows, m.columns, m.outputs, m.coefficients.tobytes(), m.iterations, m.prime)
+        (m.protocol, m.rows, m.columns, m.outputs, m.coefficients.tobytes(), m.iterations, m.primes.tobytes())
         for t in runs
         for rank in t.views
         for _, m in t.views[rank]
@@ -716,7 +720,8 @@ def test_no_mutation_shows_in_the_weights(method: str, mutation: str | None, mon
         source, masters, patch, _ = TRAINING_MUTATIONS[mutation]
         patch(monkeypatch)
         t = trained(method, "sparse", 0, monkeypatch, source, masters)
-    expected_weights = train_quantized(parameters(method), *training_sets()["sparse"], rounding_noise(0))
+    problem = prepared(parameters(method), *training_sets()["sparse"])
+    expected_weights = train_quantized(parameters(method), problem, rounding_noise(0))
     assert np.abs(expected_weights * 2).max() >= 2
     np.testing.assert_array_equal(t.W, expected_weights)
 
@@ -734,9 +739,9 @@ def test_members_draw_from_the_secret_generator(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(baseline, "Party", Listening)
 
     def lead(ch: Channel) -> None:
-        params = Params(method="bgw", iterations=1, insecure_repeatable_masks=True)
-        X_bar, Y = np.ones((6, 2), np.float32), np.ones((6, 1))
-        mpc_master(ch, params, X_bar, Y, 0.5, rounding_noise(0), secret(params.prime, 5))
+        params = Params(method="bgw", iterations=1, insecure_repeatable_masks=True, paper=True)
+        problem = prepared(params, np.ones((6, 2), np.float32), np.ones((6, 1)))
+        mpc_master(ch, Task(params, problem, rounding_noise(0), (secret(DEFAULT_PRIME, 5),)))
         dismiss(ch)
 
     lots = []

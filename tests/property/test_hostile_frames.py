@@ -197,9 +197,17 @@ def test_mutated_frames_of_encrypted_links_are_all_refused() -> None:
 
 
 def test_the_types_are_those_of_all_systems() -> None:
-    assert {"Notice", "Closing", "Report", "CodedData", "GroupSetup", "Share", "OpenedDigests"} <= {
-        cls.__name__ for cls in TYPES
-    }
+    assert {
+        "Notice",
+        "Closing",
+        "Report",
+        "CodedData",
+        "CodedVectors",
+        "CodedProduct",
+        "GroupSetup",
+        "Share",
+        "OpenedDigests",
+    } <= {cls.__name__ for cls in TYPES}
 
 
 def test_the_check_of_memory_sees_a_header_that_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +229,7 @@ class IdleError(Exception):
     """A role that waits for more: nothing was wrong with what came."""
 
 
-def frames_to_worker(method: str, workers: int) -> list[Sent]:
+def frames_to_worker(workers: int, options: str) -> list[Sent]:
     """What worker 1 of a training receives, from the master and the other workers."""
     seen: list[Sent] = []
 
@@ -235,7 +243,8 @@ def frames_to_worker(method: str, workers: int) -> list[Sent]:
         inner.post = record
         return inner
 
-    command_on_threads(workers, "--method", method, "--iterations", "2", "--max-rows", "40", "--quiet", wrap=tapped)
+    few = ["--iterations", "2", "--max-rows", "40", "--quiet"]
+    command_on_threads(workers, *options.split(), *few, wrap=tapped)
     return [frame for frame in seen if frame.dest == 1 and frame.tag not in KEPT_TAGS]
 
 
@@ -250,11 +259,14 @@ def idle(ch: Channel) -> None:
     ch.on_pause = on_pause
 
 
-@pytest.mark.parametrize(("method", "workers"), [("coded", 4), ("bgw", 9)])
-def test_a_worker_refuses_what_it_cant_use(method: str, workers: int, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("workers", "options"),
+    [(4, "--paper"), (3, "--primes 1"), (3, "--primes 2"), (9, "--paper --method bgw"), (9, "--method bgw --primes 2")],
+)
+def test_a_worker_refuses_what_it_cant_use(workers: int, options: str, tmp_path: Path, monkeypatch: Any) -> None:
     """Every error is one of ours, with its one line."""
     monkeypatch.chdir(tmp_path)
-    frames = frames_to_worker(method, workers)
+    frames = frames_to_worker(workers, options)
     ends: Counter[str] = Counter()
     rng = random.Random(1)
     for _ in range(ROLE_FRAMES):

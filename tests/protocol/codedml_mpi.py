@@ -8,32 +8,35 @@ from typing import Any
 import numpy as np
 
 from fedmpi.codedml.__main__ import role
-from fedmpi.codedml.protocol import CodedGradient
+from fedmpi.codedml.protocol import CodedGradient, CodedProduct
 from fedmpi.codedml.service import serve
 from fedmpi.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 
+Answer = CodedGradient | CodedProduct
+
 
 def changed(ch: Channel, change: Any) -> None:
-    """A worker whose gradients are changed on their way."""
+    """A worker whose answers are changed on their way."""
     send = ch.send
 
     def answer(dest: int, message: Any) -> None:
-        send(dest, change(message) if isinstance(message, CodedGradient) else message)
+        send(dest, change(message) if isinstance(message, Answer) else message)
 
     ch.send = answer  # type: ignore[method-assign]
     serve(ch)
 
 
-def raises(message: CodedGradient) -> CodedGradient:
+def raises(message: Answer) -> Answer:
     if message.iteration == 2:
         raise RuntimeError("out of order")
     return message
 
 
-def too_large(message: CodedGradient) -> CodedGradient:
-    return CodedGradient(message.training, message.iteration, np.full_like(message.gradient, 33554393))
+def too_large(message: Answer) -> Answer:
+    values = message.gradient if isinstance(message, CodedGradient) else message.product
+    return type(message)(message.training, message.iteration, np.full_like(values, 67108859))
 
 
 def loaded(ch: Channel, folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import HANG_SECONDS, problem, test_masks, train_on_threads
+from protocol.codedml_threads import HANG_SECONDS, by_integers, prepared, problem, task_of, test_masks, train_on_threads
 
 from fedmpi.codedml import protocol
 from fedmpi.codedml.params import Params
@@ -14,6 +14,8 @@ from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.protocol import (
     CodedData,
     CodedGradient,
+    CodedProduct,
+    CodedVectors,
     CodedWeights,
     Setup,
     Stop,
@@ -24,8 +26,8 @@ from fedmpi.codedml.protocol import (
 from fedmpi.codedml.service import Leave, dismiss, serve
 from fedmpi.codedml.survival import UNANSWERED
 from fedmpi.codedml.training import rounding_noise
+from fedmpi.core import WIDE_PRIMES, PrimeField
 from fedmpi.core import field as field_module
-from fedmpi.crypto.random import FieldRandom
 from fedmpi.errors import HeadroomError, PeerFailed, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.net import Channel, run_local
 from fedmpi.net.message import encode
@@ -39,7 +41,7 @@ WIDE = 2147483647
 
 def exactly(params: Params, X_bar: np.ndarray, Y: np.ndarray, learning_rate: float = 0.5) -> np.ndarray:
     """The weights that integer arithmetic gives; and they must be worth comparing."""
-    W = train_quantized(params, X_bar, Y, learning_rate, rounding_noise(0))
+    W = by_integers(params, prepared(params, X_bar, Y, learning_rate))[-1].W
     assert np.isfinite(W).all()
     assert (np.abs(W) > 2.0**-params.weight_bits).any(), "weights that quantize to 0 would show no error"
     return W
@@ -75,6 +77,23 @@ EXACT: dict[str, tuple[dict[str, Any], int, int, int, int]] = {
     ),
     "2^26 - 5": ({"parallelization": 2, "privacy": 2, "prime": 67108859, "weight_bits": 7}, 30, 5, 1, 10),
     "2^31 - 1": ({"parallelization": 2, "privacy": 2, "prime": WIDE, "weight_bits": 10}, 30, 5, 1, 10),
+    "one prime of 26 bits": ({"parallelization": 2, "privacy": 2, "primes": 1}, 30, 5, 1, 10),
+    "two primes": ({"parallelization": 2, "privacy": 2, "primes": 2}, 30, 5, 1, 10),
+    "two primes, four classes, degree 2": (
+        {"parallelization": 2, "privacy": 1, **SQUARE, "prime": None, "primes": 2},
+        12,
+        4,
+        4,
+        12,
+    ),
+    "three primes": ({"parallelization": 2, "privacy": 2, "primes": 3}, 30, 5, 1, 10),
+    "three primes and more bits than two have": (
+        {"parallelization": 2, "privacy": 2, "primes": 3, "weight_bits": 40},
+        30,
+        5,
+        1,
+        10,
+    ),
     "a prime without a kernel": ({"parallelization": 2, "privacy": 2, "prime": 1_000_000_007}, 30, 5, 1, 10),
 }
 
@@ -87,8 +106,8 @@ def test_weights_are_those_of_integer_arithmetic_to_the_bit(
     if kernels == "numpy":
         monkeypatch.setattr(field_module, "_compiled", None)
     options, m, d, outputs, workers = EXACT[name]
-    params = Params(iterations=12, **options)
-    assert params.field.compiled <= (kernels == "compiled")
+    params = Params(paper=True, iterations=12, **options)
+    assert PrimeField(params.prime or WIDE_PRIMES[0]).compiled <= (kernels == "compiled")
     X_bar, Y = problem(m, d, outputs, seed=len(name), top=2 if params.degree == 3 else 4)
     threads = train_on_threads(params, X_bar, Y, workers)
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
@@ -101,14 +120,14 @@ def test_all_these_settings_are_different_trainings() -> None:
     X_bar, Y = problem(12, 4, top=2)
     weights = set()
     for options in ({}, SQUARE, CUBIC, {"decay": 0.3}, {"model": "linear"}, {"weight_bits": 7}, {"data_bits": 1}):
-        weights.add(exactly(Params(iterations=12, **options), X_bar, Y).tobytes())
+        weights.add(exactly(Params(paper=True, iterations=12, **options), X_bar, Y).tobytes())
     assert len(weights) == 7
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 400, 4096])
 def test_data_that_travel_in_pieces_give_the_same_weights(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "CHUNK_BYTES", chunk_bytes)
-    params = Params(parallelization=4, privacy=1, iterations=6)
+    params = Params(paper=True, parallelization=4, privacy=1, iterations=6)
     X_bar, Y = problem(23, 5)
     threads = train_on_threads(params, X_bar, Y, 13)
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
@@ -117,7 +136,7 @@ def test_data_that_travel_in_pieces_give_the_same_weights(chunk_bytes: int, monk
 
 
 def test_the_masks_do_not_show_in_the_weights() -> None:
-    params = Params(parallelization=3, privacy=2, iterations=8)
+    params = Params(paper=True, parallelization=3, privacy=2, iterations=8)
     X_bar, Y = problem(31, 6, 2)
     sources: list[Any] = [test_masks(params.prime, seed) for seed in (1, 2)]
     sources.append(lambda shape: np.zeros(shape, np.uint32))
@@ -129,7 +148,7 @@ def test_the_masks_do_not_show_in_the_weights() -> None:
 
 
 def test_the_rounding_noise_is_repeatable_and_its_seed_matters() -> None:
-    params = Params(parallelization=1, privacy=1, iterations=8)
+    params = Params(paper=True, parallelization=1, privacy=1, iterations=8)
     X_bar, Y = problem(20, 3)
     weights = [train_on_threads(params, X_bar, Y, 4, noise=rounding_noise(seed)).W for seed in (3, 3, 4)]
     np.testing.assert_array_equal(weights[0], weights[1])
@@ -137,7 +156,7 @@ def test_the_rounding_noise_is_repeatable_and_its_seed_matters() -> None:
 
 
 def test_observers_see_the_weights_of_every_iteration() -> None:
-    params = Params(parallelization=1, privacy=1, iterations=5)
+    params = Params(paper=True, parallelization=1, privacy=1, iterations=5)
     X_bar, Y = problem(20, 3)
     seen: list[tuple[int, np.ndarray]] = []
     threads = train_on_threads(params, X_bar, Y, 4, observe=lambda it, W: seen.append((it, W.copy())))
@@ -145,8 +164,8 @@ def test_observers_see_the_weights_of_every_iteration() -> None:
     assert not seen[0][1].any()
     np.testing.assert_array_equal(seen[-1][1], threads.W)
     for it, W in seen[1:]:
-        shorter = Params(parallelization=1, privacy=1, iterations=it)
-        np.testing.assert_array_equal(W, train_quantized(shorter, X_bar, Y, 0.5, rounding_noise(0)))
+        shorter = Params(paper=True, parallelization=1, privacy=1, iterations=it)
+        np.testing.assert_array_equal(W, train_quantized(shorter, prepared(shorter, X_bar, Y), rounding_noise(0)))
 
 
 @pytest.mark.parametrize(("rows", "parallelization"), [(12, 3), (13, 3), (3, 5), (1, 1), (5, 4), (100, 7)])
@@ -160,7 +179,7 @@ def test_blocks_cover_every_row_once(rows: int, parallelization: int) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_weights_that_become_infinite_are_an_error_and_nothing_else_is_said() -> None:
-    params = Params(parallelization=1, privacy=1, iterations=50)
+    params = Params(paper=True, parallelization=1, privacy=1, iterations=50)
     X_bar, Y = problem(20, 3)
     with pytest.raises(UsageError, match="lower") as error:
         train_on_threads(params, X_bar, Y, 4, learning_rate=1e300)
@@ -176,7 +195,9 @@ def test_quantized_weights_beyond_p_are_exact_too(sign: int, kernels: str, monke
     """
     if kernels == "numpy":
         monkeypatch.setattr(field_module, "_compiled", None)
-    params = Params("coded", "linear", 1, 1, iterations=400, data_bits=0, weight_bits=10, coefficient_bits=0)
+    params = Params(
+        "coded", "linear", 1, 1, paper=True, iterations=400, data_bits=0, weight_bits=10, coefficient_bits=0
+    )
     X_bar = np.array([[1, 1], [1, 2]], np.float32)
     Y = sign * (X_bar @ np.array([[50000.0], [-31000.0]]))
     expected = exactly(params, X_bar, Y, 0.29)
@@ -189,19 +210,38 @@ def test_quantized_weights_beyond_p_are_exact_too(sign: int, kernels: str, monke
 
 def test_without_the_check_of_headroom_the_weights_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutation that the check is there for: skipped, the training ends with weights that look like any others."""
-    options: dict[str, Any] = {"parallelization": 2, "privacy": 1, "iterations": 12, "weight_bits": 8}
+    options: dict[str, Any] = {"parallelization": 2, "privacy": 1, "iterations": 12, "weight_bits": 10}
     X_bar, Y = problem(200, 5, seed=3)
     X_bar[:, 0] = 4
     Y[:] = X_bar[:, 1:2] > 0
-    narrow, wide = Params(prime=1_000_003, **options), Params(prime=WIDE, **options)
+    narrow, wide = Params(paper=True, prime=1_000_003, **options), Params(paper=True, prime=WIDE, **options)
     with pytest.raises(HeadroomError, match=r"decoded values must be below p/2 = 500002, got \d+ in iteration \d+"):
         train_on_threads(narrow, X_bar, Y, 7)
     expected = exactly(wide, X_bar, Y)
     np.testing.assert_array_equal(train_on_threads(wide, X_bar, Y, 7).W, expected)
-    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration: None)
+    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: True)
     unchecked = train_on_threads(narrow, X_bar, Y, 7).W
     assert np.isfinite(unchecked).all()
     assert np.abs(unchecked - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("primes", [1, 2])
+def test_where_only_the_sums_of_blocks_fit_they_are_added_up_as_integers(
+    primes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the mutation that decodes the sum over all rows at once, which wraps around."""
+    options: dict[str, Any] = {"iterations": 12, "weight_bits": {1: 16, 2: 42}[primes]}
+    X_bar, Y = problem(200, 5, seed=3)
+    X_bar[:, 0] = 4
+    Y[:] = X_bar[:, 1:2] > 0
+    alone = Params(paper=True, primes=primes, parallelization=1, privacy=1, **options)
+    params = Params(paper=True, primes=primes, parallelization=8, privacy=1, **options)
+    with pytest.raises(HeadroomError):
+        train_on_threads(alone, X_bar, Y, 4)
+    expected = exactly(Params(paper=True, primes=3, **options), X_bar, Y)
+    np.testing.assert_array_equal(train_on_threads(params, X_bar, Y, 25).W, expected)
+    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: True)
+    assert np.abs(train_on_threads(params, X_bar, Y, 25).W - expected).max() > 0.01
 
 
 # -- stragglers ---------------------------------------------------------------------------------------------------
@@ -250,7 +290,7 @@ def when_sent(ch: Channel, cls: type, dest: int, act: Any) -> None:
 
 def test_a_worker_that_never_answers_costs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "REPORT_SECONDS", 0.2)
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     X_bar, Y = problem(20, 4)
     held = Held()  # R = 7 of N = 9; it wakes when the training is over
 
@@ -263,7 +303,7 @@ def test_a_worker_that_never_answers_costs_no_model(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_worker_that_sleeps_through_the_training_does_not_hold_it_up() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=8)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=8)
     X_bar, Y = problem(20, 4)
     held = {2: Held(), 5: Held()}  # R = 7 of N = 9
 
@@ -279,7 +319,7 @@ def test_a_worker_that_sleeps_through_the_training_does_not_hold_it_up() -> None
 
 
 def test_a_worker_that_falls_behind_skips_to_the_newest_weights() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=10)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=10)
     X_bar, Y = problem(20, 4)
     slow = Held()
 
@@ -301,7 +341,7 @@ def test_a_worker_that_falls_behind_skips_to_the_newest_weights() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_any_workers_that_answer_first_give_the_same_weights(seed: int) -> None:
     """R = 7 of N = 11 answer; which, changes with the seed."""
-    params = Params(parallelization=2, privacy=1, iterations=4)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=4)
     X_bar, Y = problem(20, 4)
     chosen = np.random.default_rng(seed).permutation(np.arange(1, 12))[:4].tolist()
     held = {rank: Held() for rank in chosen}
@@ -328,7 +368,7 @@ def twice(ch: Channel) -> None:
 
 
 def test_second_answers_are_dropped_and_counted() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=9)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=9)
     X_bar, Y = problem(20, 4)
     threads = train_on_threads(params, X_bar, Y, 7, roles={4: twice})  # N = R: the master needs everybody's answer
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
@@ -337,7 +377,7 @@ def test_second_answers_are_dropped_and_counted() -> None:
 
 
 def test_a_late_answer_is_counted_and_changes_nothing() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=9)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=9)
     X_bar, Y = problem(20, 4)
     answered = threading.Event()
 
@@ -402,8 +442,7 @@ def in_a_row(
                 if first and iteration == params.iterations:
                     after_first()
 
-            uniform = FieldRandom(params.prime)
-            weights.append(master(ch, params, X_bar, Y, 0.5, rounding_noise(0), uniform, observe).W)
+            weights.append(master(ch, task_of(params, prepared(params, X_bar, Y), None, None, observe)).W)
         dismiss(ch)
         return weights
 
@@ -413,24 +452,24 @@ def in_a_row(
 @pytest.mark.parametrize("columns", [4, 5])
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_an_answer_that_comes_after_its_training_does_not_disturb_the_next(iterations: int, columns: int) -> None:
-    params = Params(parallelization=2, privacy=1, iterations=iterations)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=iterations)
     problems = [problem(20, 4), problem(20, columns, seed=1)]
     release = threading.Event()
     roles = [late_with_the_last(release, iterations)] + [serve] * 7  # R = 7 of N = 8
     weights = in_a_row(params, problems, roles, release.set, lambda ch: None)
     for W, (X_bar, Y) in zip(weights, problems, strict=True):
-        np.testing.assert_array_equal(W, train_quantized(params, X_bar, Y, 0.5, rounding_noise(0)))
+        np.testing.assert_array_equal(W, train_quantized(params, prepared(params, X_bar, Y), rounding_noise(0)))
 
 
 @pytest.mark.parametrize("columns", [4, 5])
 def test_weights_that_a_worker_never_read_do_not_disturb_the_next_training(columns: int) -> None:
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     problems = [problem(20, 4), problem(20, columns, seed=1)]
     slow = Held()
     roles = [slow] + [serve] * 7
     weights = in_a_row(params, problems, roles, lambda: None, lambda ch: when_sent(ch, Stop, 1, slow.release.set))
     for W, (X_bar, Y) in zip(weights, problems, strict=True):
-        np.testing.assert_array_equal(W, train_quantized(params, X_bar, Y, 0.5, rounding_noise(0)))
+        np.testing.assert_array_equal(W, train_quantized(params, prepared(params, X_bar, Y), rounding_noise(0)))
 
 
 # -- workers that fail or break the protocol ----------------------------------------------------------------------
@@ -457,7 +496,7 @@ def ends_of(roles: list[Any], **options: Any) -> list[BaseException | None]:
 
 def leading(params: Params, X_bar: np.ndarray, Y: np.ndarray) -> Any:
     def lead(ch: Channel) -> None:
-        master(ch, params, X_bar, Y, 0.5, rounding_noise(0), FieldRandom(params.prime))
+        master(ch, task_of(params, prepared(params, X_bar, Y)))
         dismiss(ch)
 
     return lead
@@ -485,7 +524,7 @@ def raising(message: CodedGradient) -> CodedGradient:
 
 
 def test_a_worker_that_raises_ends_the_training_where_it_is_needed() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=6)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=6)
     roles = [leading(params, *problem(20, 4))] + [serve] * 7  # R = 7
     roles[3] = answering(raising)
     ends = ends_of(roles)
@@ -502,7 +541,7 @@ def test_a_worker_that_raises_ends_the_training_where_it_is_needed() -> None:
 
 
 def test_a_worker_that_raises_is_done_without_where_others_are_enough() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=6)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=6)
     X_bar, Y = problem(20, 4)
     trainings: list[Any] = []
 
@@ -512,8 +551,7 @@ def test_a_worker_that_raises_is_done_without_where_others_are_enough() -> None:
                 with pytest.raises(PeerFailed):  # before the others have finished without it
                     ch.recv(3, Leave)
 
-        uniform = FieldRandom(params.prime)
-        trainings.append(protocol.master(ch, params, X_bar, Y, 0.5, rounding_noise(0), uniform, observe=observe))
+        trainings.append(master(ch, task_of(params, prepared(params, X_bar, Y), None, None, observe)))
         trainings.append(ch.departed[3])
         dismiss(ch)
 
@@ -527,7 +565,7 @@ def test_a_worker_that_raises_is_done_without_where_others_are_enough() -> None:
     assert "RuntimeError: out of order" in departed.reason
 
 
-P = Params().prime
+P = Params(paper=True).prime
 HOSTILE: dict[str, tuple[Any, str]] = {
     "p itself": (
         lambda m: CodedGradient(m.training, m.iteration, np.full_like(m.gradient, P)),
@@ -535,21 +573,25 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     ),
     "one value of 2^32 - 1": (
         lambda m: CodedGradient(
-            m.training, m.iteration, np.where(np.arange(4)[:, None] == 2, 2**32 - 1, m.gradient).astype("u4")
+            m.training, m.iteration, np.where(np.arange(4)[None, :, None] == 2, 2**32 - 1, m.gradient).astype("u4")
         ),
         f"worker (rank 3) sent field elements that must be below {P}, got {2**32 - 1}",
     ),
     "too many rows": (
-        lambda m: CodedGradient(m.training, m.iteration, np.zeros((5, 1), np.uint32)),
-        "CodedGradient.gradient from rank 3 must have shape (4, 1), got (5, 1)",
+        lambda m: CodedGradient(m.training, m.iteration, np.zeros((1, 5, 1), np.uint32)),
+        "CodedGradient.gradient from rank 3 must have shape (1, 4, 1), got (1, 5, 1)",
     ),
     "a transposed gradient": (
-        lambda m: CodedGradient(m.training, m.iteration, np.zeros((1, 4), np.uint32)),
-        "CodedGradient.gradient from rank 3 must have shape (4, 1), got (1, 4)",
+        lambda m: CodedGradient(m.training, m.iteration, np.zeros((1, 1, 4), np.uint32)),
+        "CodedGradient.gradient from rank 3 must have shape (1, 4, 1), got (1, 1, 4)",
+    ),
+    "residues of two primes": (
+        lambda m: CodedGradient(m.training, m.iteration, np.zeros((2, 4, 1), np.uint32)),
+        "CodedGradient.gradient from rank 3 must have shape (1, 4, 1), got (2, 4, 1)",
     ),
     "no values": (
-        lambda m: CodedGradient(m.training, m.iteration, np.zeros((0, 1), np.uint32)),
-        "CodedGradient.gradient from rank 3 must have shape (4, 1), got (0, 1)",
+        lambda m: CodedGradient(m.training, m.iteration, np.zeros((1, 0, 1), np.uint32)),
+        "CodedGradient.gradient from rank 3 must have shape (1, 4, 1), got (1, 0, 1)",
     ),
 }
 
@@ -557,7 +599,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_wrong_answer_is_refused_and_its_sender_named(name: str) -> None:
     change, message = HOSTILE[name]
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     roles = [leading(params, *problem(20, 4))] + [serve] * 7
     roles[3] = answering(change)
     ends = ends_of(roles)
@@ -571,7 +613,7 @@ def test_a_wrong_answer_is_refused_and_its_sender_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_worker_with_a_wrong_answer_is_done_without_where_others_are_enough(name: str) -> None:
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     X_bar, Y = problem(20, 4)
     threads = train_on_threads(params, X_bar, Y, 8, roles={3: answering(HOSTILE[name][0])})
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
@@ -579,7 +621,7 @@ def test_a_worker_with_a_wrong_answer_is_done_without_where_others_are_enough(na
 
 @pytest.mark.parametrize("shift", [1, -1, 1000])
 def test_a_worker_that_always_answers_another_iteration_is_named_at_the_deadline(shift: int) -> None:
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     lead = leading(params, *problem(20, 4))
 
     def impatient(ch: Channel) -> None:
@@ -609,7 +651,7 @@ def test_the_worker_that_is_silent_is_named_where_all_wait_equally_long() -> Non
         ch.send = answer  # type: ignore[method-assign]
         serve(ch)
 
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     roles = [leading(params, *problem(20, 4))] + [serve] * 7
     roles[3] = silent
     ends = ends_of(roles, timeout_seconds=1.0)
@@ -617,7 +659,7 @@ def test_the_worker_that_is_silent_is_named_where_all_wait_equally_long() -> Non
 
 
 def test_answers_to_another_iteration_are_dropped_where_others_are_enough() -> None:
-    params = Params(parallelization=2, privacy=1, iterations=6)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=6)
     X_bar, Y = problem(20, 4)
     wrong = answering(lambda m: CodedGradient(m.training, m.iteration + 1000, np.zeros_like(m.gradient)))
     threads = train_on_threads(params, X_bar, Y, 8, roles={3: wrong})
@@ -630,10 +672,10 @@ def test_an_answer_of_another_type_is_refused() -> None:
             gradient: protocol.UInt32
 
         ch.recv(0, Setup)
-        ch.send(0, Other(np.zeros((4, 1), np.uint32)))
+        ch.send(0, Other(np.zeros((1, 4, 1), np.uint32)))
         ch.recv(0, Leave)
 
-    params = Params(parallelization=2, privacy=1, iterations=3)
+    params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     roles = [leading(params, *problem(20, 4))] + [serve] * 7
     roles[3] = impostor
     ends = ends_of(roles)
@@ -643,41 +685,82 @@ def test_an_answer_of_another_type_is_refused() -> None:
 
 # -- a master that breaks the protocol ----------------------------------------------------------------------------
 
-SETUP = Setup(0, 60.0, P, 4, 3, 1, np.array([5, 7], np.uint32))
-DATA = CodedData(np.ones((4, 3), np.uint32))
+
+def setup(
+    rows: int = 4, columns: int = 3, outputs: int = 1, degree: int = 1, primes: tuple[int, ...] = (P,), **others: Any
+) -> Setup:
+    coefficients = others.get("coefficients", [[5, 7][: degree + 1]] * len(primes) if degree else [[]] * len(primes))
+    public = np.array(primes, np.uint32), np.array(coefficients, np.uint32)
+    return Setup(0, 60.0, rows, columns, outputs, degree, others.get("again", False), *public)
+
+
+def filled(value: int, *shape: int) -> np.ndarray:
+    return np.full(shape, value, np.uint32)
+
+
+DATA = CodedData(filled(1, 1, 4, 3))
 WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
-    "no rows": ([Setup(0, 60.0, P, 0, 3, 1, SETUP.coefficients)], "Setup must hold positive sizes, got 0, 3, 1"),
-    "no outputs": ([Setup(0, 60.0, P, 4, 3, 0, SETUP.coefficients)], "Setup must hold positive sizes, got 4, 3, 0"),
-    "negative columns": (
-        [Setup(0, 60.0, P, 4, -3, 1, SETUP.coefficients)],
-        "Setup must hold positive sizes, got 4, -3, 1",
+    "no rows": ([setup(rows=0)], "Setup must hold positive sizes and a degree, got (0, 3, 1) and 1"),
+    "no outputs": ([setup(outputs=0)], "Setup must hold positive sizes and a degree, got (4, 3, 0) and 1"),
+    "negative columns": ([setup(columns=-3)], "Setup must hold positive sizes and a degree, got (4, -3, 1) and 1"),
+    "a negative degree": ([setup(degree=-1)], "Setup must hold positive sizes and a degree, got (4, 3, 1) and -1"),
+    "a constant polynomial": ([setup(coefficients=[[5]])], "Setup must hold 1 + 1 coefficients, got (1, 1)"),
+    "coefficients without a degree": ([setup(degree=0, coefficients=[[5]])], "Setup must hold 0 + 1 coefficients"),
+    "coefficients of one prime of two": (
+        [setup(primes=WIDE_PRIMES[:2], coefficients=[[5, 7]])], "field elements from rank 0 must be below",
     ),
-    "a constant polynomial": ([Setup(0, 60.0, P, 4, 3, 1, np.array([5], np.uint32))], "Setup must hold"),
-    "a coefficient above p": (
-        [Setup(0, 60.0, P, 4, 3, 1, np.array([5, P], np.uint32))],
-        f"rank 0 must be below {P}, got {P}",
+    "a coefficient above p": ([setup(coefficients=[[5, P]])], f"rank 0 must be below {P}, got {P}"),
+    "no field": ([setup(primes=(P + 2,))], "the modulus must be prime, got 33554395 = 5·7·277·3461"),
+    "no primes": ([setup(primes=(), coefficients=[])], "primes must be one to three"),
+    "four primes": ([setup(primes=(3, 5, 7, 11))], "primes must be one to three"),
+    "one prime twice": ([setup(primes=(P, P))], "primes must be one to three different ones"),
+    "primes whose product is too large": (
+        [setup(primes=(WIDE, P, 2**26 - 5))], "the product of the primes must be below 2^78",
     ),
-    "no field": (
-        [Setup(0, 60.0, P + 2, 4, 3, 1, SETUP.coefficients)],
-        "the modulus must be prime, got 33554395 = 5·7·277·3461",
+    "too many rows of data": ([setup(), CodedData(filled(1, 1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
+    "too many rows in two pieces": (
+        [setup(), CodedData(filled(1, 1, 3, 3)), DATA], "CodedData must hold 1 to 1 rows, got 4",
     ),
-    "too many rows of data": ([SETUP, CodedData(np.ones((5, 3), np.uint32))], "CodedData must hold 1 to 4 rows, got 5"),
-    "too many rows in two pieces": ([SETUP, CodedData(np.ones((3, 3), np.uint32)), DATA], "hold 1 to 1 rows, got 4"),
-    "an empty piece": ([SETUP, CodedData(np.ones((0, 3), np.uint32))], "CodedData must hold 1 to 4 rows, got 0"),
+    "an empty piece": ([setup(), CodedData(filled(1, 1, 0, 3))], "CodedData must hold 1 to 4 rows, got 0"),
     "other columns": (
-        [SETUP, CodedData(np.ones((4, 2), np.uint32))],
-        "CodedData.X_tilde from rank 0 must have shape (any, 3), got (4, 2)",
+        [setup(), CodedData(filled(1, 1, 4, 2))],
+        "CodedData.X_tilde from rank 0 must have shape (1, any, 3), got (1, 4, 2)",
     ),
-    "data above p": ([SETUP, CodedData(np.full((4, 3), P, np.uint32))], f"rank 0 must be below {P}, got {P}"),
+    "data of one prime of two": (
+        [setup(primes=WIDE_PRIMES[:2]), DATA],
+        "CodedData.X_tilde from rank 0 must have shape (2, any, 3), got (1, 4, 3)",
+    ),
+    "data above p": ([setup(), CodedData(filled(P, 1, 4, 3))], f"rank 0 must be below {P}, got {P}"),
+    "data above the second prime": (
+        [setup(primes=WIDE_PRIMES[:2]), CodedData(filled(WIDE_PRIMES[1], 2, 4, 3))],
+        f"rank 0 must be below {WIDE_PRIMES[1]}, got {WIDE_PRIMES[1]}",
+    ),
+    "data that were never sent": ([setup(again=True)], "Setup must name data that this worker holds, got another"),
     "weights of another degree": (
-        [SETUP, DATA, CodedWeights(0, 0, np.ones((3, 2, 1), np.uint32))],
-        "CodedWeights.W_tilde from rank 0 must have shape (3, 1, 1), got (3, 2, 1)",
+        [setup(), DATA, CodedWeights(0, 0, filled(1, 1, 3, 2, 1))],
+        "CodedWeights.W_tilde from rank 0 must have shape (1, 3, 1, 1), got (1, 3, 2, 1)",
     ),
     "weights above p": (
-        [SETUP, DATA, CodedWeights(0, 0, np.full((3, 1, 1), P + 1, np.uint32))],
+        [setup(), DATA, CodedWeights(0, 0, filled(P + 1, 1, 3, 1, 1))],
         f"field elements from rank 0 must be below {P}, got {P + 1}",
     ),
-}
+    "a vector of another length": (
+        [setup(degree=0), DATA, CodedVectors(0, 0, False, filled(1, 1, 4, 1))],
+        "CodedVectors must fit the data of shape (1, 4, 3), got (1, 4, 1)",
+    ),
+    "residuals of another length": (
+        [setup(degree=0), DATA, CodedVectors(0, 1, True, filled(1, 1, 3, 1))],
+        "CodedVectors must fit the data of shape (1, 4, 3), got (1, 3, 1)",
+    ),
+    "a vector of two primes": (
+        [setup(degree=0), DATA, CodedVectors(0, 0, False, filled(1, 2, 3, 1))],
+        "CodedVectors.V_tilde from rank 0 must have shape (1, any, 1), got (2, 3, 1)",
+    ),
+    "vectors above p": (
+        [setup(degree=0), DATA, CodedVectors(0, 0, False, filled(P, 1, 3, 1))],
+        f"field elements from rank 0 must be below {P}, got {P}",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG_MASTER)
@@ -698,7 +781,7 @@ def test_a_worker_refuses_what_breaks_the_protocol(name: str) -> None:
 
 def test_a_setup_that_asks_for_more_memory_than_there_is_is_refused() -> None:
     def lead(ch: Channel) -> None:
-        ch.send(1, Setup(0, 60.0, P, 1 << 40, 1 << 20, 1, SETUP.coefficients))
+        ch.send(1, setup(rows=1 << 40, columns=1 << 20))
         ch.recv(1, Report)
 
     ends = ends_of([lead, serve])
@@ -706,21 +789,46 @@ def test_a_setup_that_asks_for_more_memory_than_there_is_is_refused() -> None:
 
 
 def test_a_worker_answers_with_the_polynomial_of_the_setup() -> None:
-    X = np.arange(12, dtype=np.uint32).reshape(4, 3)
-    W = np.array([1, 2, 3], np.uint32).reshape(3, 1, 1)
+    X = np.arange(12, dtype=np.uint32).reshape(1, 4, 3)
+    W = np.array([1, 2, 3], np.uint32).reshape(1, 3, 1, 1)
 
     def lead(ch: Channel) -> tuple[CodedGradient, Report]:
-        for message in (CodedData(X[:1]), CodedData(X[1:]), CodedWeights(0, 7, W)):
+        for message in (CodedData(X[:, :1]), CodedData(X[:, 1:]), CodedWeights(0, 7, W)):
             ch.send(1, message)
         answer = ch.recv(1, CodedGradient)
         ch.send(1, Stop())
         return answer, ch.recv(1, Report)
 
-    answer, report = run_local([lead, lambda ch: worker(ch, SETUP)], timeout_seconds=HANG_SECONDS)[0]
-    z = X.astype(int) @ W[:, 0].astype(int)
+    (answer, report), held = run_local([lead, lambda ch: worker(ch, setup())], timeout_seconds=HANG_SECONDS)
+    z = X[0].astype(int) @ W[0, :, 0].astype(int)
     assert answer.iteration == 7
-    np.testing.assert_array_equal(answer.gradient, X.astype(int).T @ (5 + 7 * z) % P)
+    np.testing.assert_array_equal(answer.gradient[0], X[0].astype(int).T @ (5 + 7 * z) % P)
+    np.testing.assert_array_equal(held, X)
     assert report.bytes_received > 4 * (12 + 3)
+
+
+def test_without_a_polynomial_a_worker_multiplies_for_each_prime_apart() -> None:
+    primes = np.array(WIDE_PRIMES[:2], object)
+    rng = np.random.default_rng(0)
+    X, down, back = (rng.integers(0, WIDE_PRIMES[1], (2, *s), np.uint32) for s in ((4, 3), (3, 2), (4, 2)))
+
+    def lead(ch: Channel) -> list[np.ndarray]:
+        products = []
+        for message in (CodedData(X), CodedVectors(0, 4, False, down), CodedVectors(0, 5, True, back)):
+            ch.send(1, message)
+            if isinstance(message, CodedVectors):
+                answer = ch.recv(1, CodedProduct)
+                assert answer.iteration == message.iteration
+                products.append(answer.product)
+        ch.send(1, Stop())
+        ch.recv(1, Report)
+        return products
+
+    public = setup(degree=0, outputs=2, primes=WIDE_PRIMES[:2])
+    forward, backward = run_local([lead, lambda ch: worker(ch, public)], timeout_seconds=HANG_SECONDS)[0]
+    for j, p in enumerate(primes):
+        np.testing.assert_array_equal(forward[j], X[j].astype(object) @ down[j].astype(object) % p)
+        np.testing.assert_array_equal(backward[j], X[j].astype(object).T @ back[j].astype(object) % p)
 
 
 # -- bytes --------------------------------------------------------------------------------------------------------
@@ -728,6 +836,10 @@ def test_a_worker_answers_with_the_polynomial_of_the_setup() -> None:
 
 def header_bytes(message: Any) -> int:
     return len(encode(message)[0])
+
+
+def wire(message: Any) -> int:
+    return header_bytes(message) + sum(array.nbytes for array in encode(message)[1])
 
 
 @pytest.mark.parametrize(("degree", "outputs"), [(1, 1), (2, 1), (1, 3)])
@@ -738,20 +850,20 @@ def test_bytes_sent_are_those_of_the_papers_table(degree: int, outputs: int) -> 
     """
     m, d, workers, iterations = 23, 5, 16 if degree == 2 else 10, 6  # N = R: nobody falls behind
     options = SQUARE if degree == 2 else {}
-    params = Params(parallelization=2, privacy=2, iterations=iterations, **options)
+    params = Params(paper=True, parallelization=2, privacy=2, iterations=iterations, **options)
     rows = 12  # m/K, rounded up
     threads = train_on_threads(params, *problem(m, d, outputs), workers)
-    data = header_bytes(CodedData(np.zeros((rows, d), np.uint32))) + 4 * rows * d
-    weights = header_bytes(CodedWeights(0, 0, np.zeros((d, degree, outputs), np.uint32))) + 4 * d * degree * outputs
-    gradient = header_bytes(CodedGradient(0, 0, np.zeros((d, outputs), np.uint32))) + 4 * d * outputs
-    setup = header_bytes(Setup(0, 60.0, P, rows, d, outputs, np.zeros(degree + 1, np.uint32))) + 4 * (degree + 1)
+    data = wire(CodedData(filled(0, 1, rows, d)))
+    weights = wire(CodedWeights(0, 0, filled(0, 1, d, degree, outputs)))
+    gradient = wire(CodedGradient(0, 0, filled(0, 1, d, outputs)))
+    public = wire(setup(rows, d, outputs, degree, coefficients=filled(0, 1, degree + 1)))
     sent = threads.channels[0].meter.bytes_sent
     assert dict(sent) == {
-        "Setup": workers * setup,
+        "Setup": workers * public,
         "CodedData": workers * data,
         "CodedWeights": workers * iterations * weights,
-        "Stop": workers * header_bytes(Stop()),
-        "Leave": workers * header_bytes(Leave()),
+        "Stop": workers * wire(Stop()),
+        "Leave": workers * wire(Leave()),
     }
     received = threads.channels[0].meter
     needed = params.code(workers).recovery_threshold
@@ -764,4 +876,4 @@ def test_bytes_sent_are_those_of_the_papers_table(degree: int, outputs: int) -> 
         assert meter.bytes_sent["CodedGradient"] == computed * gradient
         assert report.bytes_sent == header_bytes(Host(os.uname().nodename)) + computed * gradient
         assert meter.bytes_received["CodedData"] == data
-    assert sum(header_bytes(m) for m in (SETUP, DATA, Stop())) < 150, "headers are small change"
+    assert sum(header_bytes(m) for m in (setup(), DATA, Stop())) < 150, "headers are small change"

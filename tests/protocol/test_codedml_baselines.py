@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import HANG_SECONDS, command_on_threads, problem
+from protocol.codedml_threads import HANG_SECONDS, by_integers, command_on_threads, prepared, problem
 
 from fedmpi.codedml import baseline
 from fedmpi.codedml.baseline import GroupSetup, Ready, SharedGradient, SharedWeights
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.protocol import CodedData, Stop
 from fedmpi.codedml.service import Leave, dismiss, serve
-from fedmpi.codedml.training import Outcome, Problem, rounding_noise, train
+from fedmpi.codedml.training import Outcome, rounding_noise, train
+from fedmpi.core import WIDE_PRIMES, PrimeField
 from fedmpi.core import field as field_module
 from fedmpi.errors import HeadroomError, PeerFailed, ProtocolError, UsageError
 from fedmpi.mpc import double_sharings, reduce_bgw
@@ -45,7 +45,7 @@ def train_all(
 
     def lead(ch: Channel) -> list[Outcome]:
         channels[0] = ch
-        outcomes = [train(ch, params, Problem(None, X_bar, Y, rate), seed) for params, X_bar, Y in trainings]  # type: ignore[arg-type]
+        outcomes = [train(ch, params, prepared(params, X_bar, Y, rate), seed) for params, X_bar, Y in trainings]
         dismiss(ch)
         return outcomes
 
@@ -56,7 +56,7 @@ def with_method(method: str, options: dict[str, Any]) -> Params:
     """The parameters of one method; T and G say nothing to the coded one, which takes its own."""
     if method == "coded":
         options = {key: value for key, value in options.items() if key not in ("privacy", "subgroups")}
-    return Params(method=method, **options)  # type: ignore[arg-type]
+    return Params(method=method, **{"paper": True, **options})  # type: ignore[arg-type]
 
 
 # -- the same weights ---------------------------------------------------------------------------------------------
@@ -89,14 +89,28 @@ EXACT: dict[str, tuple[dict[str, Any], int, int, int, int]] = {
     "2^26 - 5": ({"prime": 67108859, "weight_bits": 7}, 30, 5, 1, 9),
     "2^31 - 1": ({"prime": WIDE, "weight_bits": 10}, 30, 5, 1, 9),
     "a prime without a kernel": ({"prime": 1_000_000_007}, 30, 5, 1, 9),
+    "one prime of 26 bits": ({"primes": 1}, 30, 5, 1, 9),
+    "two primes": ({"primes": 2}, 30, 5, 1, 9),
+    "three primes and more bits than two have": ({"primes": 3, "weight_bits": 40}, 30, 5, 1, 9),
+    "four classes, degree 2, two primes": ({**SQUARE, "prime": None, "primes": 2}, 12, 4, 4, 11),
+    "bits that follow the data": ({"paper": False, "degree": 1, "data_bits": 3, "primes": 1}, 30, 5, 1, 9),
+    "bits that follow the data, two primes": ({"paper": False, "degree": 1, "data_bits": 3, "primes": 2}, 30, 5, 1, 9),
+    "bits that follow the data, degree 3": (
+        {"paper": False, "degree": 3, "data_bits": 3, "primes": 3, "tolerance": 0.0},
+        20,
+        3,
+        1,
+        9,
+    ),
+    "bits that follow the data, four classes": ({"paper": False, "degree": 1, "data_bits": 3}, 30, 5, 4, 9),
 }
 
 
 def exactly(params: Params, X_bar: np.ndarray, Y: np.ndarray, seed: int = 0) -> np.ndarray:
     """The weights that integer arithmetic gives; and they must be worth comparing."""
-    W = train_quantized(params, X_bar, Y, 0.5, rounding_noise(seed))
+    W = by_integers(params, prepared(params, X_bar, Y), rounding_noise(seed))[-1].W
     assert np.isfinite(W).all()
-    assert (np.abs(W) > 2.0**-params.weight_bits).any(), "weights that quantize to 0 would show no error"
+    assert (np.abs(W) > 2.0 ** -(params.weight_bits or 6)).any(), "weights that quantize to 0 would show no error"
     return W
 
 
@@ -110,7 +124,7 @@ def test_all_methods_give_the_same_weights_to_the_bit(name: str, kernels: str, m
     expected = None
     for method in ("coded", "bgw", "bh08"):
         params = with_method(method, {"iterations": 8, **options})
-        assert params.field.compiled <= (kernels == "compiled")
+        assert PrimeField(params.prime or WIDE_PRIMES[0]).compiled <= (kernels == "compiled")
         expected = exactly(params, X_bar, Y) if expected is None else expected
         (outcome,), _ = train_all([(params, X_bar, Y)], workers)
         np.testing.assert_array_equal(outcome.W, expected, err_msg=method)
@@ -123,8 +137,26 @@ def test_all_these_settings_are_different_trainings() -> None:
     """The table above would prove little if its options had no effect."""
     X_bar, Y = problem(12, 4, top=2)
     options: list[dict[str, Any]] = [{}, SQUARE, CUBIC, {"decay": 0.3}, {"model": "linear"}, {"weight_bits": 10}]
-    weights = {exactly(Params(iterations=8, **some), X_bar, Y).tobytes() for some in options}
+    weights = {exactly(Params(paper=True, iterations=8, **some), X_bar, Y).tobytes() for some in options}
     assert len(weights) == len(options)
+
+
+def test_primes_and_methods_change_no_bit_of_fixed_bits() -> None:
+    """The same range or a wider one: the very same weights."""
+    X_bar, Y = problem(30, 5, 3)
+    weights = set()
+    for method in ("coded", "bgw", "bh08"):
+        for primes in (None, 1, 2, 3):
+            params = with_method(method, {"iterations": 6, "primes": primes})
+            (outcome,), _ = train_all([(params, X_bar, Y)], 10)
+            weights.add(outcome.W.tobytes())
+    assert weights == {exactly(with_method("coded", {"iterations": 6}), X_bar, Y).tobytes()}
+
+
+def test_a_baseline_without_a_polynomial_takes_one_of_degree_1() -> None:
+    for method in BASELINES:
+        params = Params(method=method)  # type: ignore[arg-type]
+        assert (params.degree, params.solver, params.fixed_bits) == (1, "cg", False)
 
 
 def test_the_seed_is_that_of_the_rounding_noise_alone() -> None:
@@ -211,7 +243,7 @@ def test_the_default_threshold_is_the_papers() -> None:
     """T = ⌊(N-3)/6⌋, as in case 2 of the coded method."""
     for workers in range(9, 200):
         T, groups = Params(method="bgw").groups(workers)
-        assert T == (workers - 3) // 6 == Params(case=2).code(workers).privacy
+        assert T == (workers - 3) // 6 == Params(paper=True, case=2).code(workers).privacy
         assert all(len(group) == 2 * T + 1 for group in groups[:-1])
         assert len(groups[-1]) >= 2 * T + 1
 
@@ -273,7 +305,7 @@ def test_the_command_line_refuses_k_and_cases(method: str, argv: list[str], tmp_
 
 # -- the command line ---------------------------------------------------------------------------------------------
 
-OPTIONS = ["--iterations", "4", "--seed", "3", "--quiet", "--no-compare", "--max-rows", "100"]
+OPTIONS = ["--paper", "--iterations", "4", "--seed", "3", "--quiet", "--no-compare", "--max-rows", "100"]
 
 
 def model(folder: Path) -> dict[str, np.ndarray]:
@@ -335,7 +367,7 @@ def test_a_configuration_that_a_run_wrote_repeats_it(tmp_path: Path) -> None:
 def test_a_dry_run_says_what_goes_to_each_worker(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command_on_threads(10, "--method", method, "--dry-run", "--max-rows", "100", "--out", tmp_path / "run")
+    command_on_threads(10, "--method", method, "--paper", "--dry-run", "--max-rows", "100", "--out", tmp_path / "run")
     shown = capsys.readouterr().out
     assert f"{method.upper()} with N=10 workers in G=3 groups, private against any T=1 of them" in shown
     assert f"once: {4 * 34 * 65:,} bytes of data to each worker" in shown  # a third of 100 rows, 64 pixels and a one
@@ -406,13 +438,13 @@ def test_bytes_sent(method: str, degree: int, outputs: int) -> None:
     params = with_method(method, {"iterations": iterations, **options})
     _, channels = train_all([(params, *problem(m, d, outputs))], workers)
     sent = channels[0].meter.bytes_sent
-    assert sent["CodedData"] == workers * wire(CodedData(zeros(8, d)))
-    assert sent["SharedWeights"] == workers * iterations * wire(SharedWeights(0, zeros(d, degree, outputs)))
+    assert sent["CodedData"] == workers * wire(CodedData(zeros(1, 8, d)))
+    assert sent["SharedWeights"] == workers * iterations * wire(SharedWeights(0, zeros(1, d, degree, outputs)))
     products = [8 * degree * outputs] + [8 * outputs] * (degree - 1)
     for rank in range(1, workers + 1):
         meter = channels[rank].meter
         n, index = (4, rank - 7) if rank > 6 else (3, (rank - 1) % 3)
-        assert meter.bytes_sent["SharedGradient"] == iterations * wire(SharedGradient(0, zeros(d, outputs)))
+        assert meter.bytes_sent["SharedGradient"] == iterations * wire(SharedGradient(0, zeros(1, d, outputs)))
         if method == "bgw":
             expected = sum((n - 1) * wire(SubShare(zeros(count))) for count in products) if index < 3 else 0
             assert meter.bytes_sent["SubShare"] == iterations * expected
@@ -451,7 +483,7 @@ def leading(method: str, **options: Any) -> Role:
     X_bar, Y = problem(20, 4)
 
     def lead(ch: Channel) -> None:
-        train(ch, with_method(method, {"iterations": 4, **options}), Problem(None, X_bar, Y, 0.5), 0)  # type: ignore[arg-type]
+        train(ch, with_method(method, {"iterations": 4, **options}), prepared(with_method(method, {}), X_bar, Y), 0)
         dismiss(ch)
 
     return lead
@@ -528,19 +560,19 @@ def altered(kind: type[Message], **fields: Callable[[Any], Any]) -> Callable[[Ch
     return change
 
 
-P = Params().prime
+P = Params(paper=True).prime
 HOSTILE: dict[str, tuple[Any, str]] = {
     "p itself": (
         altered(SharedGradient, gradient=lambda g: np.full_like(g, P)),
         f"field elements from rank 5 must be below {P}, got {P}",
     ),
     "too many rows": (
-        altered(SharedGradient, gradient=lambda g: np.vstack([g, g[:1]])),
-        "SharedGradient.gradient from rank 5 must have shape (4, 1), got (5, 1)",
+        altered(SharedGradient, gradient=lambda g: np.concatenate([g, g[:, :1]], axis=1)),
+        "SharedGradient.gradient from rank 5 must have shape (1, 4, 1), got (1, 5, 1)",
     ),
     "a transposed gradient": (
-        altered(SharedGradient, gradient=lambda g: np.ascontiguousarray(g.T)),
-        "SharedGradient.gradient from rank 5 must have shape (4, 1), got (1, 4)",
+        altered(SharedGradient, gradient=lambda g: np.ascontiguousarray(g.transpose(0, 2, 1))),
+        "SharedGradient.gradient from rank 5 must have shape (1, 4, 1), got (1, 1, 4)",
     ),
     "another iteration": (
         altered(SharedGradient, iteration=lambda it: it + 1),
@@ -564,37 +596,43 @@ def test_a_wrong_answer_is_refused_and_its_sender_named(method: str, name: str) 
 
 
 SETUP: dict[str, Any] = {
-    "timeout_seconds": HANG_SECONDS, "protocol": "bgw", "first_rank": 1, "parties": 3, "threshold": 1, "prime": P,
+    "timeout_seconds": HANG_SECONDS, "protocol": "bgw", "first_rank": 1, "parties": 3, "threshold": 1,
     "rows": 4, "columns": 3, "outputs": 1, "first_iteration": 0, "iterations": 1, "byzantine": 0,
-    "coefficients": np.array([5, 7], np.uint32),
+    "primes": np.array([P], np.uint32), "coefficients": np.array([[5, 7]], np.uint32),
 }  # fmt: skip
 BROKEN: dict[str, tuple[dict[str, Any], list[Message], str]] = {
-    "an unknown protocol": ({"protocol": "spdz"}, [CodedData(zeros(4, 3))], "must be bgw or bh08, got spdz"),
+    "an unknown protocol": ({"protocol": "spdz"}, [CodedData(zeros(1, 4, 3))], "must be bgw or bh08, got spdz"),
     "no rows": ({"rows": 0}, [], "GroupSetup must hold positive sizes, got 0, 3, 1"),
     "a negative number of columns": ({"columns": -1}, [], "GroupSetup must hold positive sizes, got 4, -1, 1"),
     "no outputs": ({"outputs": 0}, [], "GroupSetup must hold positive sizes, got 4, 3, 0"),
-    "no polynomial": ({"coefficients": zeros(1)}, [], "GroupSetup must hold positive sizes"),
+    "no polynomial": ({"coefficients": zeros(1, 1)}, [], "must hold two coefficients or more, got shape (1, 1)"),
     "coefficients beyond the field": (
-        {"coefficients": np.array([5, P], np.uint32)}, [], f"field elements from rank 0 must be below {P}, got {P}",
+        {"coefficients": np.array([[5, P]], np.uint32)}, [], f"field elements from rank 0 must be below {P}, got {P}",
     ),
-    "a composite modulus": ({"prime": 2**25 - 37}, [], "the modulus must be prime"),
+    "a composite modulus": ({"primes": np.array([2**25 - 37], np.uint32)}, [], "the modulus must be prime"),
+    "one prime twice": (
+        {"primes": np.array([P, P], np.uint32)}, [], "primes must be one to three different ones",
+    ),
+    "coefficients of one prime of two": (
+        {"primes": np.array([P, 2**26 - 5], np.uint32)}, [], "field elements from rank 0 must be below",
+    ),
     "no privacy": ({"threshold": 0}, [], "the threshold must have 1 ≤ T < n/2, got T=0, n=3"),
     "a threshold too high": ({"threshold": 2}, [], "the threshold must have 1 ≤ T < n/2, got T=2, n=3"),
-    "data of another width": ({}, [CodedData(zeros(4, 2))], "CodedData.X_tilde from rank 0 must have shape (any, 3)"),
-    "too many rows of data": ({}, [CodedData(zeros(5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
+    "data of another width": ({}, [CodedData(zeros(1, 4, 2))], "X_tilde from rank 0 must have shape (1, any, 3)"),
+    "too many rows of data": ({}, [CodedData(zeros(1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
     "data beyond the field": (
-        {}, [CodedData(np.full((4, 3), P, np.uint32))], f"field elements from rank 0 must be below {P}, got {P}",
+        {}, [CodedData(np.full((1, 4, 3), P, np.uint32))], f"field elements from rank 0 must be below {P}, got {P}",
     ),
     "weights of another shape": (
-        {}, [CodedData(zeros(4, 3)), SharedWeights(0, zeros(3, 2, 1))],
-        "SharedWeights.W from rank 0 must have shape (3, 1, 1), got (3, 2, 1)",
+        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(0, zeros(1, 3, 2, 1))],
+        "SharedWeights.W from rank 0 must have shape (1, 3, 1, 1), got (1, 3, 2, 1)",
     ),
     "weights of another iteration": (
-        {}, [CodedData(zeros(4, 3)), SharedWeights(1, zeros(3, 1, 1))],
+        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(1, zeros(1, 3, 1, 1))],
         "SharedWeights must be of iteration 0, got 1",
     ),
     "weights beyond the field": (
-        {}, [CodedData(zeros(4, 3)), SharedWeights(0, np.full((3, 1, 1), P, np.uint32))],
+        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(0, np.full((1, 3, 1, 1), P, np.uint32))],
         f"field elements from rank 0 must be below {P}, got {P}",
     ),
 }  # fmt: skip
@@ -628,16 +666,16 @@ def test_members_follow_the_setup() -> None:
         data, weights = sharing.share(X, uniform), sharing.share(W, uniform)
         for rank in (1, 2, 3):
             ch.send(rank, GroupSetup(**SETUP))
-            ch.send(rank, CodedData(data[rank - 1]))
+            ch.send(rank, CodedData(data[rank - 1][None]))
         ch.gather((1, 2, 3), Ready)
         for rank in (1, 2, 3):
-            ch.send(rank, SharedWeights(0, weights[rank - 1]))
+            ch.send(rank, SharedWeights(0, weights[rank - 1][None]))
         answers = ch.gather((1, 2, 3), SharedGradient)
         for rank in (1, 2, 3):
             ch.send(rank, Stop())
         ch.gather((1, 2, 3), Report)
         dismiss(ch)
-        return sharing.reconstruct({rank - 1: a.gradient for rank, a in answers.items()}, 2)
+        return sharing.reconstruct({rank - 1: a.gradient[0] for rank, a in answers.items()}, 2)
 
     gradient = run_local([lead, serve, serve, serve], timeout_seconds=HANG_SECONDS)[0]
     z = X.astype(object) @ W[:, 0].astype(object)

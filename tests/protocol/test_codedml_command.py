@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import command_on_threads, test_masks, train_on_threads
+from protocol.codedml_threads import command_on_threads
 
 from fedmpi.codedml.command import load_data
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.training import Problem, rounding_noise
+from fedmpi.codedml.plain import train_quantized
+from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.training import rounding_noise
 from fedmpi.data import load
 from fedmpi.errors import HeadroomError, UsageError
 from fedmpi.runs import RunOptions
-
-test_masks.__test__ = False  # a source of masks, not a test
 
 FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "log.txt"}
 
@@ -43,9 +43,17 @@ def write_csv(path: Path, rows: list[list[Any]]) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on two classes of digits."""
+    """The folder of a run on two classes of digits, as the paper trains."""
     out = tmp_path_factory.mktemp("runs") / "digits"
-    command_on_threads(10, "--out", out, "--iterations", 15, "--seed", 3)
+    command_on_threads(10, "--paper", "--out", out, "--iterations", 15, "--seed", 3)
+    return out
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run without any such flag."""
+    out = tmp_path_factory.mktemp("runs") / "default"
+    command_on_threads(10, "--out", out, "--seed", 3)
     return out
 
 
@@ -57,7 +65,7 @@ def test_a_run_leaves_these_files(digits: Path) -> None:
 
 
 KEYS = {
-    "schema": 2,
+    "schema": 3,
     "system": "codedml",
     "method": "coded",
     "version": str,
@@ -87,11 +95,42 @@ def check_keys(got: Any, wanted: Any, path: str = "result") -> None:
         assert got == wanted, path
 
 
+def test_a_run_without_flags_has_the_same_keys_and_what_was_chosen(default: Path) -> None:
+    assert {path.name for path in default.iterdir()} == FILES
+    summary = result_of(default)
+    check_keys(summary, {key: value for key, value in KEYS.items() if key != "params"})
+    params, metrics = summary["params"], summary["metrics"]
+    assert params | {"K": 4, "T": 1, "N": 10, "R": 9, "solver": "lbfgs", "l2": 1.0, "scale": "column"} == params
+    assert params["primes"]
+    assert params["data_bits"] >= 4
+    assert 0 < params["rounding"] <= 1 / 32
+    assert params["erased"]["columns"] >= params["erased"]["erased_columns"] >= 0
+    assert params["coefficients"] is None
+    assert metrics["converged"]
+    assert 0 < metrics["iterations"] < 50
+    exchanges = summary["messages"]["sent"]["CodedVectors"] / 10
+    assert 2 * metrics["iterations"] <= exchanges <= 2 * metrics["iterations"] + 1
+    lines = lines_of(default)
+    assert [line["iteration"] for line in lines] == list(range(metrics["iterations"] + 1))
+    assert metrics["test_accuracy"] >= metrics["plain"]["test_accuracy"] - 0.015
+    assert metrics["test_loss"] <= 1.1 * metrics["plain"]["test_loss"]
+
+
+def test_the_default_weights_are_those_of_integers(default: Path) -> None:
+    data, params = load_data(Params(), RunOptions(seed=3)), Params()
+    problem = Problem.prepare(params, data.X_train, data.y_train, 2)
+    W = train_quantized(params, problem, rounding_noise(3))
+    coefficients, intercepts = problem.transform.original_units(W)
+    np.testing.assert_array_equal(weights_of(default)[0], coefficients)
+    np.testing.assert_array_equal(weights_of(default)[1], intercepts)
+
+
 def test_result_json_has_the_keys_of_the_design(digits: Path) -> None:
     summary = result_of(digits)
     check_keys(summary, KEYS)
     assert (
-        summary["params"] | {"K": 3, "T": 1, "N": 10, "R": 10, "prime": 33554393, "iterations": 15}
+        summary["params"]
+        | {"K": 3, "T": 1, "N": 10, "R": 10, "prime": 33554393, "primes": [33554393], "iterations": 15}
         == (summary["params"])
     )
     assert summary["messages"]["sent"]["CodedWeights"] == 150
@@ -138,13 +177,10 @@ def test_digits_are_learned_as_well_as_in_the_clear(digits: Path) -> None:
 
 def test_the_weights_are_those_of_the_roles_alone(digits: Path) -> None:
     """Nothing between the command line and the protocol adds chance of its own."""
-    params, options = Params(iterations=15), RunOptions(seed=3)
+    params, options = Params(paper=True, iterations=15), RunOptions(seed=3)
     data = load_data(params, options)
     problem = Problem.prepare(params, data.X_train, data.y_train, 2)
-    threads = train_on_threads(
-        params, problem.X_bar, problem.Y, 10, learning_rate=problem.learning_rate, noise=rounding_noise(3)
-    )
-    coefficients, intercepts = problem.transform.original_units(threads.W)
+    coefficients, intercepts = problem.transform.original_units(train_quantized(params, problem, rounding_noise(3)))
     np.testing.assert_array_equal(weights_of(digits)[0], coefficients)
     np.testing.assert_array_equal(weights_of(digits)[1], intercepts)
 
@@ -168,7 +204,8 @@ def test_every_option_survives_config_toml(tmp_path: Path) -> None:
     out = tmp_path / "one"
     command_on_threads(
         12, "--dataset", data, "--classes", 1, 0, "--label-column", 3, "-K", 2, "-T", 2, "-r", 1,
-        "--fit-range", -4, 4.5, "--data-bits", 3, "--weight-bits", 5, "--coefficient-bits", 4, "--prime", 67108859,
+        "--fit-range", -4, 4.5, "--solver", "gradient", "--l2", 0.5, "--average",
+        "--data-bits", 3, "--weight-bits", 5, "--coefficient-bits", 4, "--prime", 67108859,
         "--iterations", 4, "--learning-rate", "1/L", "--decay", 0.25, "--scale", "7.5", "--center", "--no-bias",
         "--max-rows", 30, "--test-fraction", 0.25, "--seed", 9, "--timeout", 25, "--evaluate-every", 2, "--no-compare",
         "--quiet", "--insecure-repeatable-masks", "--out", out,
@@ -179,7 +216,7 @@ def test_every_option_survives_config_toml(tmp_path: Path) -> None:
     assert one["params"] == two["params"]
     assert one["params"] | {
         "K": 2, "T": 2, "data_bits": 3, "weight_bits": 5, "coefficient_bits": 4, "prime": 67108859, "decay": 0.25,
-        "scale": 7.5, "center": True, "bias": False,
+        "scale": "7.5", "center": True, "bias": False, "l2": 0.5, "average": True, "solver": "gradient",
     } == one["params"]  # fmt: skip
     assert one["dataset"] == two["dataset"]
     assert one["dataset"]["classes"] == ["1", "0"]
@@ -207,14 +244,21 @@ def test_three_classes(tmp_path: Path) -> None:
     assert summary["dataset"]["classes"] == ["1", "7", "0"]
 
 
-def test_a_linear_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-r", 1],
+        ["--paper", "--data-bits", 6, "--weight-bits", 8, "--prime", 2147483647, "--iterations", 200],
+    ],
+)
+def test_a_linear_model(options: list[Any], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (200, 3))
     y = X @ [2.0, -1.0, 0.5] + 0.25 + rng.normal(size=200) * 0.1
     np.savez(tmp_path / "data.npz", X=X, y=y)
     command_on_threads(
-        7, "--dataset", tmp_path / "data.npz", "--model", "linear", "--data-bits", 6, "--weight-bits", 8,
-        "--prime", 2147483647, "--iterations", 200, "--out", tmp_path / "run",
+        7, "--dataset", tmp_path / "data.npz", "--model", "linear", *options, "--out", tmp_path / "run",
     )  # fmt: skip
     coefficients, intercepts, classes = weights_of(tmp_path / "run")
     np.testing.assert_allclose(coefficients[0], [2.0, -1.0, 0.5], atol=0.1)
@@ -232,7 +276,7 @@ def test_a_linear_model(tmp_path: Path) -> None:
 
 def test_plain_training_needs_no_workers(tmp_path: Path, digits: Path) -> None:
     command_on_threads(
-        0, "--method", "plain", "--iterations", 15, "--seed", 3, "--out", tmp_path / "run"
+        0, "--method", "plain", "--paper", "--iterations", 15, "--seed", 3, "--out", tmp_path / "run"
     )  # fmt: skip
     summary = result_of(tmp_path / "run")
     assert summary["method"] == "plain"
@@ -267,7 +311,7 @@ def test_a_run_on_a_small_set_of_each_format(tmp_path: Path) -> None:
 
 
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command_on_threads(10, "--iterations", 20, "--out", tmp_path / "run")
+    command_on_threads(10, "--paper", "--iterations", 20, "--out", tmp_path / "run")
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert printed.err.startswith("fedmpi: warning: at most 1 of the workers must be on one machine, got 10 on ")
@@ -282,9 +326,32 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_quiet_prints_the_summary_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command_on_threads(7, "--iterations", 3, "--quiet", "--out", tmp_path / "run")
+    command_on_threads(7, "--iterations", 3, "--tolerance", 0, "--quiet", "--out", tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["coded", "plain", "headroom", "written"]
+    assert [line.split()[0] for line in lines] == ["coded", "plain", "3", "written"]
+    assert re.fullmatch(r"3 iterations, headroom \d+\.\d bits, \d+\.\d MB sent by the master", lines[2])
+
+
+def test_what_was_chosen_is_said_in_one_line_and_so_is_the_end_before_the_last_iteration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command_on_threads(7, "--out", tmp_path / "run")
+    out = capsys.readouterr().out
+    (chosen,) = re.findall(r"^precision: .*$", out, re.MULTILINE)
+    assert re.search(r"\d+ fractional bits of the features, which erase .*% of the non-zero entries and ", chosen)
+    done = result_of(tmp_path / "run")["metrics"]["iterations"]
+    assert re.search(rf"^ *{done}/50 ", out, re.MULTILINE), "the last iteration is shown"
+    assert re.search(rf"^{done} iterations \(converged\), headroom ", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("evaluate_every", [1, 7, 50])
+def test_the_last_iteration_is_evaluated_wherever_it_is(evaluate_every: int, tmp_path: Path) -> None:
+    command_on_threads(7, "--evaluate-every", evaluate_every, "--quiet", "--no-compare", "--out", tmp_path / "run")
+    metrics, lines = result_of(tmp_path / "run")["metrics"], lines_of(tmp_path / "run")
+    iterations = [line["iteration"] for line in lines]
+    done = metrics["iterations"]
+    assert iterations == sorted({*range(0, done, evaluate_every), done})
+    assert lines[-1]["test_accuracy"] == metrics["test_accuracy"]
 
 
 def test_json_prints_result_json_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,31 +363,46 @@ def test_a_live_line_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDMPI_TERMINAL", "1")
-    command_on_threads(7, "--iterations", 3, "--out", tmp_path / "run")
+    command_on_threads(7, "--paper", "--iterations", 3, "--out", tmp_path / "run")
     out = capsys.readouterr().out
     assert out.count("\r\x1b[2K") == 4
     live = out[out.index("\r") : out.rindex("\r") + 200].split("\r\x1b[2K")
     assert all("\n" not in part for part in live[1:4])
 
 
+@pytest.mark.parametrize("paper", [False, True])
 def test_a_dry_run_prints_the_bytes_and_does_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    paper: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command_on_threads(10, "--dry-run", "--out", tmp_path / "run", "--classes", 1, 2, 3, "--dataset", "digits")
+    flags = ["--paper"] if paper else []
+    command_on_threads(10, "--dry-run", "--out", tmp_path / "run", "--classes", 1, 2, 3, "--dataset", "digits", *flags)
     out = capsys.readouterr().out
     assert not list(tmp_path.iterdir())
     data = load("digits", classes=("1", "2", "3"))
-    rows = -(-len(data.X_train) // 3)
-    assert f"once: {4 * rows * 65:,} bytes" in out
-    assert f"each of 50 iterations: {4 * 65 * 3:,} bytes to and {4 * 65 * 3:,} bytes from each worker" in out
+    rows = -(-len(data.X_train) // (3 if paper else 4))
+    primes = 1 if paper else out.count("2^26-") + out.count("2^25-") + out.count("2^31-")
+    each = 4 * primes * 3 * (65 if paper else 64 + rows)
+    assert f"once: {4 * primes * rows * (65 if paper else 64):,} bytes" in out
+    at_most = "" if paper else "at most "
+    assert f"each of {at_most}50 iterations: {each:,} bytes to and {each:,} bytes from each worker" in out
     assert "rank 0: master" in out
     assert "ranks 1 to 10: workers" in out
 
 
-def test_the_bytes_of_a_dry_run_are_those_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["-r", 2, "--fit-range", -3, 5, "--prime", 2147483647, "--weight-bits", 3, "--iterations", 7]
-    options += ["--coefficient-bits", 7]
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--paper", "-r", 2, "--fit-range", -3, 5, "--prime", 2147483647, "--weight-bits", 3, "--coefficient-bits", 7],
+        ["-r", 1, "--tolerance", 0, "--primes", 2],
+        ["--solver", "nesterov"],
+        ["--solver", "nesterov", "--primes", 2],
+    ],
+)
+def test_the_bytes_of_a_dry_run_are_those_of_the_run(
+    options: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*options, "--iterations", 7]
     command_on_threads(11, *options, "--dry-run")
     out = capsys.readouterr().out
     once, to, up = (int(text.replace(",", "")) for text in re.findall(r"([\d,]+) bytes", out))
@@ -328,10 +410,16 @@ def test_the_bytes_of_a_dry_run_are_those_of_the_run(tmp_path: Path, capsys: pyt
     summary = result_of(tmp_path / "run")
     arrays = 11 * (once + 7 * to)
     messages = sum(summary["messages"]["sent"].values())
-    assert arrays < summary["bytes"]["sent"]["master"] <= arrays + 100 * messages
-    answers = summary["messages"]["received"]["CodedGradient"]
-    reports = summary["messages"]["received"]["Report"]
-    assert answers * up < summary["bytes"]["received"]["master"] <= answers * (up + 100) + reports * 200
+    assert arrays < summary["bytes"]["sent"]["master"] <= arrays + 120 * messages
+    received = summary["messages"]["received"]
+    exchanges = 1 if "CodedGradient" in received else 2
+    answers = received["CodedGradient" if exchanges == 1 else "CodedProduct"]
+    assert 7 * exchanges * summary["params"]["R"] <= answers <= 7 * exchanges * 11
+    down = answers * up / exchanges
+    # Of two exchanges a worker may have answered one alone, if it is not needed.
+    slack = 4 * 7 * up if exchanges == 2 else 0
+    reports = received["Report"]
+    assert down - slack < summary["bytes"]["received"]["master"] <= down + slack + answers * 100 + reports * 200
 
 
 def test_views_need_a_folder_that_every_rank_knows(tmp_path: Path) -> None:
@@ -370,9 +458,11 @@ def files(folder: Path) -> dict[str, Path]:
 
 # name: workers, options ({name} stands for a file), what the line must say
 REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
-    "too few workers": (2, [], ["N must be at least 3·(K+T-1)+1 = 4", "got N=2", "start 5 ranks or more"]),
-    "no workers": (0, [], ["N must be at least 3·(K+T-1)+1 = 4", "got N=0"]),
-    "below the threshold": (10, ["-K", 3, "-T", 2], ["3·(K+T-1)+1 = 3·(3+2-1)+1 = 13", "got N=10"]),
+    "too few workers": (2, [], ["N must be at least 2·(K+T-1)+1 = 3", "got N=2", "start 4 ranks or more"]),
+    "no workers": (0, [], ["N must be at least 2·(K+T-1)+1 = 3", "got N=0"]),
+    "too few for degree 1": (3, ["-r", 1], ["N must be at least 3·(K+T-1)+1 = 4", "got N=3", "start 5 ranks or more"]),
+    "below the threshold": (10, ["-K", 4, "-T", 2], ["2·(K+T-1)+1 = 2·(4+2-1)+1 = 11", "got N=10"]),
+    "below the paper's": (10, ["--paper", "-K", 3, "-T", 2], ["3·(K+T-1)+1 = 3·(3+2-1)+1 = 13", "got N=10"]),
     "K of 0": (10, ["-K", 0], ["K must be at least 1, got 0"]),
     "T of 0": (10, ["-T", 0], ["T must be at least 1, got 0"]),
     "K below 0": (10, ["-K", -1, "-T", 1], ["K must be at least 1, got -1"]),
@@ -382,7 +472,11 @@ REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
     "a modulus too large": (10, ["--prime", 2**31 + 11], ["must be an odd prime below 2^31, got 2147483659"]),
     "no iterations": (10, ["--iterations", 0], ["--iterations must be at least 1, got 0"]),
     "an unknown learning rate": (10, ["--learning-rate", "fast"], ["--learning-rate must be 2/L, 1/L", "got fast"]),
-    "a coefficient that vanishes": (10, ["--coefficient-bits", 1], ["--coefficient-bits must be at least 2", "got 1"]),
+    "a coefficient that vanishes": (
+        10,
+        ["--paper", "--coefficient-bits", 1],
+        ["--coefficient-bits must be at least 2", "got 1"],
+    ),
     "an unknown set": (10, ["--dataset", "mnits"], ["data set must be one of", "got mnits", "did you mean mnist?"]),
     "a set that is not there": (
         10,
@@ -414,18 +508,18 @@ REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
     "a configuration that is not there": (10, ["--config", "{folder}/no.toml"], ["--config must be a readable file"]),
     "values too large for p": (
         10,
-        ["--dataset", "{large}", "--scale", "none"],
-        ["quantized features must be below p/2 = 16777196", "got 4e+09", "--data-bits", "--scale", "--prime"],
+        ["--paper", "--dataset", "{large}", "--scale", "none"],
+        ["quantized features must be below p/2 = 16777196", "got 4e+09", "--data-bits", "--scale column"],
     ),
-    "too many rows for p": (
+    "too small a p": (
         10,
-        ["--dataset", "{wide}", "--prime", 1000003],
-        [
-            "decoded values must be below p/2 = 500002, got",
-            "in iteration 0",
-            "raise -K",
-            "--prime 67108859 or 2147483647",
-        ],
+        ["--paper", "--prime", 10007],
+        ["decoded values must be below p/2 = 5004, got", "in iteration 50", "take --primes 2, or leave out"],
+    ),
+    "too small a field": (
+        10,
+        ["--dataset", "{wide}", "--prime", 1000003, "--data-bits", 9],
+        ["the range of the field must leave rounding errors of at most 25% for", "modulo 1000003: take --primes 2 or"],
     ),
 }
 
@@ -470,7 +564,7 @@ def test_a_broken_rule_is_one_line_with_the_rule_and_the_value_and_nothing_is_wr
 
 
 def test_weights_that_grow_too_large_for_p(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--iterations", 400, "--learning-rate", 1000, "--quiet", "--out", tmp_path / "run"]
+    argv = ["--paper", "--iterations", 400, "--learning-rate", 1000, "--quiet", "--out", tmp_path / "run"]
     text = refusal(capsys, 10, *argv)
     assert text.startswith("decoded values must be below p/2 = 16777196, got ")
     assert "--weight-bits" in text
@@ -478,7 +572,7 @@ def test_weights_that_grow_too_large_for_p(tmp_path: Path, capsys: pytest.Captur
     assert not written & {"model.npz", "result.json"}
 
 
-@pytest.mark.parametrize("name", ["too many rows for p", "values too large for p"])
+@pytest.mark.parametrize("name", ["too small a p", "values too large for p", "too small a field"])
 def test_what_does_not_fit_in_p_is_a_headroom_error(name: str, tmp_path: Path) -> None:
     workers, options, _ = REFUSED[name]
     paths = files(tmp_path)
@@ -487,19 +581,34 @@ def test_what_does_not_fit_in_p_is_a_headroom_error(name: str, tmp_path: Path) -
         command_on_threads(workers, *argv, "--out", tmp_path / "run")
 
 
-def test_what_the_headroom_error_says_helps(tmp_path: Path) -> None:
-    wide = files(tmp_path)["wide"]
-    for number, advice in enumerate((["--prime", 67108859], ["--prime", 1000003, "--data-bits", 0, "-K", 9, "-T", 1])):
-        command_on_threads(
-            28, "--dataset", wide, "--iterations", 2, *advice, "--quiet", "--out", tmp_path / str(number)
-        )  # fmt: skip
-        assert result_of(tmp_path / str(number))["metrics"]["headroom_bits"] > 0
+@pytest.mark.parametrize("name", ["too small a p", "too small a field", "weights that grow", "values too large for p"])
+def test_what_the_headroom_error_says_helps(name: str, tmp_path: Path) -> None:
+    """Each remedy that is named, alone, is enough."""
+    paths = files(tmp_path)
+    grow = (10, ["--paper", "--iterations", 60, "--learning-rate", 30], [])
+    workers, options, _ = grow if name == "weights that grow" else REFUSED[name]
+    argv = [paths.get(str(option).strip("{}"), option) for option in options]
+    with pytest.raises(HeadroomError) as error:
+        command_on_threads(workers, *argv, "--out", tmp_path / "run")
+    advice = str(error.value).rpartition(": ")[2] if "follow" not in str(error.value) else str(error.value)
+    remedies = [given.split() for given in re.findall(r"--(?:primes|data-bits|scale) \w+", advice)]
+    assert bool(remedies) == (name != "weights that grow"), "nothing else helps weights that diverge"
+    without_prime = [o for i, o in enumerate(argv) if o != "--prime" and (i == 0 or argv[i - 1] != "--prime")]
+    tried = []
+    for remedy in remedies:
+        base = without_prime if remedy[0] == "--primes" else argv
+        tried.append([*base, *remedy])
+    if "leave out" in str(error.value):
+        tried.append([option for option in without_prime if option != "--paper"])
+    for number, again in enumerate(tried):
+        command_on_threads(workers, *again, "--quiet", "--no-compare", "--out", tmp_path / f"run-{number}")
+        assert result_of(tmp_path / f"run-{number}")["metrics"]["headroom_bits"] >= 0
 
 
 def test_a_run_that_failed_does_not_show_in_the_next_one(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(HeadroomError):
-        command_on_threads(7, "--iterations", 400, "--learning-rate", 1000, "--out", out)
+        command_on_threads(7, "--paper", "--iterations", 400, "--learning-rate", 1000, "--out", out)
     assert not (out / "result.json").exists()
     with pytest.raises(UsageError, match="--out must be a new folder"):
         command_on_threads(7, "--iterations", 2, "--out", out)

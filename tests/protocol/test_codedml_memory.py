@@ -12,8 +12,9 @@ from protocol.codedml_threads import test_masks
 from fedmpi.codedml import protocol
 from fedmpi.codedml.headroom import Headroom
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import CodedData, distribute, row_blocks
-from fedmpi.codedml.training import Problem
+from fedmpi.core import WIDE_PRIMES, Residues
 from fedmpi.net import Channel
 
 test_masks.__test__ = False  # a source of masks, not a test
@@ -61,33 +62,35 @@ class Network:
         self.under_way.popleft()
 
 
-def peak_while_encoding(workers: int, m: int, d: int, *, slow: bool) -> tuple[int, Network]:
+def peak_while_encoding(workers: int, m: int, d: int, *, slow: bool, q: int = 1) -> tuple[int, Network]:
     """The peak of memory allocated by `distribute`, beyond the data that it is given."""
-    params = Params()
-    code = params.code(workers)
+    params, residues = Params(degree=1), Residues(WIDE_PRIMES[:q])
+    codes = [params.code(workers, field) for field in residues.fields]
+    code = codes[0]
     X_bar = np.ones((m, d), np.float32)
     network = Network(workers + 1, slow=slow)
     ch = Channel(network)
-    uniform = test_masks(params.prime, 1)
+    uniforms = [test_masks(p, 1) for p in residues.primes]
     tracemalloc.start()
-    distribute(ch, code, X_bar, row_blocks(m, code.parallelization), uniform)
+    distribute(ch, codes, residues, X_bar, row_blocks(m, code.parallelization), uniforms)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     rows = -(-m // code.parallelization)
-    assert network.elements == dict.fromkeys(range(1, workers + 1), rows * d), "everybody has got a whole share"
+    assert network.elements == dict.fromkeys(range(1, workers + 1), q * rows * d), "everybody has got a whole share"
     return peak, network
 
 
 @pytest.mark.parametrize("slow", [False, True])
-@pytest.mark.parametrize("workers", [4, 12, 50])
-def test_encoding_needs_a_chunk_whatever_n_is(workers: int, slow: bool) -> None:
+@pytest.mark.parametrize(("workers", "q"), [(4, 1), (12, 1), (50, 1), (12, 3)])
+def test_encoding_needs_a_chunk_whatever_n_is(workers: int, q: int, slow: bool) -> None:
     """A chunk is the shares of some rows for all workers together. Two are on their way and one is being made, of
-    blocks and masks that are (K + T)/N of a chunk: all of it below four chunks.
+    blocks and masks that are (K + T)/N of a chunk: all of it below four chunks. The residues of several primes are put
+    together once more.
     """
     m, d = 12_000, 1000  # 48 MB quantized; the shares of 4 workers are 192 MB, of 12 workers 144 MB, of 50 240 MB
-    peak, network = peak_while_encoding(workers, m, d, slow=slow)
-    assert network.bytes > 2.9 * 4 * m * d
-    assert peak < 4 * protocol.CHUNK_BYTES
+    peak, network = peak_while_encoding(workers, m, d, slow=slow, q=q)
+    assert network.bytes > 2.9 * 4 * m * d * q
+    assert peak < (4 if q == 1 else 5) * protocol.CHUNK_BYTES
     assert network.largest_under_way <= 2 * protocol.CHUNK_BYTES
 
 
@@ -99,24 +102,28 @@ def test_the_measurement_sees_shares_that_are_kept(monkeypatch: pytest.MonkeyPat
     assert peak > 100 * MB
 
 
-def test_preparing_and_encoding_stay_below_the_issues_bar() -> None:
+@pytest.mark.parametrize("options", [{"paper": True}, {}])
+def test_preparing_and_encoding_stay_below_the_issues_bar(options: dict[str, Any]) -> None:
     """Input + 2 × the quantized data set + a chunk, from raw features to the last share, for 50 workers."""
     m, d, workers = 12_000, 1000, 50
     X = np.random.default_rng(0).integers(0, 256, (m, d)).astype(np.uint8)
     y = np.arange(m) % 2
-    params = Params()
-    code = params.code(workers)
+    params = Params(**options)
     quantized = 4 * m * (d + 1)
     tracemalloc.start()
     problem = Problem.prepare(params, X, y, 2)
     prepared = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    blocks = row_blocks(m, code.parallelization)
-    distribute(Channel(Network(workers + 1, slow=True)), code, problem.X_bar, blocks, test_masks(params.prime, 1))
+    residues = problem.precision.residues
+    codes = [params.code(workers, field) for field in residues.fields]
+    blocks = row_blocks(m, codes[0].parallelization)
+    uniforms = [test_masks(p, 1) for p in residues.primes]
+    distribute(Channel(Network(workers + 1, slow=True)), codes, residues, problem.X_bar, blocks, uniforms)
     encoded = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
-    headroom = Headroom(problem.X_bar, blocks, params.coefficients, params.prime)
-    headroom.check(np.zeros((1, d + 1, 1), np.int64), 0)
+    if params.degree is not None:
+        headroom = Headroom(problem.X_bar, blocks, params.coefficients, residues.half)
+        headroom.check(np.zeros((1, d + 1, 1), np.int64), 0)
     checked = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     for peak in (prepared, encoded, checked):

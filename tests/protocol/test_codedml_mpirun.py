@@ -33,11 +33,12 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{key: v for key, v in line.items() if key not in ("seconds", "answers", "late")} for line in lines]
 
 
-def test_mpirun_equals_threads_to_the_bit(mpirun: Run, tmp_path: Path) -> None:
-    done = mpirun(11, "-m", "fedmpi.codedml", *OPTIONS, "--out", tmp_path / "mpi")
+@pytest.mark.parametrize("path", [[], ["--paper"], ["-r", 1, "--primes", 2]])
+def test_mpirun_equals_threads_to_the_bit(mpirun: Run, tmp_path: Path, path: list[Any]) -> None:
+    done = mpirun(11, "-m", "fedmpi.codedml", *OPTIONS, *path, "--out", tmp_path / "mpi")
     assert done.returncode == 0, done.stderr
     assert "written to" in done.stdout
-    command_on_threads(10, *OPTIONS, "--out", tmp_path / "threads", "--quiet")
+    command_on_threads(10, *OPTIONS, *path, "--out", tmp_path / "threads", "--quiet")
     one, two = model(tmp_path / "mpi"), model(tmp_path / "threads")
     assert one.keys() == two.keys()
     for key in one:
@@ -63,20 +64,24 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert not np.array_equal(model(tmp_path / "4")["coefficients"], model(tmp_path / "5")["coefficients"])
 
 
-def test_every_rank_writes_what_it_received(mpirun: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("paper", [False, True])
+def test_every_rank_writes_what_it_received(mpirun: Run, tmp_path: Path, paper: bool) -> None:
     """--record-views: keys <sequence>-<source>-<Message>-<field>, and all that a worker sees are field elements."""
     out = tmp_path / "run"
-    done = mpirun(5, "-m", "fedmpi.codedml", "--iterations", 2, "--record-views", "--out", out)
+    options = ["--paper"] if paper else ["--tolerance", 0]
+    done = mpirun(5, "-m", "fedmpi.codedml", "--iterations", 2, *options, "--record-views", "--out", out)
     assert done.returncode == 0, done.stderr
+    asked = ["CodedWeights-W_tilde"] if paper else ["CodedVectors-V_tilde", "CodedVectors-transposed"]
     assert sorted(path.name for path in (out / "views").iterdir()) == [f"rank-{rank}.npz" for rank in range(5)]
     with np.load(out / "views" / "rank-3.npz", allow_pickle=False) as views:
         names = [key.split("-", 2)[1:] for key in views.files]
         assert {source for source, _ in names} == {"0"}
-        assert [name for _, name in names].count("CodedWeights-W_tilde") == 2
+        for name in asked:
+            assert [name for _, name in names].count(name) == (2 if paper else 4)
         coded = next(views[key] for key in views.files if key.endswith("CodedData-X_tilde"))
         assert coded.dtype == np.uint32
     with np.load(out / "views" / "rank-0.npz", allow_pickle=False) as views:
-        answers = [key for key in views.files if key.endswith("CodedGradient-gradient")]
+        answers = [key for key in views.files if key.endswith(("CodedGradient-gradient", "CodedProduct-product"))]
         assert {key.split("-")[1] for key in answers} == {"1", "2", "3", "4"}
 
 
@@ -144,9 +149,19 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
-    "below the threshold": (5, ["-K", 3, "-T", 2], ["3·(K+T-1)+1 = 3·(3+2-1)+1 = 13", "got N=4"]),
-    "too large for p": (5, ["--scale", "0.000001"], ["quantized features must be below p/2 = 16777196", "--scale"]),
-    "overflow while training": (5, ["--prime", 10007], ["decoded values must be below p/2 = 5004", "iteration 0"]),
+    "below the threshold": (5, ["-K", 3, "-T", 2], ["2·(K+T-1)+1 = 2·(3+2-1)+1 = 9", "got N=4"]),
+    "below the paper's": (5, ["--paper", "-K", 3, "-T", 2], ["3·(K+T-1)+1 = 3·(3+2-1)+1 = 13", "got N=4"]),
+    "too large for p": (
+        5,
+        ["--paper", "--scale", "0.000001"],
+        ["quantized features must be below p/2 = 16777196", "--scale"],
+    ),
+    "too small a field": (5, ["--prime", 10007], ["the range of the field must leave rounding errors", "--primes 2"]),
+    "overflow while training": (
+        5,
+        ["--paper", "--prime", 10007],
+        ["decoded values must be below p/2 = 5004", "--primes 2"],
+    ),
 }
 
 
@@ -190,14 +205,14 @@ RAISES = r"worker \(rank 3\) failed: RuntimeError: out of order \(.*codedml_mpi\
     ("scenario", "message"),
     [
         ("raises", RAISES),
-        ("too-large", r"worker \(rank 3\) sent field elements that must be below 33554393, got 33554393"),
+        ("too-large", r"worker \(rank 3\) sent field elements that must be below 33554393, got 67108859"),
     ],
 )
 def test_a_worker_that_goes_wrong_where_it_is_needed_ends_everybody_with_one_line_that_names_it(
     scenario: str, message: str, mpirun: Run, tmp_path: Path
 ) -> None:
     done = mpirun(
-        8, HERE / "codedml_mpi.py", scenario, tmp_path, "-K", 2, "-T", 1, "--iterations", 30, "--quiet",
+        8, HERE / "codedml_mpi.py", scenario, tmp_path, "--paper", "-K", 2, "-T", 1, "--iterations", 30, "--quiet",
         "--out", tmp_path / "run", timeout=60,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -208,9 +223,12 @@ def test_a_worker_that_goes_wrong_where_it_is_needed_ends_everybody_with_one_lin
     assert not (tmp_path / "run" / "model.npz").exists()
 
 
-def test_a_worker_that_goes_wrong_where_others_are_enough_is_named_in_the_result(mpirun: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", [[], ["--paper"]])
+def test_a_worker_that_goes_wrong_where_others_are_enough_is_named_in_the_result(
+    mpirun: Run, tmp_path: Path, path: list[Any]
+) -> None:
     done = mpirun(
-        10, HERE / "codedml_mpi.py", "raises", tmp_path, "-K", 2, "-T", 1, "--iterations", 30, "--quiet",
+        10, HERE / "codedml_mpi.py", "raises", tmp_path, "-K", 2, "-T", 1, "--iterations", 30, "--quiet", *path,
         "--out", tmp_path / "run", timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -8,51 +8,106 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import command_on_threads, problem, train_on_threads
+from protocol.codedml_threads import by_integers, command_on_threads, prepared, problem, train_on_threads
 
 from fedmpi.codedml.faults import Fault, faults_of, parse_faults
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.protocol import CodedGradient
+from fedmpi.codedml.protocol import CodedGradient, CodedProduct
 from fedmpi.codedml.service import serve
 from fedmpi.errors import DecodingError, UsageError
 from fedmpi.net import Channel
 
 # -- liars --------------------------------------------------------------------------------------------------------
 
-N, R = 20, 16  # K + T = 6
-P = Params().prime
 RNG = np.random.default_rng(5)
-Lie = Callable[[int, int, np.ndarray], np.ndarray]
+Lie = Callable[[int, int, np.ndarray, Params], np.ndarray]
+ANSWERS = {CodedGradient: "gradient", CodedProduct: "product"}
 
-
-def colluding(rank: int, iteration: int, gradient: np.ndarray) -> np.ndarray:
-    """The right answer plus one polynomial of degree R - 1 that all liars share."""
-    point = rank + 5  # of worker rank - 1, behind the 6 of the blocks
-    shift = sum((k + 1) * pow(point, k, P) for k in range(R)) % P
-    return ((gradient.astype(np.int64) + shift) % P).astype(np.uint32)
-
-
-LIES: dict[str, Lie] = {
-    "random": lambda rank, iteration, gradient: RNG.integers(0, P, gradient.shape, np.uint32),
-    "constant": lambda rank, iteration, gradient: np.full_like(gradient, 7),
-    "targeted": lambda rank, iteration, gradient: np.concatenate([(gradient[:1] + 1) % np.uint32(P), gradient[1:]]),
-    "colluding": colluding,
+# The paper's exchange and the two of the sigmoid itself, modulo one prime and several.
+KINDS: dict[str, Params] = {
+    "paper": Params(paper=True, parallelization=5, privacy=1, iterations=8, byzantine=2),
+    "two exchanges": Params(parallelization=7, privacy=1, iterations=8, byzantine=2, data_bits=3, tolerance=0.0),
+    "two primes": Params(
+        parallelization=7, privacy=1, iterations=8, byzantine=2, data_bits=3, primes=2, solver="cg", tolerance=0.0
+    ),
+    "degree 1, three primes": Params(
+        parallelization=5, privacy=1, iterations=8, byzantine=2, data_bits=3, primes=3, degree=1, tolerance=0.0
+    ),
 }
 
 
-def liar(lie: Lie, first: int) -> Callable[[Channel], None]:
+def enough(params: Params) -> int:
+    """R + 2A workers: every lie brings all answers in."""
+    return params.power * (params.parallelization + params.privacy - 1) + 1 + 2 * 2
+
+
+def primes_of(params: Params) -> tuple[int, ...]:
+    return prepared(params, *problem(40, 6)).precision.primes
+
+
+def colluding(rank: int, iteration: int, answer: np.ndarray, params: Params) -> np.ndarray:
+    """The right answer plus one polynomial of degree R - 1 that all liars share."""
+    code = params.code(enough(params))
+    point = code.alphas[rank - 1]
+    shifts = [sum((k + 1) * pow(point, k, p) for k in range(code.recovery_threshold)) % p for p in primes_of(params)]
+    return added(answer, shifts, params)
+
+
+def added(answer: np.ndarray, shifts: list[int], params: Params) -> np.ndarray:
+    """An answer to whose residues modulo each prime something is added."""
+    wrong = answer.astype(np.int64)
+    for j, (p, shift) in enumerate(zip(primes_of(params), shifts, strict=True)):
+        wrong[j] = (wrong[j] + shift) % p
+    return wrong.astype(np.uint32)
+
+
+def in_one_prime(rank: int, iteration: int, answer: np.ndarray, params: Params) -> np.ndarray:
+    """Right modulo all primes but the last."""
+    q = len(answer)
+    return added(answer, [0] * (q - 1) + [1 + iteration], params)
+
+
+def each_in_another_prime(rank: int, iteration: int, answer: np.ndarray, params: Params) -> np.ndarray:
+    shifts = [0] * len(answer)
+    shifts[rank % len(answer)] = 5
+    return added(answer, shifts, params)
+
+
+def targeted(rank: int, iteration: int, answer: np.ndarray, params: Params) -> np.ndarray:
+    """One entry of all."""
+    wrong = answer.copy()
+    wrong[0, :1] = (wrong[0, :1] + 1) % np.uint32(primes_of(params)[0])
+    return wrong
+
+
+LIES: dict[str, Lie] = {
+    "random": lambda rank, it, answer, params: RNG.integers(0, min(primes_of(params)), answer.shape, np.uint32),
+    "constant": lambda rank, it, answer, params: np.full_like(answer, 7),
+    "targeted": targeted,
+    "colluding": colluding,
+    "in one prime": in_one_prime,
+    "each in another prime": each_in_another_prime,
+}
+
+
+def liar(lie: Lie, first: int, params: Params) -> Callable[[Channel], None]:
+    """A worker that lies from an exchange on."""
+
     def role(ch: Channel) -> None:
         send = ch.send
 
         def lying(dest: int, message: Any) -> None:
-            if isinstance(message, CodedGradient) and message.iteration >= first:
-                wrong = lie(ch.rank, message.iteration, message.gradient)
-                message = CodedGradient(message.training, message.iteration, wrong)
+            if type(message) in ANSWERS and message.iteration >= first:
+                right = getattr(message, ANSWERS[type(message)])
+                message = type(message)(
+                    message.training, message.iteration, lie(ch.rank, message.iteration, right, params)
+                )
             send(dest, message)
 
         ch.send = lying  # type: ignore[method-assign]
@@ -61,45 +116,77 @@ def liar(lie: Lie, first: int) -> Callable[[Channel], None]:
     return role
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LIES)
-def test_two_liars_of_twenty_are_named_and_change_no_bit(name: str) -> None:
-    params = Params(parallelization=5, privacy=1, iterations=8, byzantine=2)
+def test_two_liars_of_many_are_named_and_change_no_bit(name: str, kind: str) -> None:
+    params = KINDS[kind]
     X_bar, Y = problem(40, 6)
-    honest = train_on_threads(params, X_bar, Y, N)
-    threads = train_on_threads(params, X_bar, Y, N, roles={4: liar(LIES[name], 2), 11: liar(LIES[name], 2)})
-    np.testing.assert_array_equal(threads.W, honest.W)
+    expected = by_integers(params, prepared(params, X_bar, Y))[-1].W
+    lies = {rank: liar(LIES[name], 3, params) for rank in (4, 11)}
+    threads = train_on_threads(params, X_bar, Y, enough(params), roles=lies)
+    np.testing.assert_array_equal(threads.W, expected)
     assert not threads.training.departures.keys() - {4, 11}, "nobody honest is blamed"
     departed = threads.channels[0].departed
     assert all("lied in iteration" in departed[rank].reason for rank in departed)
     # Whoever was never among the first R + A answers did no harm; with N = R + 2A one lie brings all answers in.
     assert threads.training.departures.keys() == {4, 11}
+    first = 3 if params.degree else 1  # exchange 3 is that of the second iteration's residuals
+    assert min(threads.training.departures.values()) >= first
+    assert max(threads.training.departures.values()) < 8, "iterations are counted, not exchanges"
 
 
-def test_without_byzantine_a_lie_changes_the_weights() -> None:
-    """The control: the liars of the other tests do lie."""
-    params = Params(parallelization=5, privacy=1, iterations=8)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_residue_beyond_its_prime_is_a_lie_that_is_seen_at_once(kind: str) -> None:
+    params = KINDS[kind]
     X_bar, Y = problem(40, 6)
+    primes = primes_of(params)
+
+    def beyond(rank: int, iteration: int, answer: np.ndarray, params: Params) -> np.ndarray:
+        wrong = answer.copy()
+        wrong[-1, 0, 0] = primes[-1]
+        return wrong
+
+    threads = train_on_threads(params, X_bar, Y, enough(params), roles={4: liar(beyond, 3, params)})
+    np.testing.assert_array_equal(threads.W, by_integers(params, prepared(params, X_bar, Y))[-1].W)
+    assert "field elements that must be below" in threads.channels[0].departed[4].reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_byzantine_a_lie_changes_the_weights(kind: str) -> None:
+    """The control: the liars of the other tests do lie."""
+    params = replace(KINDS[kind], byzantine=0)
+    X_bar, Y = problem(40, 6)
+    R = enough(params) - 4
+    assert params.code(R).recovery_threshold == R
     honest = train_on_threads(params, X_bar, Y, R)
-    lied = train_on_threads(params, X_bar, Y, R, roles={4: liar(LIES["targeted"], 2)})
-    assert (lied.W != honest.W).any()
+    for lie in ("targeted", "in one prime"):
+        try:
+            lied = train_on_threads(params, X_bar, Y, R, roles={4: liar(LIES[lie], 3, params)})
+        except UsageError:  # or the weights it leads to are beyond all bounds
+            continue
+        assert (lied.W != honest.W).any()
 
 
-def test_more_liars_than_agreed_end_the_training() -> None:
-    params = Params(parallelization=5, privacy=1, iterations=8, byzantine=2)
-    roles = {rank: liar(LIES["random"], 2) for rank in (4, 11, 17)}
-    with pytest.raises(DecodingError, match="at most 2 of 20 arrays must be wrong"):
-        train_on_threads(params, *problem(40, 6), N, roles=roles)
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_liars_than_agreed_end_the_training(kind: str) -> None:
+    params = KINDS[kind]
+    roles = {rank: liar(LIES["random"], 3, params) for rank in (4, 11, 17)}
+    with pytest.raises(DecodingError, match=f"at most 2 of {enough(params)} arrays must be wrong"):
+        train_on_threads(params, *problem(40, 6), enough(params), roles=roles)
 
 
 def test_too_few_workers_for_so_many_liars_are_refused() -> None:
     with pytest.raises(UsageError, match=re.escape("must be at least R + 2A (A=3) = 22, got N=20")):
-        Params(parallelization=5, privacy=1, byzantine=3).code(20)
+        Params(paper=True, parallelization=5, privacy=1, byzantine=3).code(20)
+    with pytest.raises(UsageError, match=re.escape("must be at least R + 2A (A=3) = 21, got N=20")):
+        Params(parallelization=7, privacy=1, byzantine=3).code(20)
 
 
 def test_spares_leave_workers_that_may_die() -> None:
     code = Params(spares=4, byzantine=2).code(50)
     assert code.recovery_threshold + 4 + 2 * 2 <= 50
     assert Params().code(50).recovery_threshold == 49
+    assert Params(paper=True).code(50).recovery_threshold == 49
 
 
 # -- faults -------------------------------------------------------------------------------------------------------
@@ -129,12 +216,18 @@ def test_faults_that_cannot_be_are_refused(text: str) -> None:
 
 # -- stopping and going on ----------------------------------------------------------------------------------------
 
-OPTIONS = ["-K", "2", "-T", "1", "--iterations", "12", "--quiet", "--no-compare"]
+OPTIONS = ["-K", "2", "-T", "1", "--iterations", "12", "--tolerance", "0", "--quiet", "--no-compare"]
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
     with np.load(folder / "model.npz") as file:
         return {name: file[name] for name in file.files}
+
+
+def assert_same(folder: Path, expected: dict[str, np.ndarray]) -> None:
+    got = weights(folder)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
 
 
 @pytest.fixture
@@ -156,6 +249,58 @@ def test_a_resumed_run_ends_with_the_same_bits(run: Path) -> None:
     assert json.loads((run / "result.json").read_text())["resumed_from"] == 10
     iterations = [json.loads(line)["iteration"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert iterations == list(range(13)), "every iteration is there once"
+
+
+SOLVERS: dict[str, list[str]] = {
+    "lbfgs": [],
+    "lbfgs, three classes, two primes": ["--dataset", "digits", "--classes", "1", "7", "0", "--primes", "2"],
+    "cg": ["--solver", "cg"],
+    "nesterov": ["--solver", "nesterov"],
+    "gradient, averaged": ["--solver", "gradient", "--average"],
+    "degree 1": ["-r", "1"],
+    "degree 3, whose interval grows": ["-r", "3"],
+    "paper": ["--paper"],
+}
+
+
+@pytest.mark.parametrize("stopped", [4, 6])
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_goes_on_to_the_same_bits(name: str, stopped: int, tmp_path: Path) -> None:
+    options = [*OPTIONS, *SOLVERS[name], "--iterations", "9"]
+    command_on_threads(15, *options, "--out", tmp_path / "whole")
+    folder = tmp_path / "run"
+    command_on_threads(15, *options, "--out", folder, "--checkpoint-every", stopped)
+    (folder / "result.json").unlink()
+    for path in (folder / "checkpoints").glob("*.npz"):
+        if int(path.stem) > stopped:
+            path.unlink()
+    command_on_threads(15, "--resume", folder)
+    assert_same(folder, weights(tmp_path / "whole"))
+    results = [json.loads((f / "result.json").read_text()) for f in (tmp_path / "whole", folder)]
+    assert results[1]["resumed_from"] == stopped
+    for key in ("iterations", "converged", "test_accuracy", "test_loss", "headroom_bits"):
+        assert results[0]["metrics"][key] == results[1]["metrics"][key], key
+    assert results[0]["metrics"]["iterations"] == 9
+
+
+def test_without_what_the_solver_remembers_it_would_end_elsewhere(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mutation that the test above is there for: a checkpoint of the weights alone."""
+    from fedmpi.codedml.keeping import WeightsKeeper
+
+    unpack = WeightsKeeper.unpack
+    monkeypatch.setattr(
+        WeightsKeeper,
+        "unpack",
+        lambda self, arrays, values: replace(
+            state := unpack(self, arrays, values),
+            arrays={
+                name: array for name, array in state.arrays.items() if name not in ("steps", "changes", "g", "step")
+            },
+        ),
+    )
+    (run / "checkpoints" / "000010.npz").unlink()
+    command_on_threads(7, "--resume", run)
+    assert (weights(run)["coefficients"] != weights(run.parent)["coefficients"]).any()
 
 
 def test_resume_auto_goes_on_with_the_run_of_its_folder(run: Path) -> None:
@@ -231,7 +376,8 @@ def test_a_run_that_is_done_or_never_was_cannot_be_resumed(tmp_path: Path, run: 
 
 # -- real processes -----------------------------------------------------------------------------------------------
 
-TWENTY = ["-K", "5", "-T", "1", "--iterations", "40", "--quiet", "--no-compare", "--timeout", "60"]  # R = 16
+# R = 16
+TWENTY = ["--paper", "-K", "5", "-T", "1", "--iterations", "40", "--quiet", "--no-compare", "--timeout", "60"]
 
 
 def fedmpi_run(ranks: int, *options: Any) -> subprocess.CompletedProcess[str]:
@@ -250,12 +396,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarra
     return weights(folder)
 
 
-def assert_same(folder: Path, expected: dict[str, np.ndarray]) -> None:
-    got = weights(folder)
-    for name in expected:
-        np.testing.assert_array_equal(got[name], expected[name])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_four_killed_workers_of_twenty_change_no_bit(
@@ -270,6 +410,26 @@ def test_four_killed_workers_of_twenty_change_no_bit(
     failures = json.loads((tmp_path / "run" / "result.json").read_text())["failures"]
     assert {failure["rank"] for failure in failures} == set(ranks.tolist())
     assert {failure["reason"] for failure in failures} == {"died"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("primes", [1, 2])
+def test_two_exchanges_survive_the_dead_the_slow_and_the_lying(tmp_path: Path, primes: int) -> None:
+    """R = 15 of 21 workers: two die, one lags, one lies."""
+    options = ["-K", "7", "-T", "1", "--iterations", "15", "--tolerance", "0", "--quiet", "--no-compare",
+               "--timeout", "60", "--primes", primes]  # fmt: skip
+    command_on_threads(15, *options, "--out", tmp_path / "threads")
+    faults = "kill=3@4,kill=17@9,slow=6:0.2s,lie=4@2"
+    done = fedmpi_run(22, *options, "--byzantine", 1, "--out", tmp_path / "run", "--inject", faults)
+    assert done.returncode == 0, done.stderr
+    assert_same(tmp_path / "run", weights(tmp_path / "threads"))
+    failures = {f["rank"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["failures"]}
+    assert failures.keys() - {6} == {3, 4, 17}
+    assert failures[3]["reason"] == failures[17]["reason"] == "died"
+    # An iteration has two exchanges and counts once. A death may be noticed later, never sooner.
+    assert failures[3]["iteration"] >= 4
+    assert failures[17]["iteration"] >= 9
+    assert failures[4]["reason"].startswith("lied in iteration ")
 
 
 @pytest.mark.usefixtures("measured")
@@ -308,6 +468,7 @@ def test_a_signal_writes_a_checkpoint_that_goes_on_to_the_same_bits(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     options = ["-K", "2", "-T", "1", "--iterations", "300", "--quiet", "--no-compare", "--timeout", "60"]
+    options += ["--solver", "nesterov"]
     command_on_threads(7, *options, "--out", tmp_path / "whole")
     slow = ",".join(f"slow={rank}:0.02s" for rank in range(1, 8))
     own = [*options, "--out", str(tmp_path / "run"), "--inject", slow]

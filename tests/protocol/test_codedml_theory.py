@@ -25,7 +25,8 @@ from scipy import optimize, stats
 from fedmpi.codedml.objective import cross_entropy, exact_gradient, largest_eigenvalue, target_correlation
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
-from fedmpi.codedml.training import Problem, rounding_noise
+from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.training import rounding_noise
 from fedmpi.core.quantize import dequantize, quantize_stochastic
 from fedmpi.core.sigmoid import sigmoid
 from fedmpi.data import load
@@ -89,7 +90,7 @@ def p_value_mean(values: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("degree", DEGREES)
 def test_the_quantized_gradient_is_an_unbiased_estimator_of_the_surrogates(degree: int) -> None:
-    params = Params(**DEGREES[degree])
+    params = Params(paper=True, **DEGREES[degree])
     X_bar, y, w = instance()
     expected = surrogate_gradient(params, X_bar.astype(float) / 2**params.data_bits, y, w)
     assert p_value_mean(estimates(params, X_bar, y, w, 10_000), expected) > ALARM
@@ -98,7 +99,7 @@ def test_the_quantized_gradient_is_an_unbiased_estimator_of_the_surrogates(degre
 @pytest.mark.parametrize("degree", [2, 3])
 def test_one_quantization_for_all_powers_would_be_biased(degree: int) -> None:
     """The mutation that r independent quantizations are there for: E[z²] = E[z]² + Var[z]."""
-    params = Params(**{**DEGREES[degree], "weight_bits": 0, "fit_range": (0.0, 4.0)})
+    params = Params(paper=True, **{**DEGREES[degree], "weight_bits": 0, "fit_range": (0.0, 4.0)})
     X_bar, y, w = instance()
     X_bar, w = np.abs(X_bar), np.full_like(w, 0.5)  # else the errors of the rows nearly cancel
     expected = surrogate_gradient(params, X_bar.astype(float) / 2**params.data_bits, y, w)
@@ -107,7 +108,7 @@ def test_one_quantization_for_all_powers_would_be_biased(degree: int) -> None:
 
 
 def test_deterministic_rounding_would_be_biased() -> None:
-    params = Params(weight_bits=2)
+    params = Params(paper=True, weight_bits=2)
     X_bar, y, w = instance()
     W_bar = np.floor(w * 4 + 0.5).astype(np.int64).reshape(1, -1, 1)
     total = exact_gradient(X_bar, W_bar, params.coefficients).astype(np.int64)
@@ -125,7 +126,7 @@ def test_the_surrogates_gradient_tends_to_the_true_one_as_the_degree_rises() -> 
     true = X.T @ (sigmoid(X @ w) - y) / len(X)
     distances = []
     for degree in (1, 3, 5):
-        params = Params(degree=degree, coefficient_bits=30, fit_range=(-4.0, 4.0))
+        params = Params(paper=True, degree=degree, coefficient_bits=30, fit_range=(-4.0, 4.0))
         distances.append(float(np.linalg.norm(surrogate_gradient(params, X, y, w) - true)))
     assert distances[0] > 2 * distances[1] > 4 * distances[2]
 
@@ -160,7 +161,7 @@ def variance_of(values: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("weight_bits", [2, 6])
 def test_the_variance_is_what_was_derived(weight_bits: int, seed: int) -> None:
-    params = Params(weight_bits=weight_bits)
+    params = Params(paper=True, weight_bits=weight_bits)
     X_bar, y, w = instance(seed)
     X = X_bar.astype(float) / 4
     measured, error = variance_of(estimates(params, X_bar, y, w, 6_000))
@@ -170,7 +171,7 @@ def test_the_variance_is_what_was_derived(weight_bits: int, seed: int) -> None:
 
 
 def test_the_variance_is_largest_half_way_between_two_quantized_values() -> None:
-    params = Params(weight_bits=3)
+    params = Params(paper=True, weight_bits=3)
     X_bar, y, _ = instance()
     X = X_bar.astype(float) / 4
     half = np.full(3, 0.5 / 8)
@@ -183,7 +184,7 @@ def test_the_variance_is_largest_half_way_between_two_quantized_values() -> None
 @pytest.mark.parametrize("degree", DEGREES)
 def test_the_printed_bound_holds_where_its_condition_does(degree: int) -> None:
     """c₁²λ_max ≤ 4: few rows. There erratum 6 is right, for every degree that is offered."""
-    params = Params(**DEGREES[degree])
+    params = Params(paper=True, **DEGREES[degree])
     X_bar, y, w = instance(m=12, d=3)
     X = X_bar.astype(float) / 4
     w = w * 0.2  # |ŝ| ≤ 1, as the paper's last step wants
@@ -195,7 +196,7 @@ def test_the_printed_bound_holds_where_its_condition_does(degree: int) -> None:
 
 def test_the_printed_bound_fails_where_its_condition_does() -> None:
     """Equal rows have equal errors, which do not average out: the variance does not shrink with m, the bound does."""
-    params = Params()
+    params = Params(paper=True)
     w = np.array([0.5, 0.5]) / 2**params.weight_bits
     variances = []
     for m in (16, 256, 4096):
@@ -211,11 +212,11 @@ def test_the_printed_bound_fails_where_its_condition_does() -> None:
 def test_on_real_data_the_printed_bound_fails_and_the_proven_one_is_close() -> None:
     """Digits 4 and 9 with the paper's parameters: the variance is several times what Lemma 1 allows."""
     data = load("digits", classes=("4", "9"))
-    params = Params(iterations=20)
+    params = Params(paper=True, iterations=20)
     problem_ = Problem.prepare(params, data.X_train, data.y_train, 2)
-    w = train_quantized(params, problem_.X_bar, problem_.Y, problem_.learning_rate, rounding_noise(0))[:, 0]
+    w, y = train_quantized(params, problem_, rounding_noise(0))[:, 0], problem_.objective.Y[:, 0]
     X = problem_.X_bar.astype(float) / 4
-    measured, error = variance_of(estimates(params, problem_.X_bar, problem_.Y[:, 0], w, 400))
+    measured, error = variance_of(estimates(params, problem_.X_bar, y, w, 400))
     assert abs(measured - exact_variance(params, X, w)) < 5 * error + measured / 400
     assert measured - 5 * error > 3 * printed_bound(params, X)
     assert proven_bound(params, X) / 2 < measured < proven_bound(params, X)
@@ -274,7 +275,7 @@ def test_the_surrogates_cost_converges_as_theorem_1_says(weight_bits: int) -> No
     """Every step of the proof holds for the surrogate: it is convex, L is an upper bound of its smoothness c₁λ_max/m
     (c₁ ≤ 1/4), the estimates are unbiased, and σ² is the bound proven above. With few bits the residual ησ² counts.
     """
-    params = Params(parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=weight_bits)
+    params = Params(paper=True, parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=weight_bits)
     X_bar, Y = regression_instance()
     X, y = X_bar.astype(float) / 4, Y[:, 0]
     cost, best = surrogate(params, X, y)
@@ -289,7 +290,7 @@ def test_the_surrogates_cost_converges_as_theorem_1_says(weight_bits: int) -> No
 
 def test_with_the_literal_step_size_of_lemma_2_training_hardly_moves() -> None:
     """Erratum 6: L = ¼‖X̄‖² without the 1/m."""
-    params = Params(parallelization=1, privacy=1, iterations=STEPS[-1])
+    params = Params(paper=True, parallelization=1, privacy=1, iterations=STEPS[-1])
     X_bar, Y = regression_instance()
     X, y = X_bar.astype(float) / 4, Y[:, 0]
     cost, best = surrogate(params, X, y)
@@ -305,12 +306,12 @@ def test_the_gap_shrinks_as_one_over_j_until_the_residual_is_left() -> None:
     X_bar, Y = regression_instance()
     X, y = X_bar.astype(float) / 4, Y[:, 0]
     rate = 4 * len(X) / float(np.linalg.eigvalsh(X.T @ X)[-1])
-    fine = Params(parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=6)
+    fine = Params(paper=True, parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=6)
     cost, best = surrogate(fine, X, y)
     gaps = mean_gaps(cost, cost(best), trajectories(fine, X_bar, Y, rate, 3), STEPS)
     slope = np.polyfit(np.log(STEPS[2:]), np.log([gaps[J] for J in STEPS[2:]]), 1)[0]
     assert slope < -1, "no slower than 1/J"
-    coarse = Params(parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=0)
+    coarse = Params(paper=True, parallelization=1, privacy=1, iterations=STEPS[-1], weight_bits=0)
     cost, best = surrogate(coarse, X, y)
     ends = [cost(path[-1]) - cost(best) for path in trajectories(coarse, X_bar, Y, rate, 6)]
     fine_end = cost(trajectories(fine, X_bar, Y, rate, 1)[0][-1]) - cost(best)
@@ -324,7 +325,13 @@ def test_the_true_cost_converges_up_to_the_error_of_the_polynomial() -> None:
     data are, it is small.
     """
     params = Params(
-        parallelization=1, privacy=1, iterations=STEPS[-1], coefficient_bits=8, fit_range=(-1.0, 1.0), prime=WIDE
+        paper=True,
+        parallelization=1,
+        privacy=1,
+        iterations=STEPS[-1],
+        coefficient_bits=8,
+        fit_range=(-1.0, 1.0),
+        prime=WIDE,
     )
     X_bar, Y = regression_instance(slope=0.3)
     X, y = X_bar.astype(float) / 4, Y[:, 0]
@@ -356,7 +363,7 @@ def test_a_decreasing_step_leaves_less_noise() -> None:
     rate = 4 * len(X) / float(np.linalg.eigvalsh(X.T @ X)[-1])
     ends = {}
     for decay in (0.0, 0.1):
-        params = Params(parallelization=1, privacy=1, iterations=200, weight_bits=0, decay=decay)
+        params = Params(paper=True, parallelization=1, privacy=1, iterations=200, weight_bits=0, decay=decay)
         cost, best = surrogate(params, X, y)
         ends[decay] = np.mean([cost(path[-1]) - cost(best) for path in trajectories(params, X_bar, Y, rate, 6)])
     assert ends[0.1] < ends[0.0] / 2

@@ -11,7 +11,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 def printed_and_promised(program: str, output: str) -> tuple[float, float]:
-    promised = re.search(r"# (0\.\d+)$", program, re.MULTILINE)
+    promised = re.search(r"# (0\.\d+)(?:,|$)", program, re.MULTILINE)
     assert promised is not None
     return float(output.strip().splitlines()[-1]), float(promised[1])
 

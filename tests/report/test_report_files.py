@@ -181,7 +181,7 @@ def test_the_diagram_is_in_the_order_of_the_protocol(runs: dict[str, Path]) -> N
     coded, bgw = read_runs([runs["coded"], runs["bgw"]])
     drawn = {title: [(a.kind[0], a.count) for a in arrows] for title, arrows in sections(coded).items()}
     assert drawn["setup"][-2:] == [("Setup", 10), ("CodedData", 10)]
-    assert drawn["iteration 1"] == [("CodedWeights", 10), ("CodedGradient", 10)]
+    assert drawn["exchange 1"] == [("CodedVectors", 10), ("CodedProduct", 10)]
     assert ("Stop", 10) in drawn["end"]
     assert [a.kind for a in sections(bgw)["iteration 1"]] == [
         ("SharedWeights", "master", "worker"),
@@ -200,12 +200,9 @@ def test_the_round_is_one_that_rank_0_took_part_in(tmp_path: Path) -> None:
 
 def test_counts_and_bytes_are_those_of_the_channel(runs: dict[str, Path]) -> None:
     (run,) = read_runs([runs["coded"]])
-    (weights,) = [arrow for arrow in sections(run)["iteration 1"] if arrow.kind[0] == "CodedWeights"]
+    (data,) = [arrow for arrow in sections(run)["setup"] if arrow.kind[0] == "CodedData"]
     result = run.result
-    assert (
-        weights.mean_bytes
-        == result["message_bytes"]["sent"]["CodedWeights"] / result["messages"]["sent"]["CodedWeights"]
-    )
+    assert data.mean_bytes == result["message_bytes"]["sent"]["CodedData"] / result["messages"]["sent"]["CodedData"]
 
 
 def test_orders_that_contradict_one_another_end_in_some_order() -> None:

@@ -73,7 +73,7 @@ def test_a_real_run_from_another_process(tmp_path: Path) -> None:
     train = [sys.executable, "-c", f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from protocol.codedml_threads import command_on_threads
-command_on_threads(10, "--out", {str(out)!r}, "--iterations", 8, "--quiet")
+command_on_threads(10, "--out", {str(out)!r}, "--iterations", 8, "--tolerance", 0, "--quiet")
 """]  # fmt: skip
     with subprocess.Popen(train) as training:
         while not (out / "config.toml").exists():

@@ -41,6 +41,15 @@ def test_functions_take_turns_and_the_shortest_time_of_each_counts(monkeypatch: 
     assert calls == list("ababab")
 
 
+def test_the_wide_field_is_beside_a_narrow_one() -> None:
+    figures = bench.wide_field(40, 30, rounds=1)
+    assert figures["bytes, several primes"] == {"two / 25 bits": 2.0, "two / 2^31-1": 2.0, "three / 25 bits": 3.0}
+    for name in ("gradient", "products"):
+        row = figures[f"{name}, several primes"]
+        assert row.keys() == {"two / 25 bits", "two / 2^31-1", "three / 25 bits", "seconds"}
+        assert all(value > 0 for value in row.values())
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "ROWS", 200)
@@ -204,7 +213,8 @@ def test_four_different_workers_are_killed_each_time() -> None:
 @pytest.mark.slow
 def test_survival_reports_all_figures_of_real_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_survival, "WORKERS", 8)
-    monkeypatch.setattr(bench_survival, "OPTIONS", ("-K", "1", "-T", "1", "--no-compare", "--quiet"))  # R = 4
+    options = ("--paper", "-K", "1", "-T", "1", "--no-compare", "--quiet")  # R = 4
+    monkeypatch.setattr(bench_survival, "OPTIONS", options)
     monkeypatch.setattr(bench_survival, "ROUNDS", 1)
     figures = bench_survival.survival(1, 5, "synthetic:m=40,d=5,density=0.5")
     assert set(figures) == {"undisturbed", "death", "straggler", "byzantine 1", "byzantine 2"}

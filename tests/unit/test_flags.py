@@ -18,8 +18,11 @@ from fedmpi.runs.flags import GROUPS, OF_SOME, help_texts
 PARAMS = {system: import_module(f"fedmpi.{system}.params").Params for system in (*SYSTEMS, "attacks")}
 CLASSES = PARAMS | {"run": RunOptions}
 
-OWN_MEANING = {"method", "model", "learning_rate", "rounds"}
+OWN_MEANING = {"method", "model", "learning_rate", "rounds", "bits", "tolerance"}
 """Flags whose choices or defaults are a system's own; they are still of one kind."""
+
+OTHER_KIND = {"learning_rate", "bits"}
+"""But these: codedml has rules beside numbers, or instead of one."""
 
 NESTED = [
     *(["data", name] for name in ("list", "fetch")),
@@ -70,7 +73,7 @@ def test_a_flag_of_two_systems_means_the_same_in_both() -> None:
     for name, uses in found.items():
         first, *others = uses.values()
         for kind, said in others:
-            assert kind == first[0] or name == "learning_rate", (name, uses)  # codedml has rules beside numbers
+            assert kind == first[0] or name in OTHER_KIND, (name, uses)
             assert said == first[1] or name in OWN_MEANING, (name, uses)
         assert name not in {field.name for field in dataclasses.fields(RunOptions)}, name
     assert {"clients", "epochs", "partition", "share_fraction", "noise_std"} <= {

@@ -331,6 +331,6 @@ def test_fedmpi_run_with_too_few_ranks_says_how_many_and_writes_nothing(tmp_path
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("fedmpi: error: ")]
     assert len(errors) == 1
-    assert "got N=2 (start 5 ranks or more)" in errors[0]
+    assert "got N=2 (start 4 ranks or more)" in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -14,10 +14,11 @@ from fedmpi.cli import main
 from fedmpi.codedml.baseline import mpc_master
 from fedmpi.codedml.command import run
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import master
 from fedmpi.codedml.service import dismiss, serve
-from fedmpi.codedml.training import rounding_noise
-from fedmpi.crypto.random import FieldRandom
+from fedmpi.codedml.task import Task as Job
+from fedmpi.codedml.training import masks, rounding_noise
 from fedmpi.errors import UsageError
 from fedmpi.experiments.projection import (
     HEADER_BYTES,
@@ -47,15 +48,17 @@ def channels_of(protocol: str, workers: int, task: Task) -> list[Channel]:
     """The channels of all ranks after a training on threads."""
     method, case = METHODS[protocol], protocol[-1]
     options: dict[str, Any] = {"case": int(case)} if method == "coded" else {}
-    bits = {"data_bits": 0, "weight_bits": 1, "coefficient_bits": 6, "fit_range": (-1.0, 3.0), "prime": 2**31 - 1}
-    params = Params(method=method, degree=task.degree, iterations=task.iterations, **bits, **options)  # type: ignore[arg-type]
+    if task.degree or method != "coded":
+        options |= {"degree": task.degree or 1, "weight_bits": 1, "coefficient_bits": 6, "fit_range": (-1.0, 3.0)}
+    options |= {"iterations": task.iterations, "tolerance": 0.0, "learning_rate": "0.01", "scale": "none"}
+    params = Params(method=method, data_bits=0, prime=2**31 - 1, **options)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
-    X_bar = rng.integers(-1, 2, (task.rows, task.columns)).astype(np.float32)
-    Y = rng.integers(0, 2, (task.rows, 1)).astype(np.float64)
+    X = rng.integers(-1, 2, (task.rows, task.columns - params.has_ones)).astype(np.float64)
+    problem = Problem.prepare(params, X, rng.integers(0, 2, task.rows), 2)
 
     def lead(ch: Channel) -> Channel:
         role = master if method == "coded" else mpc_master
-        role(ch, params, X_bar, Y, 0.01, rounding_noise(0), FieldRandom(params.prime))
+        role(ch, Job(params, problem, rounding_noise(0), masks(params, problem.precision.primes, 0)))
         dismiss(ch)
         return ch
 
@@ -83,21 +86,25 @@ def traffic(channels: list[Channel], names: set[str], *, received: bool = False)
 
 MESSAGES = {
     "encode": {"CodedData"},
-    "send": {"CodedWeights", "SharedWeights"},
-    "gather": {"CodedGradient", "SharedGradient"},
+    "send": {"CodedWeights", "CodedVectors", "SharedWeights"},
+    "gather": {"CodedGradient", "CodedProduct", "SharedGradient"},
     "reduce": {"SubShare", "Masked", "Opened"},
     "offline": {"DoubleShare"},
 }
 
 
-@pytest.mark.parametrize("degree", [1, 2])
 @pytest.mark.parametrize(
-    ("protocol", "workers"),
-    [("coded case 1", 16), ("coded case 2", 16), ("bh08", 10), ("bh08", 16), ("bgw", 10), ("bgw", 17)],
+    ("protocol", "workers", "degree"),
+    [
+        *((protocol, 16, degree) for protocol in ("coded case 1", "coded case 2") for degree in (1, 2)),
+        *((protocol, 17, 0) for protocol in ("coded case 1", "coded case 2")),
+        *(("bh08", workers, degree) for workers in (10, 16) for degree in (1, 2)),
+        *(("bgw", workers, degree) for workers in (10, 17) for degree in (0, 1, 2)),
+    ],
 )
 def test_bytes_are_those_that_the_channels_count(protocol: str, workers: int, degree: int) -> None:
-    # 16 = R of both degrees, so that every answer is waited for; groups of 3 and 4, 5 and 6 or 5 and 7 workers, and
-    # 60 rows each: BH08's kings have equal blocks.
+    # 16 = R of both degrees, and 17 without a polynomial, so that every answer is waited for; groups of 3 and 4, 5 and
+    # 6 or 5 and 7 workers, and 60 rows each: BH08's kings have equal blocks.
     task = Task(180, 7, degree, 3)
     channels = channels_of(protocol, workers, task)
     steps = STEPS[protocol](workers, task, RATES)[1]
@@ -137,26 +144,34 @@ def test_data_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("case", [1, 2])
-@pytest.mark.parametrize("degree", [1, 2])
+@pytest.mark.parametrize("degree", [0, 1, 2])
 def test_the_layout_is_that_of_the_protocol(case: Any, degree: int) -> None:
-    params = Params(case=case, degree=degree, fit_range=(-1.0, 3.0), coefficient_bits=6)
-    for workers in [*range(2 * degree + 2, 40), 50, 200]:
+    params = Params(case=case, degree=degree or None)
+    few = 2 * degree + 1 if degree else 2
+    for workers in [*range(few + 1, 40), 50, 200]:
         code = params.code(workers)
         expected = {"K": code.parallelization, "T": code.privacy, "R": code.recovery_threshold}
         assert coded_layout(workers, degree, case) == expected
     with pytest.raises(UsageError) as ours:
-        coded_layout(2 * degree + 1, degree, case)
+        coded_layout(few, degree, case)
     with pytest.raises(UsageError) as theirs:
-        params.code(2 * degree + 1)
-    assert f"at least {2 * degree + 2}" in str(ours.value)
-    assert f"= {2 * degree + 2} " in str(theirs.value)
+        params.code(few)
+    assert f"at least {few + 1}" in str(ours.value)
+    assert f"= {few + 1} " in str(theirs.value)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "once", "rounds"), [("coded case 1", 1, 2), ("coded case 2", 1, 2), ("bh08", 2, 4), ("bgw", 2, 3)]
+    ("protocol", "degree", "once", "rounds"),
+    [
+        ("coded case 1", 1, 1, 2),
+        ("coded case 2", 1, 1, 2),
+        ("coded case 2", 0, 1, 4),
+        ("bh08", 1, 2, 4),
+        ("bgw", 1, 2, 3),
+    ],
 )
-def test_latency_counts_once_per_round(protocol: str, once: int, rounds: int) -> None:
-    task = Task(900, 30, 1, 7)
+def test_latency_counts_once_per_round(protocol: str, degree: int, once: int, rounds: int) -> None:
+    task = Task(900, 30, degree, 7)
     near = project(protocol, 20, task, Machines(latency_seconds=0), RATES)
     far = project(protocol, 20, task, Machines(latency_seconds=1), RATES)
     assert far.seconds["total"] - near.seconds["total"] == pytest.approx(once + rounds * 7)
@@ -184,6 +199,13 @@ def test_computing_takes_its_terms_over_the_rates() -> None:
     assert coded.seconds["encode"] == pytest.approx(10 * 4 * 3000 * 100 / 1e6)  # N (K+T) m/K d
     assert coded.seconds["encode weights"] == pytest.approx(10 * 10 * 2 * 100 / 1e6)  # J N (T+1) d
     assert coded.seconds["decode"] == pytest.approx(10 * 3 * 10 * 100 / 1e6)  # J K R d
+    exact = project("coded case 1", 10, replace(task, degree=0), wire, replace(rates, product=1e6, transposed=2e6))
+    assert exact.layout == {"K": 4, "T": 1, "R": 9}
+    assert exact.seconds["compute"] == pytest.approx(10 * 1.5 * 2250 * 100 / 1e6)
+    assert exact.seconds["encode weights"] == pytest.approx(
+        10 * 10 * (2 * 100 + 5 * 2250) / 1e6
+    )  # N ((T+1) d + (K+T) m/K)
+    assert exact.seconds["decode"] == pytest.approx(10 * 4 * 9 * 2250 / 1e6)  # J K R m/K
     mpc = project("bgw", 10, task, wire, replace(FREE, product=1e6, transposed=2e6, matmul_terms=1e6))
     assert mpc.seconds["compute"] == pytest.approx(10 * 1.5 * 3000 * 100 / 1e6)
     assert mpc.seconds["reduce"] == pytest.approx(10 * 4 * 2 * 3000 / 1e6)  # the group of 4: J n (T+1) m/G
@@ -236,6 +258,7 @@ def test_more_workers_less_data_on_each_but_not_for_the_baselines() -> None:
     [
         (lambda: Task(rows=0), "--rows must be at least 1, got 0"),
         (lambda: Task(iterations=-1), "--iterations must be at least 1, got -1"),
+        (lambda: Task(degree=-1), "--degree must be at least 0, got -1"),
         (lambda: Machines(0.0), "bandwidth and speed must be positive, got 0 and 1"),
         (lambda: Machines(speed=math.nan), "must be positive, got 1.25e"),
         (lambda: Machines(latency_seconds=-1.0), "latency must not be negative, got -1 s"),
@@ -248,20 +271,23 @@ def test_rules(make: Any, rule: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_beside_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "options", "degree"), [("bgw", "--method bgw --paper", 1), ("coded case 2", "--tolerance 0", 0)]
+)
+def test_a_run_beside_the_model(protocol: str, options: str, degree: int, tmp_path: Path) -> None:
     def lead(ch: Channel) -> None:
-        run(ch, f"--method bgw --iterations 3 --no-compare --quiet --out {tmp_path / 'run'}".split())
+        run(ch, f"{options} --iterations 3 --no-compare --quiet --out {tmp_path / 'run'}".split())
         dismiss(ch)
 
     run_local([lead, *[serve] * 9], timeout_seconds=30.0)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    both = compare("bgw", result, RATES)
+    both = compare(protocol, result, RATES)
     seconds = result["seconds"]
     assert both["measured seconds"] == seconds["total"] - seconds["evaluate"]
     assert both["measured bytes"] == pytest.approx(both["model bytes"], rel=0.05)
     assert both["error"] == pytest.approx(both["model seconds"] / both["measured seconds"] - 1)
-    task = Task(result["dataset"]["m"], result["dataset"]["d"] + 1, 1, 3)  # and the column of ones
-    assert both["model seconds"] == project("bgw", 9, task, this_machine(RATES), RATES).seconds["total"]
+    task = Task(result["dataset"]["m"], result["dataset"]["d"] + degree, degree, 3)  # the paper's has a column of ones
+    assert both["model seconds"] == project(protocol, 9, task, this_machine(RATES), RATES).seconds["total"]
 
 
 def test_rates_are_measured() -> None:
@@ -291,5 +317,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [p["protocol"] for p in slow["projections"]] == list(PROTOCOLS)
     for before, after in zip(slow["projections"], fast["projections"], strict=True):
         assert before["seconds"]["send"] > after["seconds"]["send"]
+    assert main([*command, "-r", "0"]) == 0
+    exact = json.loads(capsys.readouterr().out)
+    assert [p["layout"]["R"] for p in exact["projections"][:2]] == [9, 9]
     assert main([*command, "--speed", "0"]) == 2
     assert capsys.readouterr().err.startswith("fedmpi: error: bandwidth and speed must be positive")

@@ -146,7 +146,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
             "params": {"N": ranks - 1, "degree": 1, "iterations": iterations, "bias": True},
             "seconds": {**phases, "evaluate": 0.5, "offline": 0.375, "total": total + 0.5},
             "bytes": {"sent": {"master": 1000}},
-            "metrics": {"test_accuracy": 0.55},
+            "metrics": {"test_accuracy": 0.55, "iterations": iterations},
         }
 
     monkeypatch.setattr(jobs, "train", train)

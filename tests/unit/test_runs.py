@@ -122,9 +122,9 @@ def test_no_options_are_the_defaults() -> None:
 
 
 def test_short_flags_and_lists() -> None:
-    params, options = parsed("-K", 3, "-T", 2, "-r", 1, "--classes", "a", "b", "--fit-range", -3, 4, "--no-bias")
+    params, options = parsed("-K", 3, "-T", 2, "-r", 1, "--classes", "a", "b", "--fit-range", -4, 4, "--no-bias")
     assert (params.parallelization, params.privacy, params.degree) == (3, 2, 1)
-    assert params.fit_range == (-3.0, 4.0)
+    assert params.fit_range == (-4.0, 4.0)
     assert not params.bias
     assert options.classes == ("a", "b")
     assert parsed("--parallelization", 3)[0] == parsed("-K", 3)[0]
@@ -164,9 +164,12 @@ def test_an_encrypted_run_goes_on_in_the_clear_on_demand_only(tmp_path: Path, fl
 
 
 def test_toml_holds_everything_that_is_set(tmp_path: Path) -> None:
-    values = tomllib.loads(to_toml(Params(), RunOptions(out=tmp_path / "run", dry_run=True)))
+    params = Params(paper=True, fit_range=(-4.0, 5.0))
+    values = tomllib.loads(to_toml(params, RunOptions(out=tmp_path / "run", dry_run=True)))
     assert values["prime"] == 33554393
-    assert values["fit_range"] == [-5.0, 5.0]
+    assert values["fit_range"] == [-4.0, 5.0]
+    assert values["paper"] is True
+    assert "primes" not in values
     assert not {"dry_run", "config", "out", "record_views", "case", "dataset"} & values.keys()
 
 
