@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def enough(params: Params) -> int:
     return params.power * (params.parallelization + params.privacy - 1) + 1 + 2 * 2
 
 
+@cache  # a liar that computed them anew would be later than all others, and its lies would not be looked at
 def primes_of(params: Params) -> tuple[int, ...]:
     return prepared(params, *problem(40, 6)).precision.primes
 
@@ -116,14 +118,31 @@ def liar(lie: Lie, first: int, params: Params) -> Callable[[Channel], None]:
     return role
 
 
+def late_at(exchange: int) -> Callable[[Channel], None]:
+    """An honest worker that is late once, so that others are among the first R + A then."""
+
+    def role(ch: Channel) -> None:
+        send = ch.send
+
+        def slow(dest: int, message: Any) -> None:
+            if type(message) in ANSWERS and message.iteration == exchange:
+                time.sleep(0.1)
+            send(dest, message)
+
+        ch.send = slow  # type: ignore[method-assign]
+        serve(ch)
+
+    return role
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LIES)
 def test_two_liars_of_many_are_named_and_change_no_bit(name: str, kind: str) -> None:
     params = KINDS[kind]
     X_bar, Y = problem(40, 6)
     expected = by_integers(params, prepared(params, X_bar, Y))[-1].W
-    lies = {rank: liar(LIES[name], 3, params) for rank in (4, 11)}
-    threads = train_on_threads(params, X_bar, Y, enough(params), roles=lies)
+    roles = {rank: liar(LIES[name], 3, params) for rank in (4, 11)} | {rank: late_at(3) for rank in (1, 2)}
+    threads = train_on_threads(params, X_bar, Y, enough(params), roles=roles)
     np.testing.assert_array_equal(threads.W, expected)
     assert not threads.training.departures.keys() - {4, 11}, "nobody honest is blamed"
     departed = threads.channels[0].departed
