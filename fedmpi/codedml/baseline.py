@@ -143,7 +143,8 @@ class GroupWorkers:
         for start in range(0, rows, step):
             raw = X_bar[start : start + step]
             piece = np.zeros((len(sharings), min(step, rows - start), columns), np.uint32)
-            piece[:, : len(raw)] = self._residues.from_signed(raw)
+            for part, field in zip(piece, self._residues.fields, strict=True):
+                part[: len(raw)] = field.from_signed(raw)  # `Transform.quantized` has seen to its size
             shares = self._shares(sharings, piece)
             with ch.phase("communicate"):
                 ch.flush(CHUNK_BYTES)

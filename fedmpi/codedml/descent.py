@@ -12,12 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.headroom import Headroom
+from fedmpi.codedml.headroom import NORM_ROUNDING, Headroom
 from fedmpi.codedml.objective import Surrogate, target_correlation
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import COARSE
 from fedmpi.codedml.problem import Problem, exact_product
-from fedmpi.codedml.solvers import State, Vector, conjugate_gradients, minimize
+from fedmpi.codedml.solvers import State, Vector, conjugate_gradients, first_order, minimize
 from fedmpi.core.quantize import quantize_stochastic
 from fedmpi.core.sigmoid import fitted_polynomial, odd_factors, sigmoid_polynomial
 from fedmpi.errors import HeadroomError, UsageError
@@ -36,9 +36,6 @@ _ROWS_AHEAD = 1000
 
 _LARGEST_INTEGER = 45
 """Bits of an integer that is sent, at most: more precision than that has no use."""
-
-_ROUNDING = 1 + 2.0**-20
-"""More than the relative error of a norm that is summed in float64."""
 
 
 class Workers(Protocol):
@@ -138,24 +135,9 @@ class Descent:
     def _first_order(
         self, gradient: Callable[[int, Vector], Vector], start: State, products: "Exchanges | Polynomial"
     ) -> Iterator[State]:
-        """Gradient descent [So et al. 2021, eq. (17)], or with momentum [Nesterov 1983], in the units of X̄."""
-        params, m = self.params, len(self.problem.X_bar)
-        penalty = np.full((len(start.W), 1), params.penalty)
-        if params.bias:
-            penalty[-1] = 0.0
-        W, arrays = start.W, start.arrays
-        before, total = arrays.get("before", W), arrays.get("total", np.zeros_like(W))
-        W = arrays.get("W", W)
-        for it in range(start.iteration, params.iterations):
-            momentum = it / (it + 3) if params.solver == "nesterov" else 0.0
-            point = W + momentum * (W - before) if momentum else W
-            step = gradient(it, point) + penalty * point if params.l2 else gradient(it, point)
-            before = W
-            with np.errstate(over="ignore", invalid="ignore"):  # seen in the next iteration
-                W = point - self.problem.learning_rate / (1 + params.decay * it) / m * step
-            total = total + W
-            kept = {"W": W, "before": before, "total": total}
-            yield State(it + 1, total / (it + 1) if params.average else W, products.headroom_bits, kept)
+        params, problem = self.params, self.problem
+        for state in first_order(gradient, params, problem.learning_rate, len(problem.X_bar), start):
+            yield replace(state, headroom_bits=products.headroom_bits)
 
 
 def fitting(V: Vector, bound: float, half: float, noise: Vector) -> tuple[NDArray[np.int64], int, float]:
@@ -189,7 +171,9 @@ def fitting(V: Vector, bound: float, half: float, noise: Vector) -> tuple[NDArra
     bits = min(bits, _LARGEST_INTEGER - math.frexp(largest)[1], 1000)
     while True:
         V_bar = quantize_stochastic(V, bits, noise)
-        reached = math.sqrt(float(np.square(V_bar.astype(np.float64)).sum(axis=0).max())) * _ROUNDING * max(bound, 1.0)
+        reached = (
+            math.sqrt(float(np.square(V_bar.astype(np.float64)).sum(axis=0).max())) * NORM_ROUNDING * max(bound, 1.0)
+        )
         if reached < half:
             return V_bar, bits, math.log2(half / max(reached, 1.0))
         bits -= 1

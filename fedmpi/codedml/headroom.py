@@ -11,7 +11,7 @@ from fedmpi.core import WIDE_PRIMES
 from fedmpi.core.quantize import Reals
 from fedmpi.errors import HeadroomError
 
-_ROUNDING = 1 + 2.0**-20
+NORM_ROUNDING = 1 + 2.0**-20
 """More than the relative error of a norm that is summed in float64."""
 
 _SPARE = 2.0**10
@@ -50,11 +50,11 @@ class Headroom:
             squares = np.zeros(X_bar.shape[1])
             for part in row_chunks(*rows.shape):
                 x = rows[part]
-                self.row_norms[block][part] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) * _ROUNDING
+                self.row_norms[block][part] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) * NORM_ROUNDING
                 squares += np.einsum("ij,ij->j", x, x, dtype=np.float64)
-            self.column_norms[k] = math.sqrt(squares.max(initial=0.0)) * _ROUNDING
+            self.column_norms[k] = math.sqrt(squares.max(initial=0.0)) * NORM_ROUNDING
             total += squares
-        self.whole_norm = math.sqrt(total.max(initial=0.0)) * _ROUNDING
+        self.whole_norm = math.sqrt(total.max(initial=0.0)) * NORM_ROUNDING
         self.largest = 0.0
         """The largest bound, or exact value where the bound failed, so far."""
 

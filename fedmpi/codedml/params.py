@@ -204,7 +204,7 @@ class Params:
     @property
     def softmax(self) -> bool:
         """Whether more than two classes share one softmax; with a polynomial each is trained against the rest."""
-        return self.degree is None
+        return self.exact
 
     @property
     def has_ones(self) -> bool:

@@ -1,6 +1,6 @@
 """The same training in the clear: the baseline of the paper's figures, and the oracle of the tests."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from fedmpi.codedml.descent import Descent, Meanwhile, public_coefficients
 from fedmpi.codedml.objective import Objective
 from fedmpi.codedml.problem import Problem, exact_product
-from fedmpi.codedml.solvers import Columns, State, Vector, minimize
+from fedmpi.codedml.protocol import row_blocks
+from fedmpi.codedml.solvers import Columns, State, Vector, first_order, minimize
 from fedmpi.core.quantize import Reals
 
 if TYPE_CHECKING:
@@ -39,36 +40,20 @@ def train_plain(
     """
     state = State(0, np.zeros((len(columns.means) + columns.intercept, objective.Y.shape[1])))
     if params.solver in ("nesterov", "gradient"):
-        states = _steps(params, X, objective, learning_rate, state, observe)
+
+        def gradient(iteration: int, W: Vector) -> Vector:
+            observe(iteration, state.W)
+            return np.asarray(X.T @ objective.residuals(X @ W))
+
+        states = first_order(gradient, params, learning_rate, len(X), state)
     else:
         products = _InTheClear(X, objective, observe)
         states = minimize(objective, columns, products, str(params.solver), params.stop_below(len(X)), state)
-    for state in states:
+    for state in states:  # which `gradient` shows next
         if state.iteration >= params.iterations:
             break
     observe(state.iteration, state.W)
     return state.W
-
-
-def _steps(
-    params: "Params",
-    X: NDArray[np.float64],
-    objective: Objective,
-    learning_rate: float,
-    state: State,
-    observe: Callable[[int, Vector], None],
-) -> Iterator[State]:
-    W = before = total = state.W
-    penalty = np.full((len(W), 1), params.penalty)
-    if params.bias:
-        penalty[-1] = 0.0
-    for it in range(params.iterations):
-        observe(it, total / it if params.average and it else W)
-        point = W + it / (it + 3) * (W - before) if params.solver == "nesterov" else W
-        gradient = X.T @ objective.residuals(X @ point) + penalty * point
-        before, W = W, point - learning_rate / (1 + params.decay * it) / len(X) * gradient
-        total = total + W
-        yield State(it + 1, total / (it + 1) if params.average else W)
 
 
 class _InTheClear:
@@ -144,8 +129,7 @@ def train_quantized(
     workers : int
         Into how many blocks the rows are divided for the proof of headroom; it changes no weight.
     """
-    size = -(-len(problem.X_bar) // workers)
-    blocks = [slice(k * size, (k + 1) * size) for k in range(workers)]
+    blocks = row_blocks(len(problem.X_bar), workers)
     descent = Descent(params, problem, noise, blocks, lambda iteration, W: None)
     *_, last = descent.states(IntegerWorkers(params, problem), descent.beginning)
     return last.W

@@ -10,7 +10,7 @@ direction, the master applies the sigmoid to what it decodes, and they multiply 
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -101,13 +101,8 @@ class CodedProduct(Message, tag=8):
     product: UInt32
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """What the workers of a channel hold."""
-
-    key: tuple[Any, ...]
-    """Of the rows, the code and the primes."""
-
+Encoded = tuple[Any, ...]
+"""What the workers of a channel hold: a digest and the shape of the rows, the numbers of the code, the primes."""
 
 _held: WeakKeyDictionary[Channel, Encoded] = WeakKeyDictionary()
 
@@ -140,8 +135,7 @@ def encoded(task: "Task", workers: "CodedWorkers") -> Encoded:
     """What the workers are about to hold."""
     X_bar, code = task.problem.X_bar, workers.codes[0]
     digest = hashlib.blake2b(np.ascontiguousarray(X_bar).data, digest_size=32).digest()
-    numbers = (code.parallelization, code.privacy, code.workers, *workers.residues.primes)
-    return Encoded((digest, X_bar.shape, *numbers))
+    return digest, X_bar.shape, code.parallelization, code.privacy, code.workers, *workers.residues.primes
 
 
 def forget(ch: Channel) -> Encoded | None:
@@ -303,7 +297,8 @@ def distribute(
         pieces = np.zeros((len(codes), len(blocks), rows, columns), np.uint32)
         for k, block in enumerate(blocks):
             raw = X_bar[block][start : start + rows]
-            pieces[:, k, : len(raw)] = residues.from_signed(raw)
+            for piece, field in zip(pieces, residues.fields, strict=True):
+                piece[k, : len(raw)] = field.from_signed(raw)  # `Transform.quantized` has seen to its size
         parts = [code.encode(piece, uniform) for code, piece, uniform in zip(codes, pieces, uniforms, strict=True)]
         shares = shares_by_worker(parts)
         with ch.phase("communicate"):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.objective import Objective
+from fedmpi.codedml.params import Params
 
 Vector = NDArray[np.float64]
 
@@ -283,6 +284,38 @@ def conjugate_gradients(
         u, r = u + alpha * q, r - alpha * Hq
         state = State(state.iteration + 1, from_centred(u), arrays={"u": u, "r": r, "q": q, "Hq": Hq})
         yield state
+
+
+def first_order(
+    gradient: Callable[[int, Vector], Vector], params: Params, learning_rate: float, rows: int, start: State
+) -> Iterator[State]:
+    """Gradient descent [So et al. 2021, eq. (17)], or with momentum [Nesterov 1983], in the units of X.
+
+    Parameters
+    ----------
+    gradient : callable
+        (iteration, W) → Xᵀ of the residuals of these weights, shape (d, C).
+    params : Params
+    learning_rate : float
+        η.
+    rows : int
+        m.
+    """
+    penalty = np.full((len(start.W), 1), params.penalty)
+    if params.bias:
+        penalty[-1] = 0.0
+    W = start.arrays.get("W", start.W)
+    before, total = start.arrays.get("before", W), start.arrays.get("total", np.zeros_like(W))
+    for it in range(start.iteration, params.iterations):
+        momentum = it / (it + 3) if params.solver == "nesterov" else 0.0
+        point = W + momentum * (W - before) if momentum else W
+        step = gradient(it, point) + penalty * point if params.l2 else gradient(it, point)
+        before = W
+        with np.errstate(over="ignore", invalid="ignore"):  # seen in the next iteration
+            W = point - learning_rate / (1 + params.decay * it) / rows * step
+        total = total + W
+        kept = {"W": W, "before": before, "total": total}
+        yield State(it + 1, total / (it + 1) if params.average else W, arrays=kept)
 
 
 def _ratio(a: Vector, b: Vector) -> Vector:

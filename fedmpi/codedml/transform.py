@@ -85,7 +85,7 @@ class Transform:
             for part in row_chunks(rows, columns):
                 mean += dense(X[part]).sum(axis=0, dtype=np.float64)
             mean /= rows
-        if scale in ("none", "max") or scale not in SCALES:
+        if scale not in ("column", "std"):
             value = parse_scale(scale) if scale != "max" else _largest(X, mean).max(initial=0.0) or 1.0
             return cls(mean, np.full(columns, value), ones, unlimited)
         largest = _largest(X, mean)
