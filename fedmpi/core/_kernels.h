@@ -1,5 +1,4 @@
-/* What Python sees of _kernels.c, _gaussian.c and _perceptron.c. cffi reads this file too: plain declarations only, no
- * preprocessor. */
+/* What Python sees of the kernels. cffi reads this file too: plain declarations only, no preprocessor. */
 
 typedef struct {
     uint32_t p;           /* the prime */
@@ -26,6 +25,13 @@ void fedmpi_transposed_product(const uint32_t *x, size_t rows, size_t d, const u
 /* out[n][:] = sum_k a[n, k] b[k][:] for n < rows; every b[k] and out[n] has `columns` elements. */
 void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
                    uint32_t *const *out, const fedmpi_prime *f);
+
+/* words: x (n) in `bits` bits each, 8 * bits words for every 256 numbers and as few as possible for the rest. Returns
+ * the bits that are set anywhere in x. */
+uint32_t fedmpi_pack(const uint32_t *x, size_t n, uint32_t bits, uint32_t *words);
+
+/* x (n): what was packed. */
+void fedmpi_unpack(const uint32_t *words, size_t n, uint32_t bits, uint32_t *x);
 
 /* x, y (n): independent numbers from N(0, std^2) from n pairs of uniform words, rounded to multiples of `grid` (a power
  * of two) unless it is 0. */

@@ -108,6 +108,16 @@ class LagrangeCode:
         self.encoding_matrix = lagrange_basis(field, self.betas, self.alphas)
 
     @property
+    def completion(self) -> FieldArray:
+        """From K blocks and the shares of the first T workers to the shares of the others, shape (N - T, K + T).
+
+        Uniform shares of T workers and uniform masks are the same polynomial, drawn another way: for any blocks one
+        follows from the other by an invertible map. So here, too, any T workers see uniform values.
+        """
+        first, others = self.alphas[: self.privacy], self.alphas[self.privacy :]
+        return lagrange_basis(self.field, [*self.betas[: self.parallelization], *first], others)
+
+    @property
     def recovery_threshold(self) -> int:
         """Answers needed to decode: degree·(K+T-1)+1 [So et al. 2021, Theorem 1]."""
         return self.degree * (self.parallelization + self.privacy - 1) + 1

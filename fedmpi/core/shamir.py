@@ -37,6 +37,15 @@ class Shamir:
             np.uint32,
         )
 
+    @property
+    def completion(self) -> FieldArray:
+        """From the secret and the shares of the first T parties to the shares of the others, shape (n - T, 1 + T).
+
+        Uniform shares of T parties are uniform coefficients, drawn another way: see `LagrangeCode.completion`.
+        """
+        first, others = self.points[: self.threshold], self.points[self.threshold :]
+        return lagrange_basis(self.field, [0, *first], others)
+
     def share(self, secret: FieldArray, uniform: Uniform) -> FieldArray:
         """Shares of an array of secrets, shape s → (n, *s) [So et al. 2021, appendix D].
 

@@ -11,6 +11,11 @@ _CHUNK = 1 << 16  # words per step: everything stays in the second-level cache
 _ZEROS = bytes(4 * _CHUNK)
 
 
+def fresh_seed() -> bytes:
+    """32 secret bytes from the operating system."""
+    return os.urandom(32)
+
+
 class Stream(Protocol):
     """A source of uniform random words."""
 
@@ -24,17 +29,21 @@ class SecretStream:
 
     Parameters
     ----------
-    insecure_key : bytes, optional
-        32 bytes that make the stream repeatable. For tests only: whoever knows the key knows every mask.
+    key : bytes, optional
+        32 bytes that make the stream repeatable: a secret seed, as of `fresh_seed`. Anything else is for tests only,
+        for whoever knows the key knows every mask.
+    number : int
+        Below 2^64. Streams of one key with different numbers are parts of its keystream that do not overlap.
 
     Notes
     -----
     One stream never repeats; two streams have independent keys. A forked process must make its own.
     """
 
-    def __init__(self, insecure_key: bytes | None = None):
-        key = os.urandom(32) if insecure_key is None else insecure_key
-        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    def __init__(self, key: bytes | None = None, number: int = 0):
+        key = fresh_seed() if key is None else key
+        first_block = number.to_bytes(8, "big") + bytes(8)
+        self._encryptor = Cipher(algorithms.AES(key), modes.CTR(first_block)).encryptor()
         self._buffer = bytearray(4 * _CHUNK + 15)  # update_into wants room for one block more
 
     def words(self, count: int) -> NDArray[np.uint32]:

@@ -114,15 +114,10 @@ class Party:
         return secret
 
     def checked(self, values: FieldArray, rank: int) -> FieldArray:
-        """`elements` of this party's field."""
-        return elements(self.field, values, rank)
-
-
-def elements(field: PrimeField, values: FieldArray, rank: int) -> FieldArray:
-    """Received field elements, refused unless they are in [0, p): the kernels rely on it."""
-    if not field.contains(values):
-        raise ProtocolError(f"field elements from rank {rank} must be below {field.p}, got {values.max()}")
-    return values
+        """Received field elements, refused unless they are in [0, p): the kernels rely on it."""
+        if not self.field.contains(values):
+            raise ProtocolError(f"field elements from rank {rank} must be below {self.field.p}, got {values.max()}")
+        return values
 
 
 def share(party: Party, dealer: int, shape: tuple[int, ...], secret: FieldArray | None = None) -> FieldArray:
