@@ -3,18 +3,20 @@
 import bz2
 import csv
 import gzip
-import io
+import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data.preparation import Preparation
+from fedmpi.data.table import Where
 from fedmpi.errors import UsageError
 
 MAX_BYTES = 8 << 30  # a dense matrix larger than this is refused, not tried
@@ -27,8 +29,10 @@ DAMAGED = (
     MemoryError,
     csv.Error,
     zlib.error,
+    lzma.LZMAError,
     zipfile.BadZipFile,
 )
+LONG = 2000  # characters of a message
 BLOCK = 1 << 22  # elements looked at in one go, so that a check needs no large temporary
 
 
@@ -51,6 +55,16 @@ class Dataset:
         Which group each training row belongs to, numbers or text, where a column says so.
     coefficients : ndarray of shape (d,) or None
         The true parameters of a made-up regression.
+    shape : tuple of int
+        Of one row where rows are images: (channels, height, width). Empty for tables: nothing is guessed.
+    columns : tuple of str
+        Names of the features, where the source has them.
+    values : mapping
+        Rows that were not prepared: column of text → its values, of which the rows hold the places.
+    notes : tuple of str
+        What was found in the source and done about it, for people.
+    preparation : Preparation or None
+        What was done to the rows, if anything.
     """
 
     name: str
@@ -61,6 +75,11 @@ class Dataset:
     classes: tuple[str, ...]
     groups: NDArray[Any] | None = None
     coefficients: NDArray[np.float64] | None = None
+    shape: tuple[int, ...] = ()
+    columns: tuple[str, ...] = ()
+    values: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    preparation: Preparation | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +87,9 @@ class Raw:
     """What a reader found: labels as the source has them, perhaps no test part.
 
     `names[v]` is the class name of label v, for the sources that number their classes; `columns` are the names of
-    the features, where they have any.
+    the features, where they have any. Where a column holds text, X holds places in `values`, or NaN; `where` says at
+    which place of the file a row stands. Of a table of which some columns were asked for `others` are the names of
+    those left out, and `last` is that of the last column of all.
     """
 
     name: str
@@ -80,6 +101,12 @@ class Raw:
     columns: tuple[str, ...] = ()
     groups: NDArray[Any] | None = None
     coefficients: NDArray[np.float64] | None = None
+    shape: tuple[int, ...] = ()
+    values: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    where: Where | None = None
+    others: tuple[str, ...] = ()
+    last: str = ""
 
 
 def one_line(error: object) -> str:
@@ -92,17 +119,25 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever a damaged or odd file makes a reader raise into one `UsageError`."""
     try:
         yield
-    except UsageError:
-        raise
+    except UsageError as e:
+        if len(str(e).splitlines()) < 2 and len(str(e)) < LONG:
+            raise
+        raise UsageError(one_line(e)[:LONG]) from None  # it quotes a cell of several lines, or a book
     except DAMAGED as e:
         raise UsageError(f"data file must be complete and readable, got {path} ({one_line(e)})") from e
 
 
-def open_binary(path: Path) -> gzip.GzipFile | bz2.BZ2File | io.BufferedReader:
-    """Open a plain, .gz or .bz2 file for reading bytes."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    return bz2.open(path, "rb") if path.suffix == ".bz2" else path.open("rb")
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file for reading bytes: plain, .gz, .bz2, .xz, or a .zip of one file."""
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        archive = zipfile.ZipFile(path)
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        if len(names) != 1:
+            raise UsageError(f"{path} must hold one file, got {len(names)}")
+        return archive.open(names[0])
+    unpack: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast(IO[bytes], unpack[suffix](path, "rb") if suffix in unpack else path.open("rb"))
 
 
 def check_size(rows: int, columns: int, itemsize: int, what: str) -> None:
@@ -115,7 +150,13 @@ def check_size(rows: int, columns: int, itemsize: int, what: str) -> None:
 
 
 def check_part(
-    X: NDArray[Any], y: NDArray[Any], what: str, columns: tuple[str, ...] = ()
+    X: NDArray[Any],
+    y: NDArray[Any],
+    what: str,
+    columns: tuple[str, ...] = (),
+    where: Where | None = None,
+    *,
+    missing: bool = False,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Check one part of a data set and bring it to the house form.
 
@@ -123,12 +164,16 @@ def check_part(
     ----------
     X : ndarray of shape (m, d)
         Features.
-    y : ndarray of shape (m,)
+    y : ndarray of shape (m,) or (m, 1)
         Targets: numbers or text.
     what : str
         What the part is called in messages.
     columns : tuple of str, optional
         Names of the columns of X, for messages.
+    where : callable, optional
+        Where a row stands in its file.
+    missing : bool
+        Whether NaN stands for a missing value, and is left to a preparation.
 
     Returns
     -------
@@ -145,9 +190,11 @@ def check_part(
         raise UsageError(f"X of {what} must be 2-D (rows, columns), got shape {X.shape}")
     if X.size == 0:
         raise UsageError(f"X of {what} must have rows and columns, got shape {X.shape}")
+    if y.shape == (len(X), 1):
+        y = y[:, 0]
     if y.shape != X.shape[:1]:
         raise UsageError(f"y of {what} must have shape ({len(X)},) like X has rows, got {y.shape}")
-    check_finite(X, f"X of {what}", columns)
+    check_finite(X, f"X of {what}", columns, where, missing=missing)
     check_finite(y[:, None], f"y of {what}")
     return X, y
 
@@ -159,17 +206,32 @@ def _house_form(a: NDArray[Any], what: str, kinds: str) -> NDArray[Any]:
     return np.ascontiguousarray(a, dtype=dtype)
 
 
-def check_finite(X: NDArray[Any], what: str, columns: tuple[str, ...] = ()) -> None:
-    """Raise `UsageError` that names the first cell of the 2-D `X` that is NaN or infinite."""
+def check_finite(
+    X: NDArray[Any],
+    what: str,
+    columns: tuple[str, ...] = (),
+    where: Where | None = None,
+    *,
+    missing: bool = False,
+) -> None:
+    """Raise `UsageError` that names the first cell of the 2-D `X` that is infinite, or NaN and not `missing`."""
     if X.dtype.kind != "f":
         return
     step = max(1, BLOCK // X.shape[1])
     for start in range(0, len(X), step):
-        bad = ~np.isfinite(X[start : start + step])
-        if bad.any():
-            row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        block = X[start : start + step]
+        bad = np.isinf(block) if missing else ~np.isfinite(block)
+        if not bad.any():
+            continue
+        row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+        cell, row = block[row, column], start + row
+        table = what.removeprefix("X of ")
+        if where is None:
             name = f', "{columns[column]}"' if columns else ""
+            raise UsageError(f"{what} must be finite, got {cell} in row {row}, column {column} (counted from 0){name}")
+        if np.isnan(cell):
             raise UsageError(
-                f"{what} must be finite, got {X[start + row, column]} "
-                f"in row {start + row}, column {column} (counted from 0){name}"
+                f'column "{columns[column]}" of {table} must have no missing values, got one{where(int(row))}: '
+                "fill them in, or ask to impute them"
             )
+        raise UsageError(f'column "{columns[column]}" of {table} must be finite, got {cell}{where(int(row))}')

@@ -1,38 +1,79 @@
-"""Readers of user files: .npz, .csv and .svm. Nothing in a file is ever unpickled or executed."""
+"""Readers of user files. Nothing in a file is ever unpickled or executed."""
 
 import csv
 import io
-import warnings
-from collections.abc import Callable
+import math
+import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data.arrow import read_arrow
+from fedmpi.data.builder import Builder, Cells, lay_out
+from fedmpi.data.csvfile import read_csv
 from fedmpi.data.dataset import Raw, check_size, open_binary, reading
 from fedmpi.errors import UsageError
 
-SUFFIXES = (".npz", ".csv", ".csv.gz", ".svm", ".svm.gz", ".svm.bz2", ".libsvm", ".libsvm.gz", ".libsvm.bz2")
+PACKED = ("", ".gz", ".bz2", ".xz", ".zip")
+KINDS = {
+    "npz": (".npz",),
+    "npy": (".npy",),
+    "csv": tuple(end + pack for end in (".csv", ".tsv") for pack in PACKED),
+    "arrow": (".parquet", ".feather"),
+    "arff": tuple(".arff" + pack for pack in PACKED),
+    "svm": tuple(end + pack for end in (".svm", ".libsvm") for pack in PACKED),
+}
+"""Kind of file → how its name ends."""
+TABLES = ("csv", "arrow", "arff")
 
 
-def is_data_file(name: str) -> bool:
-    """Tell whether the name ends like a file that `read_file` can read."""
-    return name.lower().endswith(SUFFIXES)
+def kind_of(name: str) -> str | None:
+    """Return the kind of file of a name, None for names that are none of a data file."""
+    return next((kind for kind, ends in KINDS.items() if name.lower().endswith(ends)), None)
 
 
-def read_file(path: Path, label_column: str | None = None, group_column: str | None = None) -> Raw:
+@dataclass(frozen=True)
+class FileOptions:
+    """How a user file is read; see `fedmpi.data.load`."""
+
+    label_column: str | None = None
+    group_column: str | None = None
+    categorical: tuple[str, ...] = ()
+    features: int | None = None
+    index_base: int | None = None
+    only: tuple[str, ...] = ()
+    """Tables: the features that are wanted, where not all are."""
+
+    def check(self, what: str, kind: str | None) -> None:
+        """Refuse what has no meaning for this kind of file, or for no file at all."""
+        for option, kinds, for_whom in (
+            ("label_column", (*TABLES, "npz"), "tables and .npz files"),
+            ("group_column", (*TABLES, "npz"), "tables and .npz files"),
+            ("categorical", TABLES, "tables"),
+            ("features", ("svm",), ".svm files"),
+            ("index_base", ("svm",), ".svm files"),
+        ):
+            if getattr(self, option) not in (None, ()) and kind not in kinds:
+                raise UsageError(f"{option} must be given for {for_whom} only, got {what}")
+        if self.index_base not in (None, 0, 1):
+            raise UsageError(f"index_base must be 0 or 1, got {self.index_base}")
+        if self.features is not None and self.features < 1:
+            raise UsageError(f"features must be at least 1, got {self.features}")
+
+
+def read_file(path: Path, options: FileOptions = FileOptions()) -> Raw:
     """Read a user file; its suffix says the format.
 
     Parameters
     ----------
     path : Path
-        A file for which `is_data_file` holds.
-    label_column : str, optional
-        CSV: name of the label column, or its place counted from 0 (negative from the end). NPZ: name of the array
-        that holds the labels, or the place of their column in X.
-    group_column : str, optional
-        Likewise, of the column that says which group a row belongs to; it is no feature.
+        A file for whose name `kind_of` knows a kind.
+    options : FileOptions
+        How it is read.
 
     Returns
     -------
@@ -46,35 +87,126 @@ def read_file(path: Path, label_column: str | None = None, group_column: str | N
     """
     if not path.is_file():
         raise UsageError(f"data file must exist, got {path}")
-    name = path.name.lower()
-    for option, value in (("label_column", label_column), ("group_column", group_column)):
-        if value is not None and not (".csv" in name or name.endswith(".npz")):
-            raise UsageError(f"{option} must be given for CSV and .npz files only, got {path}")
+    kind = kind_of(path.name)
+    options.check(str(path), kind)
+    label, group, categorical = options.label_column, options.group_column, options.categorical
     with reading(path):
-        if name.endswith(".npz"):
-            named = label_column is not None or group_column is not None
-            return read_columns(path, label_column, group_column) if named else read_npz(path)
-        if name.endswith((".csv", ".csv.gz")):
-            return read_csv(path, label_column, group_column)
-        X, y = read_svm(path)
+        if kind == "npz":
+            named = label is not None or group is not None
+            return images_as_rows(read_columns(path, label, group) if named else read_npz(path))
+        if kind == "npy":
+            return images_as_rows(read_npy(path))
+        if kind == "csv":
+            return read_csv(path, label, group, categorical, options.only)
+        if kind == "arrow":
+            return read_arrow(path, label, group, categorical, options.only)
+        if kind == "arff":
+            return read_arff(path, label, group, categorical, options.only)
+        X, y = read_svm(path, options.features, options.index_base)
         return Raw(path.name, X, y)
 
 
-def read_npz(path: Path) -> Raw:
-    """Read arrays `X, y` or `X_train, y_train, X_test, y_test` of an .npz file."""
+def images_as_rows(raw: Raw) -> Raw:
+    """Flatten images (m, height, width), (m, channels, height, width) or (m, height, width, channels).
+
+    Raises
+    ------
+    UsageError
+        For images of other than 1, 3 or 4 channels.
+    """
+    if raw.X.ndim not in (3, 4):
+        return raw
+    last = raw.X.ndim == 4 and raw.X.shape[1] not in (1, 3, 4)
+    if last and raw.X.shape[3] not in (1, 3, 4):
+        raise UsageError(f"images of {raw.name} must have 1, 3 or 4 channels, got shape {raw.X.shape}")
+    if raw.X_test is not None and raw.X_test.shape[1:] != raw.X.shape[1:]:
+        raise UsageError(
+            f"test images of {raw.name} must be {raw.X.shape[1:]} as the others, got {raw.X_test.shape[1:]}"
+        )
+
+    def flat(X: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(X.transpose(0, 3, 1, 2) if last else X).reshape(len(X), math.prod(shape))
+
+    size = raw.X.shape[1:]
+    shape = (1, *size) if raw.X.ndim == 3 else (size[2], size[0], size[1]) if last else size
+    return replace(raw, X=flat(raw.X), X_test=None if raw.X_test is None else flat(raw.X_test), shape=shape)
+
+
+# ------------------------------------------------------------------ numpy
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _header(file: Any) -> _Header:
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"it is of version {version}, which holds no plain numbers")
+    shape, _, dtype = read(file)
+    return _Header(shape, dtype)
+
+
+def _check_header(header: _Header, what: str) -> None:
+    rows = header.shape[0] if header.shape else 1
+    check_size(rows, math.prod(header.shape[1:]), header.dtype.itemsize, what)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Return all arrays of an .npz file, whose sizes are looked at before any is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                _check_header(_header(member), f"{name} of {path}")
     with np.load(path, allow_pickle=False) as z:
-        keys = set(z.files)
-        for wanted in (("X_train", "y_train", "X_test", "y_test"), ("X", "y")):
-            if keys.issuperset(wanted):
-                return Raw(path.name, *(z[key] for key in wanted))
-    got = ", ".join(sorted(keys)) or "none"
+        return {key: z[key] for key in z.files}
+
+
+def read_npz(path: Path) -> Raw:
+    """Read arrays `X, y` or `X_train, y_train` of an .npz file, and `X_test, y_test` where it has them."""
+    z = _arrays(path)
+    for X, y in (("X_train", "y_train"), ("X", "y")):
+        if {X, y} <= z.keys():
+            return Raw(path.name, z[X], z[y], *_test_part(path, z, "y_test"))
+    got = ", ".join(sorted(z)) or "none"
     raise UsageError(f"{path} must hold arrays X, y or X_train, y_train, X_test, y_test, got {got}")
+
+
+def _test_part(path: Path, z: dict[str, NDArray[Any]], y: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    if ("X_test" in z) != (y in z):
+        one, other = ("X_test", y) if "X_test" in z else (y, "X_test")
+        raise UsageError(f"{path} must hold X_test and {y} or neither, got {one} without {other}")
+    return z.get("X_test"), z.get(y)
+
+
+def read_npy(path: Path) -> Raw:
+    """Read X.npy and the y.npy beside it: the name of the labels' file has y in place of the X.
+
+    X_train.npy has its test part in X_test.npy and y_test.npy, where these are there.
+    """
+    if not path.name.startswith("X"):
+        raise UsageError(f"name of an .npy file must begin with X, beside a file of labels with y, got {path}")
+    names = [(path, path.with_name("y" + path.name[1:]))]
+    test = path.with_name(path.name.replace("_train", "_test", 1))
+    if test != path and test.is_file():
+        names.append((test, test.with_name("y" + test.name[1:])))
+    found: list[Any] = []
+    for name in (name for pair in names for name in pair):
+        if not name.is_file():
+            raise UsageError(f"file of labels must exist beside {path}, got no {name}")
+        with reading(name), name.open("rb") as file:
+            _check_header(_header(file), str(name))
+            file.seek(0)
+            found.append(np.load(file, allow_pickle=False))
+    X, y, X_test, y_test = [*found, None, None][:4]
+    return Raw(path.name, X, y, X_test, y_test)
 
 
 def read_columns(path: Path, label_column: str | None, group_column: str | None) -> Raw:
     """Read array X of an .npz file; labels and groups are other arrays of it, or columns of X."""
-    with np.load(path, allow_pickle=False) as z:
-        arrays: dict[str, NDArray[Any]] = {key: z[key] for key in z.files}
+    arrays = _arrays(path)
     if "X" not in arrays or arrays["X"].ndim != 2:
         raise UsageError(f"{path} must hold a 2-D array X, got {', '.join(arrays) or 'none'}")
     X, taken = arrays["X"], set[int]()
@@ -96,22 +228,84 @@ def read_columns(path: Path, label_column: str | None, group_column: str | None)
     if groups is not None and groups.shape != X.shape[:1]:
         raise UsageError(f"group_column must have shape ({len(X)},) like X has rows, got {groups.shape}")
     features = [k for k in range(X.shape[1]) if k not in taken]
-    return Raw(path.name, X[:, features], y, columns=tuple(map(str, features)), groups=groups)
+    test: tuple[NDArray[Any] | None, NDArray[Any] | None] = (None, None)
+    if "X_test" in arrays:
+        X_test, name = arrays["X_test"], "y" if label_column is None else label_column
+        if X_test.ndim != 2 or X_test.shape[1] != X.shape[1]:
+            raise UsageError(f"X_test of {path} must have {X.shape[1]} columns like X, got shape {X_test.shape}")
+        if name in arrays:
+            test = _test_part(path, arrays, f"{name}_test")
+            test = (X_test[:, features], test[1])
+        else:
+            test = (X_test[:, features], X_test[:, int(name)])
+    return Raw(path.name, X[:, features], y, *test, columns=tuple(map(str, features)), groups=groups)
 
 
-def read_svm(path: Path, columns: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Read an svmlight / LIBSVM text file into a dense matrix.
+# ------------------------------------------------------------------ ARFF and svmlight
+
+
+def read_arff(
+    path: Path,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    categorical: tuple[str, ...] = (),
+    only: Collection[str] = (),
+) -> Raw:
+    """Read an ARFF file of numbers and nominal attributes, by scipy.
+
+    Raises
+    ------
+    UsageError
+        For attributes of text or dates.
+    """
+    from scipy.io import arff
+
+    limit = csv.field_size_limit()
+    try:
+        with open_binary(path) as file, io.TextIOWrapper(file, "utf-8-sig") as text:
+            data, meta = arff.loadarff(text)
+    except NotImplementedError as error:
+        raise UsageError(f"attributes of {path} must be numbers or nominal, got {error}") from None
+    except (IndexError, StopIteration, KeyError, AttributeError) as error:
+        raise ValueError(f"it is no ARFF file: {error!r}") from None
+    finally:
+        csv.field_size_limit(limit)  # scipy lifts it, for the whole process
+    layout = lay_out(str(path), meta.names(), label_column, group_column, categorical, only=only)
+    for name, kind in zip(meta.names(), meta.types(), strict=True):
+        if kind not in ("numeric", "nominal"):
+            raise UsageError(f'column "{name}" of {path} must hold numbers or be nominal, got type {kind}')
+    builder = Builder(str(path), layout, len(data))
+
+    def column(place: int) -> Cells:
+        cells: NDArray[Any] = data[meta.names()[place]]
+        if cells.dtype.kind == "f" and place not in layout.wanted:
+            return cells
+        texts, codes = np.unique(cells, return_inverse=True)
+        return codes, [value.decode() if isinstance(value, bytes) else f"{value:g}" for value in texts.tolist()]
+
+    builder.add({place: column(place) for place in layout.used}, len(data))
+    return builder.finish(path.name, lambda row: f" in row {row} (counted from 0)")
+
+
+def read_svm(
+    path: Path, columns: int | None = None, base: int | None = None, *, sparse: bool = False
+) -> tuple[Any, NDArray[Any]]:
+    """Read an svmlight / LIBSVM text file.
 
     Parameters
     ----------
     path : Path
-        Plain, .gz or .bz2.
+        Plain or packed.
     columns : int, optional
         Number of features; by default the largest index in the file.
+    base : int, optional
+        Number of the first feature, 0 or 1; by default 0 if that number is in the file, else 1.
+    sparse : bool
+        Leave the matrix sparse.
 
     Returns
     -------
-    tuple of ndarray
+    tuple
         X float64 of shape (m, d) and y float64 of shape (m,).
 
     Raises
@@ -121,126 +315,21 @@ def read_svm(path: Path, columns: int | None = None) -> tuple[NDArray[Any], NDAr
     """
     from sklearn.datasets import load_svmlight_file
 
-    sparse, y = load_svmlight_file(path, n_features=columns)
-    check_size(sparse.shape[0], sparse.shape[1], sparse.dtype.itemsize, str(path))
-    return sparse.toarray(), y
+    with open_binary(path) as file:
+        X, y = load_svmlight_file(file, n_features=columns, zero_based="auto" if base is None else base == 0)
+    if sparse:
+        return X, y
+    check_size(X.shape[0], X.shape[1], X.dtype.itemsize, str(path))
+    return X.toarray(), y
 
 
-class _Form(NamedTuple):
-    """How a CSV file is laid out; `skip` counts the lines before the data, a header among them."""
+def read_svm_pair(path: Path, test: Path, options: FileOptions) -> Raw:
+    """Read the training and the test part, which have the same features and the same base."""
+    from sklearn.datasets import load_svmlight_files
 
-    delimiter: str
-    columns: list[str]
-    skip: int
-
-
-def read_csv(path: Path, label_column: str | None = None, group_column: str | None = None) -> Raw:
-    """Read numbers separated by ``,``, ``;`` or tabs; the label and the group column may hold text.
-
-    The first line is a header if none of its cells is a number, or if one of them is `label_column` or
-    `group_column`. The features come back as float64.
-    """
-    form = _sniff(path, [name for name in (label_column, group_column) if name is not None])
-    label = _place(path, form, label_column, "label_column")
-    places = [label] if group_column is None else [label, _place(path, form, group_column, "group_column")]
-    if len(set(places)) < len(places):
-        raise UsageError(f"group_column must not be the label column, got {group_column}")
-    if len(form.columns) <= len(places):
-        raise UsageError(f"{path} must have at least one feature column, got {len(form.columns)} columns")
-    codes: dict[int, dict[str, int]] = {place: {} for place in places}
-
-    def coding(place: int) -> Callable[[str], int]:
-        return lambda cell: codes[place].setdefault(cell.strip(), len(codes[place]))
-
-    try:
-        with _open_text(path) as f, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "input contained no data": said below
-            table = np.loadtxt(
-                f,
-                delimiter=form.delimiter,
-                quotechar='"',
-                comments=None,
-                skiprows=form.skip,
-                ndmin=2,
-                converters={place: coding(place) for place in places},
-            )
-    except ValueError:
-        _blame(path, form, places)
-        raise
-    if table.size == 0:
-        raise UsageError(f"{path} must have rows of data, got none")
-    y, *groups = (_labels(path, form.columns[place], codes[place])[table[:, place].astype(int)] for place in places)
-    columns = tuple(name for place, name in enumerate(form.columns) if place not in places)
-    X = np.delete(table, places, axis=1)
-    return Raw(path.name, X, y, columns=columns, groups=groups[0] if groups else None)
-
-
-def _open_text(path: Path) -> IO[str]:
-    return io.TextIOWrapper(open_binary(path), encoding="utf-8-sig", newline="")  # -sig: spreadsheets add a BOM
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _sniff(path: Path, wanted: list[str]) -> _Form:
-    with _open_text(path) as f:
-        skip, line = next(((k, line) for k, line in enumerate(f) if line.strip()), (0, ""))
-    if not line:
-        raise UsageError(f"{path} must have rows of data, got an empty file")
-    cells, delimiter = max(((next(csv.reader([line], delimiter=d)), d) for d in ",;\t"), key=lambda p: len(p[0]))
-    cells = [cell.strip() for cell in cells]
-    named = any(name in cells and not _is_number(name) for name in wanted)
-    if named or not any(_is_number(cell) for cell in cells):
-        return _Form(delimiter, cells, skip + 1)
-    return _Form(delimiter, [str(k) for k in range(len(cells))], skip)
-
-
-def _place(path: Path, form: _Form, column: str | None, what: str) -> int:
-    count = len(form.columns)
-    if count < 2:
-        raise UsageError(f"{path} must have a label column and at least one feature column, got {count} column")
-    if column is None:
-        return count - 1
-    if column in form.columns:
-        return form.columns.index(column)
-    if column.lstrip("-").isdecimal() and -count <= int(column) < count:
-        return int(column) % count
-    raise UsageError(f"{what} must be one of {', '.join(form.columns)}, got {column}")
-
-
-def _labels(path: Path, column: str, codes: dict[str, int]) -> NDArray[Any]:
-    """Return the distinct labels of a column in the order of their codes: float64, or text."""
-    missing = [label for label in codes if label.lower() in ("", "nan")]
-    if missing:
-        raise UsageError(f'column "{column}" of {path} must have no missing values, got "{missing[0]}"')
-    text = [label for label in codes if not _is_number(label)]
-    if text and len(text) < len(codes):
-        number = next(label for label in codes if _is_number(label))
-        raise UsageError(
-            f'column "{column}" of {path} must hold only numbers or only text, got "{number}" and "{text[0]}"'
-        )
-    return np.array(list(codes)) if text else np.array([float(label) for label in codes])
-
-
-def _blame(path: Path, form: _Form, places: list[int]) -> None:
-    """Name the line and column that `np.loadtxt` stumbled over."""
-    with _open_text(path) as f:
-        rows = csv.reader(f, delimiter=form.delimiter)
-        for row in rows:
-            if not row or rows.line_num <= form.skip:
-                continue
-            if len(row) != len(form.columns):
-                raise UsageError(
-                    f"{path} must have {len(form.columns)} cells in each line, got {len(row)} in line {rows.line_num}"
-                )
-            for place, cell in enumerate(row):
-                if place not in places and not _is_number(cell):
-                    raise UsageError(
-                        f'feature column "{form.columns[place]}" of {path} must hold numbers, '
-                        f'got "{cell}" in line {rows.line_num}'
-                    )
+    base = "auto" if options.index_base is None else options.index_base == 0
+    with reading(path), open_binary(path) as first, open_binary(test) as second:
+        X, y, X_test, y_test = load_svmlight_files([first, second], n_features=options.features, zero_based=base)
+    for part in (X, X_test):
+        check_size(part.shape[0], part.shape[1], part.dtype.itemsize, str(path))
+    return Raw(path.name, X.toarray(), y, X_test.toarray(), y_test)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.data.bank import read_bank
+from fedmpi.data.csvfile import read_csv
 from fedmpi.data.dataset import Raw, open_binary, reading
-from fedmpi.data.files import read_csv, read_npz, read_svm
+from fedmpi.data.files import read_npz, read_svm
 from fedmpi.data.lesions import read_originals, read_small
 from fedmpi.data.regression import NAME, diabetes
 from fedmpi.errors import UsageError
@@ -106,8 +107,9 @@ def unknown(name: str) -> UsageError:
     near = difflib.get_close_matches(name, names if "-" in name else names[:-1], n=1, cutoff=0.5)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return UsageError(
-        f"data set must be one of {', '.join(names)}, synthetic:m=..,d=..,density=.. "
-        f"or a .npz, .csv, .svm or .libsvm file, got {name}{hint}"
+        f"data set must be one of {', '.join(names)}, synthetic:m=..,d=..,density=.., "
+        f"a file (.csv, .tsv, .parquet, .feather, .arff, .npz, .npy, .svm, .libsvm) or a folder/ of images, "
+        f"got {name}{hint}"
     )
 
 
@@ -135,7 +137,7 @@ def _digits(_: list[Path]) -> Raw:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    return Raw("digits", digits.data.astype(np.uint8), digits.target)
+    return Raw("digits", digits.data.astype(np.uint8), digits.target, shape=(1, 8, 8))
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -157,7 +159,7 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
 
 def _mnist(paths: list[Path]) -> Raw:
     X, y, X_test, y_test = (read_idx(path, ndim) for path, ndim in zip(paths, (3, 1, 3, 1), strict=True))
-    return Raw("mnist", X.reshape(len(X), -1), y, X_test.reshape(len(X_test), -1), y_test)
+    return Raw("mnist", X.reshape(len(X), -1), y, X_test.reshape(len(X_test), -1), y_test, shape=(1, 28, 28))
 
 
 def _cifar10(paths: list[Path]) -> Raw:
@@ -169,7 +171,7 @@ def _cifar10(paths: list[Path]) -> Raw:
                 raise ValueError("it does not hold uint8 images of 3x32x32 with labels 0..9")
         parts += [part.X.reshape(len(part.X), -1), part.y]
     X, y, X_test, y_test = parts
-    return Raw("cifar10", X, y, X_test, y_test, CIFAR10_CLASSES)
+    return Raw("cifar10", X, y, X_test, y_test, CIFAR10_CLASSES, shape=(3, 32, 32))
 
 
 CIFAR100_ROW = 2 + 3 * 32 * 32  # bytes: the coarse label, the fine label, then the pixels
@@ -188,7 +190,7 @@ def _cifar100(paths: list[Path]) -> Raw:
                 raise ValueError("its labels must be below 20 (coarse) and 100 (fine)")
         parts += [rows[:, 2:], rows[:, 1]]
     X, y, X_test, y_test = parts
-    return Raw("cifar100", X, y, X_test, y_test)
+    return Raw("cifar100", X, y, X_test, y_test, shape=(3, 32, 32))
 
 
 def _svhn(paths: list[Path]) -> Raw:
@@ -210,7 +212,7 @@ def _svhn(paths: list[Path]) -> Raw:
                 raise ValueError(f"its labels must be 1 to 10, got {y.min()} to {y.max()}")
         parts += [np.ascontiguousarray(X.transpose(3, 2, 0, 1)).reshape(len(y), -1), (y[:, 0] % 10).astype(np.int64)]
     X, y, X_test, y_test = parts
-    return Raw("svhn", X, y, X_test, y_test)
+    return Raw("svhn", X, y, X_test, y_test, shape=(3, 32, 32))
 
 
 def _gisette(paths: list[Path]) -> Raw:
@@ -232,7 +234,7 @@ def _gisette(paths: list[Path]) -> Raw:
 def _wine(paths: list[Path]) -> Raw:
     with reading(paths[0]):
         raw = read_csv(paths[0], "quality")
-    return Raw("wine", raw.X, raw.y)
+    return Raw("wine", raw.X, raw.y, columns=raw.columns)
 
 
 KNOWN = {

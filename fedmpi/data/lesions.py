@@ -60,4 +60,4 @@ def split(name: str, X: NDArray[np.uint8], y: NDArray[np.int64], lesion: NDArray
     X, y, lesion = X[order], y[order], lesion[order]
     flat = np.ascontiguousarray(X.transpose(0, 3, 1, 2)).reshape(len(X), -1)
     test = np.array([hashlib.sha256(b"lesion %d" % number).digest()[0] % 5 == 0 for number in lesion.tolist()])
-    return Raw(name, flat[~test], y[~test], flat[test], y[test], CLASSES)
+    return Raw(name, flat[~test], y[~test], flat[test], y[test], CLASSES, shape=(3, *X.shape[1:3]))

@@ -1,5 +1,6 @@
 """From a name to a `Dataset`: read, check, split, select."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from fedmpi.data import regression as regression_data
 from fedmpi.data import synthetic
 from fedmpi.data.dataset import Dataset, Raw, check_part
-from fedmpi.data.files import is_data_file, read_file
+from fedmpi.data.files import FileOptions, kind_of, read_file, read_svm_pair
+from fedmpi.data.folder import read_folder
 from fedmpi.data.known import KNOWN, read_known, unknown
+from fedmpi.data.preparation import Preparation
+from fedmpi.data.table import Table, join
 from fedmpi.errors import UsageError
 
 
@@ -27,15 +31,29 @@ def load(
     label_column: str | None = None,
     group_column: str | None = None,
     seed: int = 0,
+    test_file: str | Path | None = None,
+    categorical: Sequence[str] = (),
+    features: int | None = None,
+    index_base: int | None = None,
+    image_shape: Sequence[int] = (),
+    scale: str | None = None,
+    impute: str | None = None,
+    statistics: str | Path | None = None,
+    prepare: bool = True,
 ) -> Dataset:
-    """Load a data set, checked and split.
+    """Load a data set, checked, split and prepared.
+
+    Columns of text become one column for each value. Nothing else is done to the features unless `scale`, `impute` or
+    `statistics` ask for it; then columns that are the same in all training rows are left out too (of images: never).
+    All that is learnt about the columns is learnt from the training rows.
 
     Parameters
     ----------
     name : str
         A name of `catalogue`, ``synthetic:m=6000,d=5000,density=0.13[,test=1000][,classes=2]``,
         ``synthetic-lasso:n=5000,d=100,sparsity=0.9,noise=20,test=1000`` (any of these keys), or the path of a
-        file: .npz (X, y or X_train, y_train, X_test, y_test), .csv[.gz], .svm or .libsvm[.gz|.bz2].
+        file: .csv or .tsv, .arff, .svm or .libsvm (all of these plain, .gz, .bz2, .xz or .zip), .parquet, .feather,
+        .npz (X, y or X_train, y_train, perhaps with X_test, y_test), X.npy beside y.npy; or of a folder of images.
     data_dir : str or Path, optional
         Folder of the known sets; by default $FEDMPI_DATA, else ``fedmpi`` in the cache folder of the user.
     classes : sequence of str, optional
@@ -48,11 +66,31 @@ def load(
     regression : bool
         Take the targets as float64 numbers instead of classes.
     label_column : str, optional
-        CSV files: name or place of the label column; by default the last. NPZ files: name of an array, or place in X.
+        Tables: name of the label column, or its place counted from 0 (negative from the end); by default the last.
+        NPZ files: name of the array that holds the labels, or the place of their column in X.
     group_column : str, optional
         Likewise, of the column that says which group a row belongs to; by default none.
     seed : int
         Seed of the split and of synthetic sets.
+    test_file : str or Path, optional
+        File of the test rows, of the same kind as that of the training rows; its columns are found by name.
+    categorical : sequence of str
+        Tables: names or places of columns whose numbers are names of categories. Columns of text need not be named.
+    features : int, optional
+        LIBSVM files: the number of features; by default the largest index of the file.
+    index_base : int, optional
+        LIBSVM files: the number of the first feature; by default 0 if that number is in the file, else 1.
+    image_shape : sequence of int
+        (channels, height, width) of rows that are flattened images, where the file does not say so.
+    scale : str, optional
+        "none", "standard" or "maxabs": see `Preparation.fit`. Images are left as they are.
+    impute : str, optional
+        "mean", "median" or "most_frequent"; by default missing values are refused.
+    statistics : str or Path, optional
+        File of a preparation to apply, in place of looking at the rows.
+    prepare : bool
+        False: leave the rows as they are, text as places in `Dataset.values` and missing values as NaN; for callers
+        whose preparation comes out of a protocol.
 
     Returns
     -------
@@ -72,38 +110,95 @@ def load(
         raise UsageError(f"test_fraction must lie in (0, 1), got {test_fraction}")
     if regression and classes:
         raise UsageError(f"classes must be empty for regression, got {', '.join(classes)}")
+    asked = scale is not None or impute is not None or statistics is not None
+    if (asked and not prepare) or (statistics is not None and (scale is not None or impute is not None)):
+        raise UsageError("one of prepare=False, statistics, or scale and impute must be given, got several")
 
-    raw = _checked(_read(name, data_dir, label_column, group_column, seed))
+    options = FileOptions(label_column, group_column, tuple(categorical), features, index_base)
+    raw = _read(name, data_dir, options, test_file, seed)
+    if image_shape:
+        if math.prod(image_shape) != raw.X.shape[1] or len(image_shape) != 3:
+            raise UsageError(
+                f"image_shape must be (channels, height, width) of {raw.X.shape[1]} features, got {tuple(image_shape)}"
+            )
+        raw = replace(raw, shape=tuple(image_shape))
+    raw = _checked(raw, missing=impute is not None or statistics is not None or not prepare)
     raw, aliases = (_as_numbers(raw), {}) if regression else _as_labels(raw)
     raw = _split(raw, test_fraction, seed, by_class=not regression)
-    return _select(raw, aliases, classes, max_rows)
+    data = _select(raw, aliases, classes, max_rows)
+    if not prepare or not (asked or raw.values) or (data.shape and impute is None and statistics is None):
+        return data
+    train = Table(data.X_train, data.columns or tuple(map(str, range(data.X_train.shape[1]))), data.values)
+    if statistics is not None:
+        preparation = Preparation.read(Path(statistics).expanduser())
+    else:
+        drop = asked and not data.shape
+        preparation = Preparation.fit(
+            train, scale=scale or "none", impute=impute, drop_constants=drop, classes=data.classes
+        )
+    X_test = preparation.apply(replace(train, X=data.X_test))
+    return replace(
+        data,
+        X_train=preparation.apply(train),
+        X_test=X_test,
+        columns=preparation.names,
+        values={},
+        notes=(*data.notes, *preparation.notes),
+        preparation=preparation,
+    )
 
 
-def _read(name: str, data_dir: str | Path | None, label_column: str | None, group_column: str | None, seed: int) -> Raw:
+def _read(name: str, data_dir: str | Path | None, options: FileOptions, test_file: str | Path | None, seed: int) -> Raw:
     kind, colon, spec = name.partition(":")
-    if is_data_file(name):
-        return read_file(Path(name).expanduser(), label_column, group_column)
-    for option, value in (("label_column", label_column), ("group_column", group_column)):
-        if value is not None:
-            raise UsageError(f"{option} must be given for CSV and .npz files only, got {name}")
+    file = kind_of(name)
+    if file is not None:
+        path = Path(name).expanduser()
+        return read_file(path, options) if test_file is None else _with_test(path, file, options, test_file)
+    if test_file is not None:
+        raise UsageError(f"test_file must be given beside a file of training rows only, got {name}")
+    options.check(name, None)
     if kind == regression_data.NAME:
         return regression_data.make(spec, seed)
     if kind == "synthetic" and colon:
         return synthetic.make(spec, seed)
     if name in KNOWN:
         return read_known(name, data_dir)
+    if name.endswith("/") or Path(name).expanduser().is_dir():
+        return read_folder(Path(name).expanduser())
     raise unknown(name)
 
 
-def _checked(raw: Raw) -> Raw:
+def _with_test(path: Path, kind: str, options: FileOptions, test_file: str | Path) -> Raw:
+    """Read the training and the test rows, each from its file."""
+    test_path = Path(test_file).expanduser()
+    if kind_of(test_path.name) != kind:
+        raise UsageError(f"test_file must be of the same kind as {path}, got {test_file}")
+    if kind == "svm":
+        for one in (path, test_path):
+            if not one.is_file():
+                raise UsageError(f"data file must exist, got {one}")
+        options.check(str(path), kind)
+        return read_svm_pair(path, test_path, options)
+    raw, test = read_file(path, options), read_file(test_path, options)
+    if raw.X_test is not None or test.X_test is not None:
+        raise UsageError(f"{path} and {test_file} must have no test parts of their own, got one")
+    if raw.columns and test.columns:
+        both = join(Table(raw.X, raw.columns, raw.values), Table(test.X, test.columns, test.values), str(test_path))
+        return replace(raw, X_test=both.X, y_test=test.y, values=both.values, notes=(*raw.notes, *test.notes))
+    return replace(raw, X_test=test.X, y_test=test.y)
+
+
+def _checked(raw: Raw, *, missing: bool) -> Raw:
     """Check both parts; `raw.y_test` is then never None where `raw.X_test` is not."""
     if raw.X_test is None or raw.y_test is None:
-        X, y = check_part(raw.X, raw.y, raw.name, raw.columns)
+        X, y = check_part(raw.X, raw.y, raw.name, raw.columns, raw.where, missing=missing)
         return replace(raw, X=X, y=y)
-    X, y = check_part(raw.X, raw.y, f"the training part of {raw.name}")
-    X_test, y_test = check_part(raw.X_test, raw.y_test, f"the test part of {raw.name}")
+    X, y = check_part(raw.X, raw.y, f"the training part of {raw.name}", raw.columns, raw.where, missing=missing)
+    X_test, y_test = check_part(raw.X_test, raw.y_test, f"the test part of {raw.name}", raw.columns, missing=missing)
     if X.shape[1] != X_test.shape[1]:
         raise UsageError(f"test part of {raw.name} must have {X.shape[1]} columns, got {X_test.shape[1]}")
+    if (y.dtype.kind == "U") != (y_test.dtype.kind == "U"):
+        y, y_test = y.astype(str), y_test.astype(str)
     return replace(raw, X=X, y=y, X_test=X_test, y_test=y_test)
 
 
@@ -139,8 +234,21 @@ def _split(raw: Raw, fraction: float, seed: int, by_class: bool) -> Raw:
     test = np.zeros(len(raw.y), dtype=bool)
     for rows in strata:
         test[rng.permutation(rows)[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
-    groups = None if raw.groups is None else raw.groups[~test]
-    return replace(raw, X=raw.X[~test], y=raw.y[~test], X_test=raw.X[test], y_test=raw.y[test], groups=groups)
+    train, rest = np.flatnonzero(~test), np.flatnonzero(test)
+    X = _sorted(raw.X, np.concatenate([train, rest]))
+    groups = None if raw.groups is None else raw.groups[train]
+    cut = len(train)
+    return replace(raw, X=X[:cut], y=raw.y[train], X_test=X[cut:], y_test=raw.y[rest], groups=groups)
+
+
+def _sorted(X: NDArray[Any], order: NDArray[np.intp]) -> NDArray[Any]:
+    """Put the rows in an order, in place and some columns at a time: a table that fills the memory is never copied."""
+    if not X.flags.writeable:
+        return X[order]
+    step = max(1, X.shape[1] // 16)
+    for start in range(0, X.shape[1], step):
+        X[:, start : start + step] = X[order, start : start + step]
+    return X
 
 
 def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows: int | None) -> Dataset:
@@ -160,7 +268,17 @@ def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows:
     if not len(parts[3]):
         raise UsageError(f"test part of {raw.name} must have at least one row, got none")
     groups = None if raw.groups is None or raw.names else raw.groups[:max_rows]
-    return Dataset(raw.name, *parts, classes=raw.names, groups=groups, coefficients=raw.coefficients)
+    return Dataset(
+        raw.name,
+        *parts,
+        classes=raw.names,
+        groups=groups,
+        coefficients=raw.coefficients,
+        shape=raw.shape,
+        columns=raw.columns,
+        values=raw.values,
+        notes=raw.notes,
+    )
 
 
 def _codes(raw: Raw, aliases: dict[str, int], classes: Sequence[str]) -> list[int]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fedmpi.data.dataset import Raw, check_size
+from fedmpi.data.spec import numbers
 from fedmpi.errors import UsageError
 
 NAME = "synthetic-lasso"
@@ -18,18 +19,8 @@ def parse(spec: str) -> dict[str, int | float]:
     UsageError
         For a key that is unknown or given twice, or a value that is out of range.
     """
-    given: dict[str, int | float] = {}
-    for item in spec.split(",") if spec else ():
-        key, _, text = item.partition("=")
-        if key not in DEFAULTS:
-            raise UsageError(f"key of {NAME} must be one of {', '.join(DEFAULTS)}, got {item!r}")
-        if key in given:
-            raise UsageError(f"key of {NAME} must be given once, got {key} twice")
-        try:
-            given[key] = type(DEFAULTS[key])(text)
-        except ValueError:
-            raise UsageError(f"{key} of {NAME} must be a number, got {text!r}") from None
-    given = DEFAULTS | given
+    types = {key: type(value) for key, value in DEFAULTS.items()}
+    given = DEFAULTS | (numbers(spec, types, NAME) if spec else {})
     for key, least in (("n", 1), ("d", 1), ("noise", 0), ("test", 1)):
         if not least <= given[key] < float("inf"):
             raise UsageError(f"{key} of {NAME} must be at least {least}, got {given[key]}")

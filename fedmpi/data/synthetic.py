@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fedmpi.data.dataset import Raw, check_size
+from fedmpi.data.spec import numbers
 from fedmpi.errors import UsageError
 
 GISETTE = "m=6000,d=5000,density=0.13,test=1000"
@@ -30,17 +31,7 @@ def parse(spec: str) -> dict[str, int | float]:
     UsageError
         For a key that is unknown, missing or given twice, or a value that is out of range.
     """
-    given: dict[str, int | float] = {}
-    for item in spec.split(","):
-        key, _, text = item.partition("=")
-        if key not in _TYPES:
-            raise UsageError(f"key of a synthetic set must be one of {', '.join(_TYPES)}, got {item!r}")
-        if key in given:
-            raise UsageError(f"key of a synthetic set must be given once, got {key} twice")
-        try:
-            given[key] = _TYPES[key](text)
-        except ValueError:
-            raise UsageError(f"{key} of a synthetic set must be a number, got {text!r}") from None
+    given = numbers(spec, _TYPES, "a synthetic set")
     if missing := [key for key in ("m", "d", "density") if key not in given]:
         raise UsageError(f"synthetic set must give m, d and density, got no {', '.join(missing)}")
     given = {"test": 1000, "classes": 2} | given
@@ -94,4 +85,13 @@ def make(spec: str, seed: int = 0) -> Raw:
         u /= np.float32(density)  # below 1 with probability `density`, and then uniform
         u[:, informative] **= power[y[rows]]
         X[rows] = np.where(u < 1, 1 + (TOP - 0.1) * u, 0)
-    return Raw(name, X[:m], y[:m], X[m:], y[m:])
+    return Raw(name, X[:m], y[:m], X[m:], y[m:], shape=square(X.shape[1]))
+
+
+def square(features: int) -> tuple[int, ...]:
+    """(1, s, s) or (3, s, s) where made-up rows can be square images, to try models of images with; else ()."""
+    for channels in (1, 3):
+        side = math.isqrt(features // channels)
+        if side > 1 and channels * side * side == features:
+            return (channels, side, side)
+    return ()
