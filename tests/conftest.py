@@ -11,15 +11,32 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("contract")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that has us in the background: children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test fails because a machine is slow.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _MEASURED = "COVERAGE_PROCESS_CONFIG"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, what waits for a network before all: else one process ends alone.
+
+    Processes take whole files, in this order (`--dist loadfile`); within a file nothing changes.
+    """
+    rank: dict[Path, int] = {}
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        rank[item.path] = max(rank.get(item.path, 0), 2 if "waits" in marks else 1 if "slow" in marks else 0)
+    items.sort(key=lambda item: -rank[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,7 +73,7 @@ def _mpirun(
         pytest.fail("mpirun must be beside python or on PATH: pip install fedmpi[mpi]")
     # A parent that has initialized MPI itself must not look like the parent of these ranks.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # see fedmpi.launcher.environment
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # see fedmpi.machines.launcher.environment
         process = subprocess.Popen(
             [executable, "--allow-run-as-root", "--oversubscribe", "-n", str(n), sys.executable, *map(str, args)],
             env={**inherited, **ONE_THREAD, "TMPDIR": folder, **(env or {})},

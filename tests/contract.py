@@ -7,6 +7,7 @@ fails here too.
 
 import math
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -595,6 +596,30 @@ def flush_bounds_what_is_on_the_way(ch: Channel) -> None:
             message = ch.recv(0, Words)
             assert message.iteration == i
             np.testing.assert_array_equal(message.words, words(block, seed=i))
+
+
+@scenario
+def room_is_told_of_each_rank(ch: Channel) -> None:
+    """Rank 1 takes nothing at first; a transport may keep for it what was sent."""
+    bound = 1 << 20
+    if ch.rank == 0:
+        assert ch.await_room([1, 2], 0, 2) == {1, 2}
+        ch.send(1, Words(0, words(1 << 20)))
+        for i in range(8):
+            while 2 not in ch.await_room([1, 2], bound, 1):  # where all of it is kept for rank 1, that has room too
+                time.sleep(0.001)
+            ch.send(2, Words(i, words(1 << 18, seed=i)))
+        assert ch.await_room([1, 2], bound, 0) <= {1, 2}
+        ch.recv(2, Go)
+        ch.send(1, Go())
+        assert ch.await_room([1, 2], bound, 2) == {1, 2}
+    if ch.rank == 1:
+        ch.recv(0, Go)
+        np.testing.assert_array_equal(ch.recv(0, Words).words, words(1 << 20))
+    if ch.rank == 2:
+        for i in range(8):
+            np.testing.assert_array_equal(ch.recv(0, Words).words, words(1 << 18, seed=i))
+        ch.send(0, Go())
 
 
 @scenario

@@ -1,5 +1,9 @@
 """Attacks: functions of what an adversary saw → what it recovers. Nothing that trains imports them.
 
+A gradient that a client shares can tell which rows it was computed from. The attacks here are those of the literature,
+each in a file of its own; `protocol` and `command` make them under the defences of ``fedmpi attack`` and count how many
+succeed.
+
 =====================  ==========================================================================================
 `linear`               the input of a fully connected layer in closed form, and what noise does to it (Theorem 2.2)
 `labels`               the label from the sign of the last layer's gradient (iDLG)

@@ -2,10 +2,10 @@
 
 import sys
 
-from fedmpi.encryption import encryption
+from fedmpi.machines.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.roles import require
+from fedmpi.system import require
 
 
 def role(ch: Channel) -> None:

@@ -13,10 +13,10 @@ from fedmpi.attacks.params import Params
 from fedmpi.attacks.protocol import lead
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
-from fedmpi.learn import scale_of
-from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.net import Channel
-from fedmpi.runs import RunFolder, RunOptions, parse, to_toml
+from fedmpi.runs.folder import RunFolder
+from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
 
 DESCRIPTION = "Reconstruct rows of the test part from the gradients that a client shares of them."
@@ -67,8 +67,8 @@ def batches_of(params: Params, data: Dataset) -> Batches:
     size, last = params.batch_size, (params.first + params.cases) * params.batch_size
     if last > len(data.X_test):
         raise UsageError(f"the cases must be in the {len(data.X_test)} test rows, got row {last - 1}")
-    X = data.X_test[:last].astype(np.float64) / scale_of(data.X_train)
-    X = X.reshape(len(X), *image_shape(X.shape[1]))
+    X = data.X_test[:last].astype(np.float64) / divisor_of(data)
+    X = X.reshape(len(X), *input_shape(data))
     return {
         case: (X[case * size : (case + 1) * size], data.y_test[case * size : (case + 1) * size])
         for case in range(params.first, params.first + params.cases)

@@ -1,5 +1,8 @@
 """Attacks on what each role of a run received, and one table of what came of them.
 
+A run that was made with ``--record-views`` keeps what every rank received. The audit reads those views, makes every
+attack that applies to the system, and states for each what the protocol claims and what was found.
+
 ========================  ============================================================================================
 `recording.Recorded`      a run folder with views: who received what, in which order
 `registry`                system → the attacks that apply

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmpi.audit.recording import Recorded
-from fedmpi.experiments.jobs import train
+from fedmpi.runs.batch import train
 
 CLASSES = (("4", "9"), ("0", "1"))
 """Of digits, by turns: two data sets of one shape."""

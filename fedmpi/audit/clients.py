@@ -60,17 +60,17 @@ def federated(run: Recorded) -> Federated:
     own: Any
     if run.system == "niss":
         from fedmpi.niss import client as niss
-        from fedmpi.niss.job import Job as NissJob
         from fedmpi.niss.params import Params as NissParams
+        from fedmpi.runs.job import Job
 
-        own = niss.Clients.load(NissJob(run.parameters(NissParams), *arguments), 0, 1, K, 1)
+        own = niss.Clients.load(Job(run.parameters(NissParams), *arguments), 0, 1, K, 1)
         model = own.trainers[0].model
     else:
+        from fedmpi.runs.job import Job
         from fedmpi.spn import client as spn
-        from fedmpi.spn.job import Job as SpnJob
         from fedmpi.spn.params import Params as SpnParams
 
-        own = spn.Clients.load(SpnJob(run.parameters(SpnParams), *arguments), 0, 1, K, 1)
+        own = spn.Clients.load(Job(run.parameters(SpnParams), *arguments), 0, 1, K, 1)
         model = own.workers[0].flat.model
     clients = {k: Client(inputs.X.double().numpy(), inputs.y.numpy()) for k, inputs in own.inputs.items()}
     classes = list(model.modules())[-1].out_features
@@ -78,9 +78,9 @@ def federated(run: Recorded) -> Federated:
 
 
 def _of_pbpfl(run: Recorded, arguments: tuple[Any, ...], K: int) -> Federated:
-    from fedmpi.pbpfl.job import Job
     from fedmpi.pbpfl.params import Params
     from fedmpi.pbpfl.problem import Problem
+    from fedmpi.runs.job import Job
 
     problem = Problem(Job(run.parameters(Params), *arguments))
     clients = {}
@@ -144,8 +144,8 @@ def _of_spn(run: Recorded) -> Iterator[Upload]:
 
 
 def _gradients(run: Recorded) -> Iterator[Upload]:
+    from fedmpi.pbpfl.messages import from_bytes
     from fedmpi.pbpfl.params import Params
-    from fedmpi.pbpfl.protocol import from_bytes
     from fedmpi.pbpfl.ring import to_reals
 
     params = run.parameters(Params)

@@ -11,13 +11,15 @@ from fedmpi.audit import recombination
 from fedmpi.audit.finding import PICTURED, Finding, as_images
 from fedmpi.audit.recording import Recorded, Seen
 from fedmpi.audit.statistics import ALARM, buckets_for, least, p_value_same, p_value_uniform
+from fedmpi.codedml.dealing import MASTER, CodedData, DataSeed, Share
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.protocol import MASTER
-from fedmpi.core import FieldArray, PrimeField
+from fedmpi.core import FieldArray, PrimeField, Residues
 from fedmpi.errors import UsageError
 
+DATA = "share of the data"
+"""What a worker's data messages come to, whether they are pieces or a seed: the kind and field of them in its views."""
+
 SECRET = {
-    "CodedData": ("X_tilde",),
     "CodedVectors": ("V_tilde",),
     "CodedWeights": ("W_tilde",),
     "SharedWeights": ("W",),
@@ -64,7 +66,7 @@ def findings(run: Recorded) -> Iterator[Finding]:
     p_values = [least(uniformity(own, primes, inside)) for own, inside in tested]
     yield statistical(run, T, "uniformity of all they see, and from one iteration to the next (χ²)", p_values)
     shares = {
-        rank: np.stack([np.concatenate([*own[MASTER, "CodedData", "X_tilde", j].values()]) for j in range(len(primes))])
+        rank: np.stack([np.concatenate([*own[MASTER, DATA, DATA, j].values()]) for j in range(len(primes))])
         for rank, own in views.items()
     }
     for size in (T, T + 1):
@@ -110,7 +112,7 @@ def primes_of(run: Recorded) -> tuple[int, ...]:
     """
     primes = run.result["params"].get("primes")
     if not (isinstance(primes, list) and primes and all(isinstance(p, int) for p in primes)):
-        raise UsageError(f"result.json of {run.folder} must name the primes of the run, got {primes!r}")
+        raise UsageError(f"result.json of {run.path} must name the primes of the run, got {primes!r}")
     return tuple(primes)
 
 
@@ -183,6 +185,18 @@ def factors(run: Recorded, rank: int, primes: Sequence[int]) -> list[int]:
     return [code.field.inverse(int(row.sum(dtype=np.uint64)) % code.field.p) for code, row in rows]
 
 
+def held(run: Recorded, rank: int, primes: Sequence[int]) -> list[FieldArray]:
+    """A worker's share of the data, in pieces of shape (primes, rows, d): unpacked, or stretched from its seed."""
+    setup = run.view(rank, *CLEAR)[0]
+    share = Share(Residues(primes), int(setup["rows"]), int(setup["columns"]))
+    for seen in run.view(rank, "CodedData", "DataSeed"):
+        if seen.kind == "DataSeed":
+            share.take(DataSeed(int(seen["step"]), seen["seed"]))
+        else:
+            share.take(CodedData(int(seen["rows"]), seen["X_tilde"]))
+    return share.pieces
+
+
 def secrets(run: Recorded, rank: int, primes: Sequence[int]) -> Views:
     """What a rank received that must tell nothing, flat, for each prime apart."""
     messages: dict[tuple[int, str, bool], list[Seen]] = {}
@@ -191,7 +205,10 @@ def secrets(run: Recorded, rank: int, primes: Sequence[int]) -> Views:
         messages.setdefault((seen.source, seen.kind, transposed), []).append(seen)
     iterations = len(messages.get((MASTER, "SharedWeights", False), ()))
     undo = factors(run, rank, primes)
-    views: Views = {}
+    pieces = held(run, rank, primes)
+    views: Views = {
+        (MASTER, DATA, DATA, j): {i: x[j].ravel() for i, x in enumerate(pieces)} for j in range(len(primes))
+    }
     for (source, kind, transposed), several in messages.items():
         # The parties reduce all products of an iteration modulo one prime before they turn to the next.
         times = len(primes) * (1 if kind == "DoubleShare" else max(iterations, 1))
@@ -220,7 +237,8 @@ def joint(own: Sequence[Views], inside: set[int]) -> dict[Any, NDArray[np.uint32
         if not common:
             continue
         rows = [np.concatenate([one[number] for number in common]) for one in received]
-        same = any(np.array_equal(rows[0], other) for other in rows[1:])  # a king tells everybody the same
+        # a king tells everybody the same
+        same = key[1] in BETWEEN_PARTIES and any(np.array_equal(rows[0], other) for other in rows[1:])
         if not same and len({len(row) for row in rows}) == 1:
             samples[key] = np.stack(rows)
         else:

@@ -5,11 +5,11 @@ from itertools import product
 from pathlib import Path
 
 from fedmpi.audit import campaign, report
+from fedmpi.audit.applicability import attack, function
 from fedmpi.audit.finding import merged
 from fedmpi.audit.recording import Recorded
-from fedmpi.audit.registry import attack, function
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures
+from fedmpi.pages import figures
 
 ON_THREADS = ("servers:together", "partners:findings")
 """Attacks by who knows keys or seeds of its own, which no run folder has."""

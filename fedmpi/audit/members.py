@@ -13,7 +13,8 @@ from fedmpi.audit.finding import Finding
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.uploads import described
 from fedmpi.data import load
-from fedmpi.learn import scale_of
+from fedmpi.learn.inputs import divisor_of
+from fedmpi.runs.model import read_arrays
 
 FALSE_POSITIVE = 0.01
 
@@ -36,9 +37,9 @@ def findings(run: Recorded) -> Iterator[Finding]:
     members = sum(len(client.X) for client in fed.clients.values())
     if run.method not in CLAIMS or members < ROWS:
         return
-    with np.load(run.folder / "model.npz", allow_pickle=False) as file:
-        for name, parameter in fed.model.named_parameters():
-            parameter.data = torch.from_numpy(file[name])
+    arrays = read_arrays(run.path)
+    for name, parameter in fed.model.named_parameters():
+        parameter.data = torch.from_numpy(arrays[name].copy())
     roc = loss_threshold(*losses(run, fed))
     rate = roc.true_positive_at(FALSE_POSITIVE)
     claim, protects = CLAIMS[run.method]
@@ -64,10 +65,11 @@ def findings(run: Recorded) -> Iterator[Finding]:
 def losses(run: Recorded, fed: Federated) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cross-entropy of the final model on rows it was trained on, and on those of the test part."""
     options = run.options
-    data = load(options.dataset or "digits", seed=options.seed, **options.load_arguments())
+    arguments = options.load_arguments() | {"scale": "standard"}  # as `FederatedTraining.data_arguments`
+    data = load(options.dataset or "digits", seed=options.seed, **arguments)
     inside = np.concatenate([client.X for client in fed.clients.values()])
     labels = np.concatenate([client.y for client in fed.clients.values()])
-    outside = (data.X_test / scale_of(data.X_train)).reshape(len(data.X_test), *inside.shape[1:])
+    outside = (data.X_test / divisor_of(data)).reshape(len(data.X_test), *inside.shape[1:])
 
     def of(X: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
         dtype = next(fed.model.parameters()).dtype

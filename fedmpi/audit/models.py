@@ -12,8 +12,8 @@ from fedmpi.audit.finding import Finding, Images
 from fedmpi.audit.recording import Recorded
 from fedmpi.learn import FlatModel
 from fedmpi.pbpfl.gradients import Differentiator
+from fedmpi.pbpfl.messages import from_bytes
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.protocol import from_bytes
 from fedmpi.pbpfl.structure import Structure, structure_of
 from fedmpi.runs.checkpoint import FOLDER
 
@@ -46,7 +46,7 @@ def findings(run: Recorded) -> Iterator[Finding]:
 def last_model(run: Recorded, fed: Federated, params: Params) -> tuple[Vector, Vector, Vector]:
     """W, Ŵ and r_a of the last round before which the server wrote a checkpoint; else of the first, with initial W."""
     rounds = {int(order["round"]): order for order in orders(run)}
-    for path in sorted((run.folder / FOLDER).glob("*.npz"), reverse=True):
+    for path in sorted((run.path / FOLDER).glob("*.npz"), reverse=True):
         t = int(path.stem)
         if t in rounds:
             return _weights(path), from_bytes(rounds[t]["w"], params), rounds[t]["r_a"]

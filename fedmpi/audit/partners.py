@@ -15,15 +15,15 @@ from fedmpi.audit.recording import Seen, read_view
 from fedmpi.audit.uploads import CLOSED_FORM, SUCCESS
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, permutation
-from fedmpi.federation import SERVER, Setup, stop
+from fedmpi.federated.messages import SERVER, Setup, stop
 from fedmpi.learn import FlatModel
 from fedmpi.net import Channel, run_local
 from fedmpi.niss.client import SEED_BYTES, Clients, host, open_shares
-from fedmpi.niss.job import Job
 from fedmpi.niss.noise import expand
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, Shares, State, TrackerSetup, Watch, server, setup
 from fedmpi.niss.tracker import tracker
+from fedmpi.runs.job import Job
 
 CLIENTS = 6
 """Each on a rank of its own, with one row; each is the victim of all others in its turn."""
@@ -106,7 +106,7 @@ def collude(tau2: float, seed: int) -> Finding:
     )
 
 
-def train(params: Params, job: Job, w: Vector, partners: list[Partner], folder: Path) -> list[list[Seen]]:
+def train(params: Params, job: Job[Params], w: Vector, partners: list[Partner], folder: Path) -> list[list[Seen]]:
     """One training on threads; what each rank received."""
 
     def lead(ch: Channel) -> None:

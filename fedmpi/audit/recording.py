@@ -1,8 +1,6 @@
 """A run that was made with --record-views: its options, and what each of its ranks received."""
 
 import dataclasses
-import json
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
-from fedmpi.runs import RunOptions
+from fedmpi.runs.options import RunOptions
+from fedmpi.runs.reading import Run, read_runs
 
 P = TypeVar("P")
 
@@ -32,12 +31,8 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class Recorded(Run):
     """A finished run, and its views."""
-
-    folder: Path
-    result: dict[str, Any]
-    config: dict[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
@@ -48,21 +43,16 @@ class Recorded:
         UsageError
             If it is none, or was made without --record-views.
         """
-        try:
-            result = json.loads((folder / "result.json").read_text())
-            config = tomllib.loads((folder / "config.toml").read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"RUN must be the folder of a finished run, got {folder}: {error}") from None
+        (run,) = read_runs([folder])
         for key, kind in (("system", str), ("method", str), ("ranks", int), ("seed", int)):
-            value = result.get(key) if isinstance(result, dict) else None
-            if not isinstance(value, kind):
-                raise UsageError(f"result.json of {folder} must be that of a run, got {value!r} for {key}")
-        missing = [rank for rank in range(result["ranks"]) if not _path(folder, rank).is_file()]
+            if not isinstance(value := run.result.get(key), kind):
+                raise UsageError(f"RUN must be the folder of a finished run, got {folder} with {key} {value!r}")
+        missing = [rank for rank in range(run.result["ranks"]) if not _path(folder, rank).is_file()]
         if missing:
             raise UsageError(
                 f"RUN must be made with --record-views, got {folder} without the view of rank {missing[0]}"
             )
-        return cls(folder, result, config)
+        return cls(**vars(run))
 
     @property
     def system(self) -> str:
@@ -97,7 +87,7 @@ class Recorded:
 
     def view(self, rank: int, *kinds: str) -> list[Seen]:
         """All messages (of some kinds) that a rank received, in order."""
-        return read_view(_path(self.folder, rank), *kinds)
+        return read_view(_path(self.path, rank), *kinds)
 
 
 def read_view(path: Path, *kinds: str) -> list[Seen]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from fedmpi.audit.finding import Finding
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures
-from fedmpi.experiments.tables import markdown, write_csv
+from fedmpi.pages import figures
+from fedmpi.pages.tables import markdown, write_csv
 
 TABLE = "audit.csv"
 

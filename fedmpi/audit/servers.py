@@ -18,7 +18,7 @@ from fedmpi.crypto.masks import mask_words
 from fedmpi.net import Channel, run_local
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.params import FIRST_ITERATION, Params
-from fedmpi.ppadmm.protocol import participant, primary_server
+from fedmpi.ppadmm.protocol import Own, participant, primary_server
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, key_info
 from fedmpi.ppadmm.service import salt_of
 
@@ -153,7 +153,7 @@ def together(seed: int, participants: int = 3, rows: int = 40, columns: int = 10
         ch.save_views(folder)
 
     def member(ch: Channel) -> None:
-        participant(ch, params, *parts[ch.rank - 2], salt)
+        participant(ch, params, Own(*parts[ch.rank - 2], salt))
 
     with TemporaryDirectory(prefix="fedmpi-") as name:
         folder = Path(name)

@@ -1,17 +1,29 @@
-"""The `fedmpi` command."""
+"""The `fedmpi` command.
+
+Each command is a file, with a class whose fields are the command's options and whose call does the work. They are thin:
+what they call lives in the packages below. No rank of a job imports them.
+"""
 
 import sys
 from typing import Any
 
 import tyro
 
-from fedmpi import __version__
-from fedmpi.cli.benchmarks import Bench
-from fedmpi.cli.machine import Data, Doctor
-from fedmpi.cli.papers import Project, Reproduce
-from fedmpi.cli.results import Audit, Report, Watch
-from fedmpi.cli.running import SYSTEMS, Attack, Hostfile, Keygen, Run
+from fedmpi.cli.attack import Attack
+from fedmpi.cli.audit import Audit
+from fedmpi.cli.bench import Bench
+from fedmpi.cli.data import Data
+from fedmpi.cli.doctor import Doctor
+from fedmpi.cli.hostfile import Hostfile
+from fedmpi.cli.keygen import Keygen
+from fedmpi.cli.predict import Predict
+from fedmpi.cli.project import Project
+from fedmpi.cli.report import Report
+from fedmpi.cli.reproduce import Reproduce
+from fedmpi.cli.run import SYSTEMS, Run
+from fedmpi.cli.watch import Watch
 from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.version import __version__
 
 __all__ = ["COMMANDS", "SYSTEMS", "main"]
 
@@ -19,6 +31,7 @@ COMMANDS: dict[str, Any] = {
     "run": Run,
     "keygen": Keygen,
     "hostfile": Hostfile,
+    "predict": Predict,
     "attack": Attack,
     "audit": Audit,
     "doctor": Doctor,

@@ -1,15 +1,28 @@
-"""CodedPrivateML: logistic and linear regression on Lagrange-coded data [So et al. 2021]."""
+"""CodedPrivateML: logistic and linear regression on Lagrange-coded data [So et al. 2021].
+
+A master has the data, and N workers multiply coded pieces of it that tell no T of them anything: `protocol` has what
+both say to each other, and `baseline` the same work done with BGW or BH08. What the master does with the products is in
+`descent` and `solvers`, how features become integers in `transform`, `precision` and `problem`. The command line enters
+by `command` and Python by `estimator`; both call `training`.
+"""
 
 from typing import TYPE_CHECKING, Any
+
+from fedmpi.system import System
 
 if TYPE_CHECKING:
     from fedmpi.codedml.cluster import workers
     from fedmpi.codedml.estimator import CodedLinearRegression, CodedLogisticRegression
 
-ROLES = {"master": 0}
-"""Ranks that have a name, for `fedmpi run --place`; the others are workers."""
+SYSTEM = System(
+    "codedml",
+    "Logistic or linear regression on Lagrange-coded data. Rank 0 is the master, the others are workers.",
+    roles=("master", "worker"),
+    training="fedmpi.codedml.command:CodedTraining",
+    serve="fedmpi.codedml.service:follow",
+)
 
-__all__ = ["ROLES", "CodedLinearRegression", "CodedLogisticRegression", "workers"]
+__all__ = ["SYSTEM", "CodedLinearRegression", "CodedLogisticRegression", "workers"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,28 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.protocol import (
-    CHUNK_BYTES,
-    MASTER,
-    CodedData,
-    Stop,
-    elements,
-    forget,
-    receive_data,
-    residues_of,
-    row_blocks,
-    shares_by_worker,
-    stop,
-)
+from fedmpi.codedml.dealing import MASTER, Deal, distribute, receive_data
+from fedmpi.codedml.protocol import Stop, elements, forget, residues_of, row_blocks, shares_by_worker, stop
 from fedmpi.core import FieldArray, PrimeField, Residues, Shamir
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.mpc import DoubleSharings, Party, double_sharings, reduce_bgw, reduce_bh08
 from fedmpi.net import Channel, Message, UInt32
-from fedmpi.net.report import report
+from fedmpi.net.costs import report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.task import Task, Training
-    from fedmpi.core.quantize import Reals
 
 
 class GroupSetup(Message, tag=10):
@@ -59,12 +47,6 @@ class Ready(Message, tag=11):
 
     Master → worker, with BH08: everybody's data has arrived; begin the offline phase.
     """
-
-
-class Caught(Message, tag=14):
-    """Worker → master, at the end, where liars are to be caught: the ranks whose shares it had to correct."""
-
-    ranks: UInt32
 
 
 class SharedWeights(Message, tag=12):
@@ -126,7 +108,12 @@ class GroupWorkers:
                 for rank in group:
                     who = (params.method, group[0], len(group), self._threshold)
                     ch.send(rank, GroupSetup(ch.timeout_seconds, *who, *what, primes, coefficients))
-                self._distribute(sharings, group, self._problem.X_bar[block])
+                rows = [self._problem.X_bar[block]]
+                distribute(
+                    ch,
+                    group,
+                    Deal([s.completion for s in sharings], residues, rows, self.blocks[0].stop, self._task.seed),
+                )
         members = [rank for group in self._groups for rank in group]
         with ch.phase("communicate"):
             ch.gather(members, Ready)
@@ -135,21 +122,6 @@ class GroupWorkers:
                 for rank in members:
                     ch.send(rank, Ready())
                 ch.gather(members, Ready)
-
-    def _distribute(self, sharings: list[Shamir], group: range, X_bar: "Reals") -> None:
-        """Share a group's rows, padded with zeros, a few at a time: the master's memory does not grow with n."""
-        ch, rows, columns = self._ch, self.blocks[0].stop, X_bar.shape[1]
-        step = max(1, CHUNK_BYTES // (4 * columns * len(group) * len(sharings)))
-        for start in range(0, rows, step):
-            raw = X_bar[start : start + step]
-            piece = np.zeros((len(sharings), min(step, rows - start), columns), np.uint32)
-            for part, field in zip(piece, self._residues.fields, strict=True):
-                part[: len(raw)] = field.from_signed(raw)  # `Transform.quantized` has seen to its size
-            shares = self._shares(sharings, piece)
-            with ch.phase("communicate"):
-                ch.flush(CHUNK_BYTES)
-                for rank, share in zip(group, shares, strict=True):
-                    ch.send(rank, CodedData(share))
 
     def _shares(self, sharings: list[Shamir], secret: FieldArray) -> list[FieldArray]:
         parts = [
@@ -223,7 +195,10 @@ def member(ch: Channel, setup: GroupSetup) -> None:
         for field in residues.fields
     ]
     ch.outwait(setup.timeout_seconds)
-    X = receive_data(ch, residues, setup.rows, setup.columns)
+    X = receive_data(ch, residues, setup.rows, setup.columns, Stop)
+    if X is None:
+        ch.send(MASTER, report(ch))
+        return
     ch.send(MASTER, Ready())
     reductions = reductions_of(parties, setup, degree)
     shapes = {"W": (len(residues), setup.columns, degree, setup.outputs)}
@@ -239,8 +214,6 @@ def member(ch: Channel, setup: GroupSetup) -> None:
             for field, *of_prime in zip(residues.fields, X, W, coefficients, reductions, strict=True)
         ]
         ch.send(MASTER, SharedGradient(it, np.stack(gradients)))
-    if setup.byzantine:
-        ch.send(MASTER, Caught(np.array(sorted(set().union(*(party.liars for party in parties))), np.uint32)))
     ch.send(MASTER, report(ch))
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedmpi.codedml.service import dismiss, serve
-from fedmpi.encryption import encrypted
+from fedmpi.codedml.service import serve
 from fedmpi.errors import UsageError
+from fedmpi.machines.encryption import encrypted
 from fedmpi.net import Channel
+from fedmpi.net.orders import dismiss
 
 _channel: Channel | None = None
 _used = False

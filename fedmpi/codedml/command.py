@@ -1,125 +1,125 @@
-"""The master's side of the command line: options, data, training, and the run's folder."""
+"""The master's run: the data, the training, how good it is, and what it leaves."""
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml import objective
 from fedmpi.codedml.faults import parse_faults
-from fedmpi.codedml.keeping import WeightsKeeper
+from fedmpi.codedml.metrics import Metrics
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.precision import Norms, choose
-from fedmpi.codedml.problem import Problem, fitted, targets
+from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.solvers import State
-from fedmpi.codedml.summary import closing_lines, heading, layout, plan
-from fedmpi.codedml.training import Outcome, train, train_in_the_clear
-from fedmpi.data import Dataset, load
+from fedmpi.codedml.summary import CodedWords, layout
+from fedmpi.codedml.training import Outcome, new_task, train, train_in_the_clear
 from fedmpi.errors import UsageError
-from fedmpi.net import Channel
-from fedmpi.own_options import own_options
-from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
-from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.placement import Apart, check_placement
-from fedmpi.runs.result import costs, result
+from fedmpi.machines.placement import Apart
+from fedmpi.runs.checkpointing import Arrays, Keeper
+from fedmpi.runs.own_options import own_options
 
-DESCRIPTION = "Logistic or linear regression on Lagrange-coded data. Rank 0 is the master, the others are workers."
+MOST_LOST = 0.02
+"""Of accuracy or R², between training in the clear and in private, without a warning."""
 
 
-def run(ch: Channel, argv: list[str]) -> None:
-    """Train as the command line says, on the workers of a channel."""
-    startup_seconds = process_age_seconds()
-    params, options = parse(Params, argv, "fedmpi run codedml --", DESCRIPTION)
-    ch.timeout_seconds = options.timeout
-    check_options(params, options, argv, ch.size)
-    numbers = layout(params, ch.size - 1)
-    data = load_data(params, options)
-    if options.dry_run:
-        precision = choose(params, Norms.of(fitted(params, data.X_train), data.X_train))
-        print("\n".join([heading(params, numbers, data), *plan(params, numbers, data, precision)]))
-        return
-    begun = time.perf_counter()
-    problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
-    quantize_seconds = time.perf_counter() - begun
-    progress = begin_run("codedml", params, options, params.iterations, heading(params, numbers, data))
-    if params.method != "plain":
-        progress.say(problem.precision.text(problem.erased))
-        for warning in problem.warnings:
-            progress.say(f"WARNING: {warning}")
-    if params.insecure_repeatable_masks:
-        progress.say("WARNING: the masks are made from --seed: whoever knows it can read the data")
-    keeper, start = WeightsKeeper(ch, progress.folder, params, options, problem), None
-    if options.resume:
-        start, refused = keeper.load()
-        problem = replace(problem, learning_rate=keeper.learning_rate)
-        progress.say("\n".join([*refused, f"going on after iteration {start.iteration}"]))
-    session = Session(ch, params, options, data, problem, progress)
-    check_placement(
-        ch, [Apart("workers", range(1, ch.size), numbers.get("T", ch.size))], strict=options.strict_placement
-    )
-    with keeper.saving():
-        outcome = session.train(start, keeper)
-        session.finish(outcome)
-        summary = session.summarize(numbers, outcome, startup_seconds, quantize_seconds)
-    summary["resumed_from"] = start.iteration if start else None
-    coefficients, intercepts = problem.transform.original_units(outcome.slope * outcome.W)
-    model = {"coefficients": coefficients, "intercepts": intercepts, "classes": np.array(data.classes, dtype=str)}
-    if len(problem.transform.clipped):  # the coefficients are those of features that are cut off there
-        model |= {"lower": problem.transform.mean - problem.transform.limit}
-        model |= {"upper": problem.transform.mean + problem.transform.limit}
-    end_run(ch, progress.folder, options, outcome.reports, summary, closing_lines, model)
+class CodedTraining(CodedWords):
+    """CodedPrivateML, BGW or BH08, or training in the clear."""
 
+    parameters, state_type = Params, State
+    step = "iteration"
+    answers = ("CodedGradient", "CodedProduct", "SharedGradient")
 
-def check_options(params: Params, options: RunOptions, argv: list[str], ranks: int) -> None:
-    """Refuse combinations of options before any work is done."""
-    options.check_own(argv)
-    if options.inject != own_options(argv).inject:
-        raise UsageError("--inject must stand on the command line, where every rank sees it")
-    faults = parse_faults(options.inject)
-    if faults and params.method != "coded":
-        raise UsageError(f"--inject must be used with --method coded, got {params.method}")
-    for fault in faults:
-        if fault.rank is not None and fault.rank >= ranks:
-            raise UsageError(f"--inject must name ranks from 1 to {ranks - 1}, got {fault.rank}")
-    if params.method == "plain" and (options.resume or options.checkpoint_every):
-        raise UsageError("--resume and --checkpoint-every must be used with a private method, got --method plain")
-
-
-def load_data(params: Params, options: RunOptions) -> Dataset:
-    """The data set of the options; without any, two classes of digits."""
-    if params.model == "linear" and options.dataset is None:
-        raise UsageError("--model linear must have a --dataset with a real target, got none")
-    return load(
-        options.dataset or "digits",
-        data_dir=options.data_dir,
-        classes=options.classes or (() if options.dataset else ("4", "9")),
-        max_rows=options.max_rows,
-        test_fraction=options.test_fraction,
-        regression=params.model == "linear",
-        label_column=options.label_column,
-        seed=options.seed,
+    # How the work is spread over the workers changes no bit of the weights.
+    may_change = frozenset(
+        {"parallelization", "privacy", "case", "subgroups", "byzantine", "spares", "insecure_repeatable_masks"}
+        | {"iterations"}
     )
 
-
-@dataclass(frozen=True)
-class Session:
-    """One training from the command line, and what is needed to watch it."""
-
-    ch: Channel
-    params: Params
-    options: RunOptions
-    data: Dataset
     problem: Problem
-    progress: Progress
+    outcome: Outcome
+    quantize_seconds: float
 
-    def train(self, start: State | None, keeper: WeightsKeeper) -> Outcome:
+    def check(self, argv: list[str]) -> None:
+        """Refuse combinations of options before any work is done."""
+        params, options, ranks = self.params, self.options, self.ch.size
+        options.check_own(argv)
+        if options.inject != own_options(argv).inject:
+            raise UsageError("--inject must stand on the command line, where every rank sees it")
+        faults = parse_faults(options.inject)
+        if faults and params.method != "coded":
+            raise UsageError(f"--inject must be used with --method coded, got {params.method}")
+        for fault in faults:
+            if fault.rank is not None and fault.rank >= ranks:
+                raise UsageError(f"--inject must name ranks from 1 to {ranks - 1}, got {fault.rank}")
+        if params.method == "plain" and (options.resume or options.checkpoint_every):
+            raise UsageError("--resume and --checkpoint-every must be used with a private method, got --method plain")
+
+    def data_arguments(self) -> dict[str, Any]:
+        """What to load; without a data set two classes of digits, with --model linear a real target."""
+        linear, named = self.params.model == "linear", self.options.dataset is not None
+        if linear and not named:
+            raise UsageError("--model linear must have a --dataset with a real target, got none")
+        given = super().data_arguments() | {"regression": linear}
+        return given if given["classes"] or named else given | {"classes": ["4", "9"]}
+
+    def load(self) -> None:
+        """The data set, and how the workers are used."""
+        self.numbers = layout(self.params, self.ch.size - 1)
+        self.data, self.steps = self.job.load(), self.params.iterations
+
+    def prepare(self) -> None:
+        """Scale and quantize the data."""
+        begun, data = time.perf_counter(), self.data
+        self.problem = Problem.prepare(self.params, data.X_train, data.y_train, len(data.classes))
+        self.quantize_seconds = time.perf_counter() - begun
+
+    def remarks(self) -> Iterable[str]:
+        """The field and the bits that follow from the data, and what to beware of."""
+        if self.params.method != "plain":
+            yield self.problem.precision.text(self.problem.erased)
+            for warning in self.problem.warnings:
+                yield f"WARNING: {warning}"
+        if self.params.insecure_repeatable_masks:
+            yield "WARNING: the masks are made from --seed: whoever knows it can read the data"
+
+    def apart(self) -> Sequence[Apart]:
+        """At most T workers may share a machine."""
+        return (Apart("workers", range(1, self.ch.size), self.numbers.get("T", self.ch.size)),)
+
+    def digested(self) -> Sequence[NDArray[Any]]:
+        """The data as they were quantized."""
+        return self.problem.X_bar, self.problem.objective.Y
+
+    def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
+        """W, what the solver remembers, the headroom so far, and the step size η."""
+        arrays = {"W": state.W} | {f"solver.{name}": np.asarray(array) for name, array in state.arrays.items()}
+        values = {"headroom_bits": state.headroom_bits, "converged": state.converged}
+        return arrays, values | {"learning_rate": self.problem.learning_rate}
+
+    def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> State:
+        """What was packed; the run goes on with the step size that it began with."""
+        self.problem = replace(self.problem, learning_rate=values["learning_rate"])
+        solver = {name.removeprefix("solver."): array for name, array in arrays.items() if name != "W"}
+        return State(values["iteration"], arrays["W"], values["headroom_bits"], solver, values["converged"])
+
+    def train(self, start: State | None, keeper: Keeper[State]) -> None:
         """Train on the workers, or with --method plain on the master."""
         if self.params.method == "plain":
-            return train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)
-        return train(self.ch, self.params, self.problem, self.options.seed, self.watch, start, keeper.advance)
+            self.outcome = train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)
+        else:
+            task = new_task(self.params, self.problem, self.options.seed)
+            task = replace(task, observe=self.watch, start=start, advance=keeper.advance)
+            self.outcome = train(self.ch, task)
+        self.reports, self.failures = self.outcome.reports, self.outcome.failures
+        self.finish(self.outcome)
+
+    @cached_property
+    def judge(self) -> Metrics:
+        """Says how good weights are."""
+        return Metrics(self.params, self.problem, self.data)
 
     def watch(self, iteration: int, W: NDArray[np.float64]) -> None:
         """Evaluate the weights of the start of an iteration, while the workers compute on them."""
@@ -134,82 +134,84 @@ class Session:
 
     def record(self, iteration: int, W: NDArray[np.float64]) -> None:
         """Write and show how good the weights are."""
-        metrics = self.evaluate(W, quantized=self.params.method != "plain")
-        self.progress.step(iteration, metrics, self.ch.meter, ("CodedGradient", "CodedProduct", "SharedGradient"))
+        metrics = self.judge.of(W, quantized=self.params.method != "plain")
+        self.progress.step(iteration, metrics, self.ch.meter, self.answers)
 
-    def evaluate(self, W: NDArray[np.float64], *, quantized: bool) -> dict[str, float]:
-        """Loss on the training rows, as they were trained on; accuracy or R² on the training and the test rows."""
-        z = self.problem.outputs(W) if quantized else self.problem.transform.outputs(self.data.X_train, W)
-        z_test = self.test_outputs(W)
-        loss = self.problem.objective.loss(z.astype(np.float64)) / self.problem.objective.total_weight
-        if self.params.model == "linear":
-            return {
-                "train_loss": loss,
-                "train_r2": objective.r2_score(z, self.data.y_train),
-                "test_r2": objective.r2_score(z_test, self.data.y_test),
-            }
-        return {
-            "train_loss": loss,
-            "train_accuracy": objective.accuracy(z, self.data.y_train),
-            "test_accuracy": objective.accuracy(z_test, self.data.y_test),
-        }
-
-    def test_loss(self, W: NDArray[np.float64]) -> dict[str, float]:
-        """Mean cross-entropy on the test rows, in nats; nothing for a linear model."""
-        if self.params.model == "linear":
-            return {}
-        Y = targets(self.data.y_test, len(self.data.classes))
-        unpenalized = objective.Objective(self.problem.objective.kind, Y)
-        return {"test_loss": unpenalized.loss(self.test_outputs(W)) / max(len(Y), 1)}
-
-    @cached_property
-    def X_test(self) -> NDArray[np.float64]:
-        """Transformed test rows; not quantized, as a user's rows would not be."""
-        return self.problem.transform.apply(self.data.X_test)
-
-    def test_outputs(self, W: NDArray[np.float64]) -> NDArray[np.float64]:
-        """XW on the test rows, shape (rows, C)."""
-        columns = self.X_test.shape[1]
-        z: NDArray[np.float64] = self.X_test @ W[:columns]
-        return z + W[columns] if len(W) > columns else z
-
-    def summarize(
-        self, numbers: dict[str, int], outcome: Outcome, startup_seconds: float, quantize_seconds: float
-    ) -> dict[str, Any]:
-        """The contents of result.json; with --compare, after a training in the clear."""
-        params, problem = self.params, self.problem
-        metrics: dict[str, Any] = dict(self.evaluate(outcome.W, quantized=params.method != "plain"))
-        metrics |= self.test_loss(outcome.slope * outcome.W)
+    def metrics(self) -> dict[str, Any]:
+        """How good the weights are; with --compare, after a training in the clear."""
+        params, problem, outcome = self.params, self.problem, self.outcome
+        metrics: dict[str, Any] = dict(self.judge.of(outcome.W, quantized=params.method != "plain"))
+        metrics |= self.judge.test_loss(outcome.slope * outcome.W)
         if outcome.headroom_bits is not None:
             metrics["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train, lambda it, W: self.ch.on_pause())
-            metrics["plain"] = self.evaluate(plain.W, quantized=False) | self.test_loss(plain.W)
+            metrics["plain"] = self.judge.of(plain.W, quantized=False) | self.judge.test_loss(plain.W)
             metrics["plain"]["iterations"] = plain.iterations
             self.ch.meter.seconds["plain"] = plain.total_seconds
-        roles = {"master": 1, "worker": self.ch.size - 1}
-        summary = result(
-            "codedml",
-            params.method,
-            roles,
-            params=asdict(params)
-            | {"learning_rate": problem.learning_rate, "data_bits": problem.precision.data_bits}
-            | {"primes": list(problem.precision.primes), "rounding": problem.precision.rounding}
-            | {"erased": asdict(problem.erased) if problem.erased else None}
-            | {"coefficients": params.coefficients if params.fixed_bits else None}
-            | numbers,
-            data=self.data,
-            metrics=metrics | {"iterations": outcome.iterations, "converged": outcome.converged},
-            measured=costs(
-                self.ch,
-                roles,
-                outcome.reports,
-                quantize=quantize_seconds,
-                startup=startup_seconds,
-                total=quantize_seconds + outcome.total_seconds,
-            ),
-            failures=outcome.failures,
-            seed=self.options.seed,
-        )
-        summary["environment"]["kernels"] = "compiled" if problem.precision.residues.fields[0].compiled else "numpy"
+        return metrics | {"iterations": outcome.iterations, "converged": outcome.converged}
+
+    @property
+    def should_converge(self) -> bool:
+        """First-order solvers take the steps that they are told to."""
+        return self.params.solver in ("lbfgs", "cg") and self.params.tolerance != 0
+
+    def warnings(self, metrics: Mapping[str, Any]) -> Iterable[str]:
+        """Also where hiding the data has cost more than it should."""
+        yield from super().warnings(metrics)
+        if self.params.method != "plain":
+            yield from self.problem.warnings
+        score = "test_r2" if self.params.model == "linear" else "test_accuracy"
+        lost = metrics["plain"][score] - metrics[score] if "plain" in metrics else 0.0
+        if lost > MOST_LOST:
+            yield f"the private model's {score.replace('_', ' ')} is {lost:.4f} below that of training in the clear"
+
+    def layout(self) -> dict[str, int]:
+        """Ranks, and N, T, K and R, or groups."""
+        return super().layout() | self.numbers
+
+    def derived(self) -> dict[str, Any]:
+        """Parameters that follow from those given, from the data, and from the number of workers."""
+        problem = self.problem
+        return {
+            "learning_rate": problem.learning_rate,
+            "data_bits": problem.precision.data_bits,
+            "primes": list(problem.precision.primes),
+            "rounding": problem.precision.rounding,
+            "erased": asdict(problem.erased) if problem.erased else None,
+            "coefficients": self.params.coefficients if self.params.fixed_bits else None,
+            **self.numbers,
+        }
+
+    def seconds(self) -> dict[str, float]:
+        """Of preparing the data, and of all."""
+        quantize = self.quantize_seconds
+        return {"quantize": quantize, "total": quantize + self.outcome.total_seconds}
+
+    def summarize(self, startup_seconds: float) -> dict[str, Any]:
+        """The contents of result.json, with the kernels that computed."""
+        summary = super().summarize(startup_seconds)
+        compiled = self.problem.precision.residues.fields[0].compiled
+        summary["environment"]["kernels"] = "compiled" if compiled else "numpy"
         return summary
+
+    def model(self) -> dict[str, NDArray[Any]]:
+        """Weights in the units of the features, and the names of the classes."""
+        transform, outcome = self.problem.transform, self.outcome
+        coefficients, intercepts = transform.original_units(outcome.slope * outcome.W)
+        classes = np.array(self.data.classes, dtype=str)
+        model = {"coefficients": coefficients, "intercepts": intercepts, "classes": classes}
+        if len(transform.clipped):  # the coefficients are those of features that are cut off there
+            model |= {"lower": transform.mean - transform.limit, "upper": transform.mean + transform.limit}
+        return model
+
+    def card(self) -> dict[str, Any]:
+        """A linear model."""
+        classes = self.data.classes
+        kinds = {
+            "squared": "identity",
+            "softmax": "softmax",
+            "logistic": "sigmoid" if len(classes) == 2 else "sigmoids",
+        }
+        link = kinds[self.problem.objective.kind] if classes else "identity"
+        return self.data_card() | {"kind": "linear", "link": link}

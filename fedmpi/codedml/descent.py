@@ -17,7 +17,7 @@ from fedmpi.codedml.objective import Surrogate, target_correlation
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import COARSE
 from fedmpi.codedml.problem import Problem, exact_product
-from fedmpi.codedml.solvers import State, Vector, conjugate_gradients, first_order, minimize
+from fedmpi.codedml.solvers import NormalEquations, State, Vector, conjugate_gradients, first_order, minimize
 from fedmpi.core.quantize import quantize_stochastic
 from fedmpi.core.sigmoid import fitted_polynomial, odd_factors, sigmoid_polynomial
 from fedmpi.errors import HeadroomError, UsageError
@@ -117,10 +117,8 @@ class Descent:
             D, D_b = problem.columns.diagonal(problem.objective)
             slope = polynomial.slope / problem.objective.curvature_bound
             D = np.vstack([slope * (D - params.penalty) + params.penalty, [[slope * D_b]] * params.bias])
-            right = polynomial.targets
-            for state in conjugate_gradients(
-                polynomial.linear, right, problem.columns, D, params.penalty, self._stop_below, start
-            ):
+            equations = NormalEquations(polynomial.linear, polynomial.targets, problem.columns, D, params.penalty)
+            for state in conjugate_gradients(equations, self._stop_below, start):
                 yield State(state.iteration, state.W, polynomial.headroom_bits, state.arrays, state.converged)
         elif params.solver == "lbfgs":
             polynomial.surrogate.polynomial[0] = float(start.arrays.get("reach", np.zeros(1))[0])

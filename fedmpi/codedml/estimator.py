@@ -1,5 +1,6 @@
 """CodedPrivateML with the conventions of scikit-learn."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +14,12 @@ from fedmpi.codedml.cluster import current
 from fedmpi.codedml.objective import Objective
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
-from fedmpi.codedml.service import dismiss, serve
-from fedmpi.codedml.training import Outcome, train
+from fedmpi.codedml.service import serve
+from fedmpi.codedml.training import Outcome, new_task, train
 from fedmpi.core.sigmoid import sigmoid
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
+from fedmpi.net.orders import dismiss
 
 
 class _Coded(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -95,7 +97,7 @@ class _Coded(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             params.code(n_workers)  # refuse impossible numbers before a thread starts
         problem = Problem.prepare(params, X, y, n_classes, weights)
         if channel is not None:
-            outcome = train(channel, params, problem, seed, keep=True)
+            outcome = train(channel, replace(new_task(params, problem, seed), keep=True))
         else:
             outcome = _train_on_threads(params, problem, seed, n_workers)
         self._transform, self._weights = problem.transform, outcome.slope * outcome.W
@@ -321,7 +323,7 @@ def _seed(random_state: Any) -> int:
 
 def _train_on_threads(params: Params, problem: Problem, seed: int, n_workers: int) -> Outcome:
     def master(ch: Channel) -> Outcome:
-        outcome = train(ch, params, problem, seed)
+        outcome = train(ch, new_task(params, problem, seed))
         dismiss(ch)
         return outcome
 

@@ -17,24 +17,18 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.codedml.dealing import MASTER, Deal, Delivery, receive_data
 from fedmpi.codedml.faults import NO_FAULTS, Faults
-from fedmpi.core import FieldArray, LagrangeCode, Residues
+from fedmpi.core import FieldArray, Residues
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel, Message, UInt32
-from fedmpi.net.report import Report, report
+from fedmpi.net.costs import Report, report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.task import Task, Training
-    from fedmpi.core.lagrange import Uniform
-    from fedmpi.core.quantize import Reals
-
-MASTER = 0
 
 REPORT_SECONDS = 10.0
 """How long the master waits at the end for what the workers have to report."""
-
-CHUNK_BYTES = 16 << 20
-"""Coded data that the master holds for all workers together, at a time."""
 
 
 class Setup(Message, tag=1):
@@ -53,12 +47,6 @@ class Setup(Message, tag=1):
     again: bool
     primes: UInt32
     coefficients: UInt32
-
-
-class CodedData(Message, tag=2):
-    """Master → worker i, once, in pieces: rows of X̃_i, shape (q, rows, d)."""
-
-    X_tilde: UInt32
 
 
 class CodedWeights(Message, tag=3):
@@ -128,6 +116,8 @@ def master(ch: Channel, task: "Task") -> "Training":
         if wanted is not None:
             _held[ch] = wanted
     trained = task.train(ch, workers, workers.blocks, lambda: stop(ch))
+    if not workers.complete:
+        forget(ch)
     return replace(trained, departures=workers.collected.departures)
 
 
@@ -153,7 +143,7 @@ class CodedWorkers:
         from fedmpi.codedml.survival import Answers, Pacing
 
         params, problem = task.params, task.problem
-        self._ch, self._params, self._uniforms = ch, params, task.uniforms
+        self._ch, self._params, self._uniforms, self._seed = ch, params, task.uniforms, task.seed
         self._problem = problem
         self.residues = problem.precision.residues
         self.codes = [params.code(ch.size - 1, field) for field in self.residues.fields]
@@ -163,6 +153,7 @@ class CodedWorkers:
         self._rows = self.blocks[0].stop
         # On a channel that trains several times, answers may come after their training: they don't count in the next.
         self._training = ch.meter.messages_sent["Setup"]
+        self._delivery: Delivery | None = None
         self._pacing, self.collected = Pacing(ch), Answers(ch, self.codes, params.byzantine, task.uniforms)
 
     def set_up(self, *, again: bool) -> None:
@@ -177,7 +168,16 @@ class CodedWorkers:
         for worker in self._workers:
             ch.send(worker, Setup(self._training, ch.timeout_seconds, *shape, again, primes, coefficients))
         if not again:
-            distribute(ch, self.codes, residues, self._problem.X_bar, self.blocks, self._uniforms)
+            blocks = [self._problem.X_bar[block] for block in self.blocks]
+            completions = [code.completion for code in self.codes]
+            deal = Deal(completions, residues, blocks, self._rows, self._seed)
+            self._delivery = Delivery(ch, self._workers, deal)
+            self._delivery.begin(self.codes[0].recovery_threshold + 2 * params.byzantine)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all workers have their data: one that was slow joins the training late, or not at all."""
+        return self._delivery is None or not self._delivery.behind
 
     def polynomial(
         self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Callable[[], None]
@@ -228,6 +228,9 @@ class CodedWorkers:
         ch = self._ch
         with ch.phase("evaluate"):
             meanwhile()
+        if self._delivery is not None:
+            with ch.phase("encode"):
+                self._delivery.catch_up()
 
         def receive(count: int, more_than: Mapping[int, Any]) -> dict[int, Any]:
             return ch.gather_first(
@@ -277,36 +280,6 @@ def row_blocks(rows: int, parallelization: int) -> list[slice]:
     return [slice(k * size, (k + 1) * size) for k in range(parallelization)]
 
 
-def distribute(
-    ch: Channel,
-    codes: Sequence[LagrangeCode],
-    residues: Residues,
-    X_bar: "Reals",
-    blocks: list[slice],
-    uniforms: "Sequence[Uniform]",
-) -> None:
-    """Lines 2–3: encode X̄ and send it, a few rows of every block at a time.
-
-    The next rows are encoded while the last ones are on their way, and no more than two pieces are: the
-    master's memory does not grow with N.
-    """
-    size, columns, N = blocks[0].stop, X_bar.shape[1], codes[0].workers
-    step = max(1, CHUNK_BYTES // (4 * columns * N * len(codes)))
-    for start in range(0, size, step):
-        rows = min(step, size - start)
-        pieces = np.zeros((len(codes), len(blocks), rows, columns), np.uint32)
-        for k, block in enumerate(blocks):
-            raw = X_bar[block][start : start + rows]
-            for piece, field in zip(pieces, residues.fields, strict=True):
-                piece[k, : len(raw)] = field.from_signed(raw)  # `Transform.quantized` has seen to its size
-        parts = [code.encode(piece, uniform) for code, piece, uniform in zip(codes, pieces, uniforms, strict=True)]
-        shares = shares_by_worker(parts)
-        with ch.phase("communicate"):
-            ch.flush(CHUNK_BYTES)
-            for worker, share in enumerate(shares, 1):
-                ch.send(worker, CodedData(share))
-
-
 def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArray | None = None) -> FieldArray:
     """Algorithm 1, lines 9–11. A worker that falls behind skips to the newest request.
 
@@ -317,7 +290,7 @@ def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArr
 
     Returns
     -------
-    X̃_i, for another training on the same rows
+    X̃_i, for another training on the same rows; without a row if the training ended before it was here
     """
     residues = residues_of(setup.primes)
     ch.outwait(setup.timeout_seconds)
@@ -328,7 +301,11 @@ def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArr
     if coefficients.shape != (q, setup.degree + 1 if setup.degree else 0):
         raise ProtocolError(f"Setup must hold {setup.degree} + 1 coefficients, got {coefficients.shape}")
     if not setup.again:
-        X = receive_data(ch, residues, setup.rows, setup.columns)
+        received = receive_data(ch, residues, setup.rows, setup.columns, Stop)
+        if received is None:
+            ch.send(MASTER, report(ch))
+            return np.empty((q, 0, setup.columns), np.uint32)
+        X = received
     elif held is not None and held.shape == (q, *sizes[:2]) and residues.contains(held):
         X = held
     else:
@@ -380,21 +357,3 @@ def elements(residues: Residues, values: FieldArray, rank: int) -> FieldArray:
         limit, largest = min(residues.primes), values.max(initial=0)
         raise ProtocolError(f"field elements from rank {rank} must be below {limit}, got {largest}")
     return values
-
-
-def receive_data(ch: Channel, residues: Residues, rows: int, columns: int) -> FieldArray:
-    """X̃_i, put together from its pieces, shape (q, rows, d)."""
-    try:
-        X = np.empty((len(residues), rows, columns), np.uint32)
-    except (ValueError, MemoryError):
-        raise ProtocolError(f"the data must fit into memory, got {rows} rows of {columns} columns") from None
-    filled = 0
-    while filled < rows:
-        message = ch.recv(MASTER, CodedData, shapes={"X_tilde": (len(residues), None, columns)})
-        piece = elements(residues, message.X_tilde, MASTER)
-        count = piece.shape[1]
-        if not 0 < count <= rows - filled:
-            raise ProtocolError(f"CodedData must hold 1 to {rows - filled} rows, got {count}")
-        X[:, filled : filled + count] = piece
-        filled += count
-    return X

@@ -1,14 +1,18 @@
 """A worker's whole life, whatever the method of training."""
 
 from fedmpi.codedml.baseline import GroupSetup, member
-from fedmpi.codedml.faults import NO_FAULTS, Faults
-from fedmpi.codedml.protocol import MASTER, Setup, worker
-from fedmpi.net import Channel, Message
-from fedmpi.net.placement import tell_host
+from fedmpi.codedml.dealing import MASTER
+from fedmpi.codedml.faults import NO_FAULTS, Faults, faults_of
+from fedmpi.codedml.protocol import Setup, worker
+from fedmpi.machines.placement import tell_host
+from fedmpi.net import Channel
+from fedmpi.net.orders import Leave
+from fedmpi.runs.own_options import OwnOptions
 
 
-class Leave(Message, tag=6):
-    """Master → worker: no more training; go home."""
+def follow(ch: Channel, own: OwnOptions) -> None:
+    """Worker of a command line, with the faults that its own part of it tells it to have."""
+    serve(ch, faults_of(ch.rank, own.inject))
 
 
 def serve(ch: Channel, faults: Faults = NO_FAULTS) -> None:
@@ -26,9 +30,3 @@ def serve(ch: Channel, faults: Faults = NO_FAULTS) -> None:
             member(ch, order)
         else:
             return
-
-
-def dismiss(ch: Channel) -> None:
-    """Master: send all workers home."""
-    for rank in range(1, ch.size):
-        ch.send(rank, Leave())

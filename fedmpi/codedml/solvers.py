@@ -227,29 +227,24 @@ def line_search(objective: Objective, Z: Vector, dZ: Vector, p_dp: float, dp_dp:
     return float(alpha)
 
 
-def conjugate_gradients(
-    normal: Callable[[int, Vector, Vector], tuple[Vector, Vector]],
-    right: Vector,
-    columns: Columns,
-    D: Vector,
-    l2: float,
-    tolerance: float,
-    start: State,
-) -> Iterator[State]:
-    """Linear conjugate gradients [Hestenes and Stiefel 1952] for (HᵀH + λ)w = right, one product an iteration.
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """(c·XᵀX + λ)W = right; each output is a system of its own, and the last row is the intercept if there is one."""
 
-    Each output is a system of its own.
+    product: Callable[[int, Vector, Vector], tuple[Vector, Vector]]
+    """(step, P, W) → c·XᵀXP, shape (d, C), of a direction P from the weights W, and P as it was after rounding."""
+    right: Vector
+    """Xᵀ of the targets, shape (d, C)."""
+    columns: Columns
+    D: Vector
+    """The diagonal by which residuals are scaled, shape (d, 1)."""
+    l2: float
+    """λ, which the intercept is spared."""
 
-    Parameters
-    ----------
-    normal : callable
-        (step, P, W) → c·XᵀXP, shape (d, C), of a direction P from the weights W, and P as it was after rounding; the
-        last row is the intercept if there is one.
-    right : array, shape (d, C)
-        Xᵀ of the targets, in the same coordinates.
-    D : array, shape (d, 1)
-        The diagonal by which residuals are scaled.
-    """  # fmt: skip
+
+def conjugate_gradients(equations: NormalEquations, tolerance: float, start: State) -> Iterator[State]:
+    """Linear conjugate gradients [Hestenes and Stiefel 1952], one product an iteration."""
+    right, columns, D = equations.right, equations.columns, equations.D
     features = len(columns.means)
 
     def from_centred(u: Vector) -> Vector:
@@ -263,7 +258,7 @@ def conjugate_gradients(
         return np.vstack([columns.centred(g[:features], g[features:]), g[features:]]) if columns.intercept else g
 
     penalty = np.zeros((len(right), 1))
-    penalty[:features] = l2
+    penalty[:features] = equations.l2
     r, nothing = centred(right), np.zeros_like(right)
     # A target far from 0 is the intercept's, and says nothing of how exact the weights have to be.
     first = (np.square(r) / D)[:features].sum(axis=0)
@@ -277,7 +272,7 @@ def conjugate_gradients(
             return
         # Conjugate to the last direction as it was after rounding.
         q = z - _ratio((z * Hq).sum(axis=0), (q * Hq).sum(axis=0)) * q
-        raw, sent = normal(state.iteration, from_centred(q), state.W)
+        raw, sent = equations.product(state.iteration, from_centred(q), state.W)
         q = to_centred(sent)
         Hq = centred(raw) + penalty * q
         alpha = _ratio((r * q).sum(axis=0), (q * Hq).sum(axis=0))

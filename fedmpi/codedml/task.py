@@ -11,9 +11,10 @@ from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.solvers import State
 from fedmpi.core.lagrange import Uniform
+from fedmpi.crypto.random import fresh_seed
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
-from fedmpi.net.report import Report
+from fedmpi.net.costs import Report
 
 Observe = Callable[[int, NDArray[np.float64]], None]
 """Called with (iteration, W) while the workers compute on what follows from W, and at the end."""
@@ -34,7 +35,7 @@ class Task:
     noise : callable
         (step, shape) → the public and repeatable noise of stochastic quantization.
     uniforms : tuple of callables
-        For each prime: shape → secret uniform elements of its field.
+        For each prime: shape → secret uniform elements of its field, to mask what is sent in each iteration.
     observe : callable
     start : State, optional
         Go on from here.
@@ -42,6 +43,8 @@ class Task:
         Called with the state after every iteration.
     keep : bool
         Workers keep their coded data for another training on the same rows.
+    seed : callable
+        Gives fresh secret seeds, from which T workers make their shares of the data.
     """
 
     params: Params
@@ -52,6 +55,7 @@ class Task:
     start: State | None = None
     advance: Callable[[State], None] = lambda state: None
     keep: bool = False
+    seed: Callable[[], bytes] = fresh_seed
 
     def train(
         self, ch: Channel, workers: Workers, blocks: list[slice], stop: Callable[[], dict[int, Report]]

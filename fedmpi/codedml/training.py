@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from fedmpi.codedml.baseline import mpc_master
 from fedmpi.codedml.calibration import temperature
+from fedmpi.codedml.dealing import SEED_BYTES
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_plain
 from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import master
-from fedmpi.codedml.solvers import State
 from fedmpi.codedml.task import Observe, Task, Training, ignore
+from fedmpi.core import WIDE_PRIMES
 from fedmpi.core.lagrange import Uniform
-from fedmpi.crypto.random import FieldRandom, SecretStream
+from fedmpi.crypto.random import FieldRandom, SecretStream, fresh_seed
 from fedmpi.net import Channel
-from fedmpi.net.report import Report
+from fedmpi.net.costs import Report
 
 
 def rounding_noise(seed: int) -> Callable[[int, tuple[int, ...]], NDArray[np.float64]]:
@@ -42,6 +43,14 @@ def masks(params: Params, primes: tuple[int, ...], seed: int) -> tuple[Uniform, 
     return tuple(FieldRandom(p) for p in primes)
 
 
+def seeds(params: Params, seed: int) -> Callable[[], bytes]:
+    """Where the seeds of the workers' shares come from."""
+    if not params.insecure_repeatable_masks:
+        return fresh_seed
+    stream = SecretStream((seed + (len(WIDE_PRIMES) << 128)).to_bytes(32, "little"))  # behind the masks' keys
+    return lambda: stream.words(SEED_BYTES // 4).tobytes()
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """Weights and what they cost."""
@@ -59,20 +68,16 @@ class Outcome:
     """Of each worker that failed: its rank, in which iteration, and how."""
 
 
-def train(
-    ch: Channel,
-    params: Params,
-    problem: Problem,
-    seed: int,
-    observe: Observe = ignore,
-    start: State | None = None,
-    advance: Callable[[State], None] = lambda state: None,
-    keep: bool = False,
-) -> Outcome:
-    """Train privately on the workers of a channel, from the beginning or from a state of an earlier run."""
-    begun, apart = time.perf_counter(), _apart(ch)
+def new_task(params: Params, problem: Problem, seed: int) -> Task:
+    """A training from the beginning that nobody watches; `dataclasses.replace` gives it more."""
     uniforms = masks(params, problem.precision.primes, seed)
-    task = Task(params, problem, rounding_noise(seed), uniforms, observe, start, advance, keep)
+    return Task(params, problem, rounding_noise(seed), uniforms, seed=seeds(params, seed))
+
+
+def train(ch: Channel, task: Task) -> Outcome:
+    """Train privately on the workers of a channel."""
+    params, problem = task.params, task.problem
+    begun, apart = time.perf_counter(), _apart(ch)
     training = (master if params.method == "coded" else mpc_master)(ch, task)
     total = time.perf_counter() - begun - (_apart(ch) - apart)
     state = training.state

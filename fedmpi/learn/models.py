@@ -161,7 +161,9 @@ class VGG16(nn.Sequential):
 
 def _check_images(what: str, input_shape: Shape, least: int) -> None:
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
-        raise UsageError(f"{what} must have images of at least {least}x{least} as inputs, got shape {input_shape}")
+        raise UsageError(
+            f"{what} must have images of at least {least}x{least} as inputs, got shape {input_shape}: mlp takes any"
+        )
 
 
 def _kaiming_uniform(model: nn.Module) -> None:

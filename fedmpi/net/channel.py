@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
+from fedmpi.errors import PeerFailed, ProtocolError
 from fedmpi.net.endpoint import Endpoint
 from fedmpi.net.message import Header, Message, Shape, decode
 from fedmpi.net.transport import Frame, Transport
@@ -192,7 +192,7 @@ class Channel(Endpoint):
             if len(answers) >= count:
                 return answers
             if len(answers) + len(set(self._present(sources)) - answers.keys()) < count:
-                raise self._too_few(count, sources, cls)
+                raise self._too_few(cls.__name__, count, sources)
             return None
 
         def missing() -> int | None:
@@ -205,7 +205,7 @@ class Channel(Endpoint):
                 raise
             for rank in set(self._present(sources)) - answers.keys():
                 self.depart(self._peer_failed(rank, failed.reason))
-            raise self._too_few(count, sources, cls) from None
+            raise self._too_few(cls.__name__, count, sources) from None
 
     def gather_within(
         self,
@@ -321,12 +321,6 @@ class Channel(Endpoint):
         message = self._receive(frame, cls, shapes)
         assert message is not None
         return message
-
-    def _too_few(self, count: int, sources: Collection[int], cls: type[Message]) -> TooFewWorkers:
-        gone = "; ".join(str(failed) for rank, failed in self.departed.items() if rank in sources)
-        return TooFewWorkers(
-            f"{cls.__name__} must come from {count} of {len(sources)} ranks, got {len(self._present(sources))}: {gone}"
-        )
 
     def depart(self, failed: PeerFailed) -> None:
         """Go on without a tolerated rank."""

@@ -1,11 +1,12 @@
 """One rank's end of all links: it sends, waits, and heeds who fails."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError
+from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError, TooFewWorkers
 from fedmpi.net.frames import FrameRecord
 from fedmpi.net.message import Message, decode, encode
 from fedmpi.net.transport import Meter, Transport
@@ -76,11 +77,53 @@ class Endpoint:
         try:
             self._wait(room, "room for what was sent", None)
         except PeerFailed:
-            stuck = [rank for rank in self._present(self.tolerated) if self.transport.outstanding_bytes(rank)]
-            if self.failure is not None or not stuck:
+            if not self._part_with([rank for rank in self.tolerated if self.transport.outstanding_bytes(rank)]):
                 raise
-            for rank in stuck:
-                self.depart(self._peer_failed(rank, f"took no message for {self.timeout_seconds:g} s"))
+
+    def await_room(self, ranks: Collection[int], limit_bytes: int, count: int, linger_seconds: float = 0.0) -> set[int]:
+        """Those of the ranks with at most `limit_bytes` on the way to each, as soon as there are `count` of them.
+
+        Then it waits for the others too, for so long as `linger_seconds`.
+
+        So bulk data reaches everybody who takes it: a rank that is slow or frozen holds up nobody, if it is sent
+        nothing while it is not among those named here. With a count of 0 the answer comes at once.
+
+        Raises
+        ------
+        TooFewWorkers
+            If fewer than `count` of the ranks are left. Once nobody has taken anything until the deadline, tolerated
+            ranks that have no room have departed.
+        PeerFailed
+            If a rank that is not tolerated failed, or took nothing until the deadline.
+        """
+        outstanding, last_taken, enough_since = math.inf, time.monotonic(), math.inf
+
+        def room() -> set[int] | None:
+            nonlocal outstanding, last_taken, enough_since
+            on_the_way = {rank: self.transport.outstanding_bytes(rank) for rank in self._present(ranks)}
+            if len(on_the_way) < count:
+                raise self._too_few("room for messages", count, ranks)
+            if (total := sum(on_the_way.values())) < outstanding:
+                outstanding, last_taken = total, time.monotonic()
+            ready = {rank for rank, size in on_the_way.items() if size <= limit_bytes}
+            if len(ready) >= count:
+                enough_since = min(enough_since, time.monotonic())
+            all_ready = len(ready) == len(on_the_way)
+            return ready if all_ready or time.monotonic() - enough_since >= linger_seconds else None
+
+        while True:
+            try:
+                return self._wait(room, "room for messages", None, lambda: last_taken)
+            except PeerFailed:
+                if not self._part_with([r for r in ranks if self.transport.outstanding_bytes(r) > limit_bytes]):
+                    raise
+
+    def _part_with(self, stuck: Collection[int]) -> bool:
+        """Let those of the stuck ranks depart that are tolerated; whether there was one, and no other rank failed."""
+        stuck = [rank for rank in self._present(stuck) if rank in self.tolerated and self.failure is None]
+        for rank in stuck:
+            self.depart(self._peer_failed(rank, f"took no message for {self.timeout_seconds:g} s"))
+        return bool(stuck)
 
     # -- waiting and failing ----------------------------------------------------------------------------------
 
@@ -144,6 +187,11 @@ class Endpoint:
 
     def _present(self, ranks: Collection[int]) -> list[int]:
         return [rank for rank in ranks if rank not in self.departed]
+
+    def _too_few(self, what: str, count: int, ranks: Collection[int]) -> TooFewWorkers:
+        gone = "; ".join(str(failed) for rank, failed in self.departed.items() if rank in ranks)
+        left = len(self._present(ranks))
+        return TooFewWorkers(f"{what} must come from {count} of {len(ranks)} ranks, got {left}: {gone}")
 
     def _peer_failed(self, rank: int, reason: str) -> PeerFailed:
         return PeerFailed(rank, self.role_of(rank), reason)

@@ -8,7 +8,7 @@ import platform
 import socket
 import struct
 
-from fedmpi import __version__
+from fedmpi.version import __version__
 
 _GET_ADDRESS, _GET_NETMASK = 0x8915, 0x891B  # SIOCGIFADDR and SIOCGIFNETMASK of Linux
 

@@ -232,18 +232,12 @@ class MpiTransport:
         """Bytes in sends (to one rank) that are not complete."""
         for rank in set(self._sends if dest is None else [dest]) - self._forgotten:
             sends = self._sends[rank]
-            for _ in range(len(sends)):
-                entry = sends.popleft()
-                try:
-                    complete = MPI.Request.Testall(entry[0])
-                except MPI.Exception as error:
-                    _check_is_death(error)
-                    self.forget(rank)
-                    complete = False
-                if complete:
-                    self._outstanding[rank] -= entry[2]
-                else:
-                    sends.append(entry)
+            try:
+                while sends and MPI.Request.Testall(sends[0][0]):  # what is behind it will be taken over after it
+                    self._outstanding[rank] -= sends.popleft()[2]
+            except MPI.Exception as error:
+                _check_is_death(error)
+                self.forget(rank)
             if not sends:
                 del self._sends[rank], self._outstanding[rank]
         return sum(

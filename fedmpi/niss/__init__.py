@@ -1,6 +1,21 @@
-"""NISS: federated learning with differential-privacy noise that cancels [Yang et al. 2021]."""
+"""NISS: federated learning with differential-privacy noise that cancels [Yang et al. 2021].
 
-ROLES = {"server": 0, "tracker": 1}
-"""Ranks that have a name, for `fedmpi run --place`; on the others live clients."""
+Clients share the noise of their updates with each other, so that most of it is gone from the average, and none of it
+from what a single client sends. Algorithm 2 is in `protocol` for the server, in `client` for the ranks on which clients
+live, and in `tracker` for the rank that tells clients with whom they share. How much noise it takes is in `mechanism`,
+how its shares are made in `noise`, and what privacy has been spent in `accounting`.
+"""
 
-__all__ = ["ROLES"]
+from fedmpi.federated.serving import FederatedSystem
+
+SYSTEM = FederatedSystem(
+    "niss",
+    "Federated learning with noise that cancels. Rank 0 is the server, rank 1 the tracker, clients live on the others.",
+    roles=("server", "tracker", "host"),
+    training="fedmpi.niss.command:NissTraining",
+    serve="fedmpi.niss.service:serve",
+    parameters="fedmpi.niss.params:Params",
+    host="fedmpi.niss.client:serve",
+    apart=(("server and the tracker", (0, 1)),),
+    packages=("torch", "safetensors", "opacus"),
+)

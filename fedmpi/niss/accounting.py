@@ -11,9 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
+
+if TYPE_CHECKING:
+    from fedmpi.niss.params import Params
 
 PRV_LIMIT = 500.0
 """Above this ε the grid of the PRV accountant fills the memory; the bound of the RDP accountant is taken."""
@@ -54,8 +60,6 @@ def epsilon_of(accountant: str, spending: Spending, delta: float) -> float:
 
 
 def _quiet() -> Any:
-    import numpy as np
-
     return np.errstate(all="ignore")
 
 
@@ -80,6 +84,21 @@ class Ledger:
         counts = Counter(_down(value) for value in noise)
         models = tuple((value, sample_rate, times) for value, times in sorted(counts.items()))
         return cls(multiplier, max(uploads, default=0), models, delta)
+
+    @classmethod
+    def of_training(
+        cls, params: "Params", rows: NDArray[np.int64], uploads: NDArray[np.int64], noise: Iterable[float]
+    ) -> "Ledger":
+        """From the rows d_k of every client, the uploads of each, and the noise of each round."""
+        one = int(rows[0])  # σ_k/Δ_k is the same for every p_k and d_k, but with --noise-std
+        multiplier = params.std(1.0, one) / params.sensitivity(1.0, one)
+        m = params.clients_per_round(len(rows))
+        if params.noise_std is not None:
+            # Δ_k of the worst client in the worst round: among those with the fewest rows
+            others = int(np.sort(rows)[: m - 1].sum())
+            largest = max(params.sensitivity(d / (d + others), d) for d in set(rows.tolist()))
+            multiplier = params.noise_std / largest
+        return cls.of(multiplier, uploads.tolist(), noise, m / len(rows), params.delta)
 
     def upload(self, accountant: str, more: int = 0) -> float:
         """ε of the uploads of one client, after `more` further ones."""

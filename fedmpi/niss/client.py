@@ -12,11 +12,12 @@ from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import PeerFailed, ProtocolError
-from fedmpi.federation import SERVER, Stop, be_ready, leave
-from fedmpi.learn import Inputs, Trainer, build_model, client_rows, hosted, scale_of, stream, train_clients
-from fedmpi.learn.inputs import image_shape
+from fedmpi.federated.messages import SERVER, be_ready, leave
+from fedmpi.federated.serving import Host
+from fedmpi.learn import Inputs, Trainer, build_model, client_rows, hosted, stream, train_clients
+from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.net import Channel
-from fedmpi.niss.job import Job
+from fedmpi.net.orders import Leave
 from fedmpi.niss.noise import Seed, Vector, expand, mix, on_grid
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
@@ -29,6 +30,7 @@ from fedmpi.niss.protocol import (
     Shares,
     Uploads,
 )
+from fedmpi.runs.job import Job
 
 SEED_BYTES = 32
 
@@ -43,17 +45,16 @@ class Clients:
     seed: int
 
     @classmethod
-    def load(cls, job: Job, host: int, hosts: int, clients: int, threads: int) -> "Clients":
+    def load(cls, job: Job[Params], host: int, hosts: int, clients: int, threads: int) -> "Clients":
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
         parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
-        scale = scale_of(data.X_train)
-        shape = image_shape(data.X_train.shape[1])
+        scale, shape = divisor_of(data), input_shape(data)
         model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
         trainers = [Trainer(model, params.training, device=params.device) for _ in range(threads)]
         inputs = {
-            k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device)
+            k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device, shape=shape)
             for k in hosted(host, hosts, clients)
         }
         return cls(inputs, trainers, job.seed)
@@ -87,7 +88,7 @@ def host(
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
     be_ready(ch, rows, FIRST_HOST)
     while True:
-        order = ch.recv_any(SERVER, (Round, Stop), shapes={"w": (h,)}, patient=True)
+        order = ch.recv_any(SERVER, (Round, Leave), shapes={"w": (h,)}, patient=True)
         if not isinstance(order, Round):
             break
         clients = order.clients.tolist()
@@ -99,7 +100,8 @@ def host(
                 trained = [clipped(w, order.w, params.clip) for w in trained]
         stds = {k: params.std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
         if params.method == "niss":
-            noise = share_noise(ch, params, order.round, stds, h, own.trainers, secret, new_pair)
+            sharing = Sharing(ch, params, order.round, h, secret, {k: new_pair() for k in stds})
+            noise = share_noise(sharing, stds, own.trainers)
         else:
             noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
         there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
@@ -120,16 +122,22 @@ def clipped(w: Vector, start: Vector, norm: float) -> Vector:
     return w if length <= norm else start + update * (norm / length)
 
 
-def share_noise(
-    ch: Channel,
-    params: Params,
-    round_: int,
-    stds: dict[int, float],
-    h: int,
-    threads: Sequence[object],
-    secret: Callable[[], Stream],
-    new_pair: Callable[[], KeyPair],
-) -> dict[int, Vector]:
+@dataclass(frozen=True, eq=False)
+class Sharing:
+    """What one rank shares its clients' noise with, in one round."""
+
+    ch: Channel
+    params: Params
+    round: int
+    h: int
+    """Numbers in an upload."""
+    secret: Callable[[], Stream]
+    """A fresh secret stream."""
+    pairs: dict[int, KeyPair]
+    """Of each client of the round that lives here."""
+
+
+def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[object]) -> dict[int, Vector]:
     """ClientShare of Algorithm 2 for the clients of one rank: client → Σ_i (n_i + s_i r_i), shape (h,).
 
     Parameters
@@ -139,27 +147,25 @@ def share_noise(
     threads : sequence
         As many threads work on the noise.
     """
-    pairs = {k: new_pair() for k in stds}
-    keys = np.frombuffer(b"".join(pair.public for pair in pairs.values()), np.uint8).reshape(-1, KEY_BYTES)
-    ch.send(
-        TRACKER,
-        Alive(round_, np.array([*stds], np.uint32), np.array([std**2 for std in stds.values()]), keys),
-    )
+    ch, secret = sharing.ch, sharing.secret
+    keys = np.frombuffer(b"".join(pair.public for pair in sharing.pairs.values()), np.uint8).reshape(-1, KEY_BYTES)
+    variances = np.array([std**2 for std in stds.values()])
+    ch.send(TRACKER, Alive(sharing.round, np.array([*stds], np.uint32), variances, keys))
     with ch.phase("wait"):
-        told = ch.gather_first(1, [TRACKER], Neighbours, round=round_)[TRACKER]
+        told = ch.gather_first(1, [TRACKER], Neighbours, round=sharing.round)[TRACKER]
     publics, edges = understood(told, stds.keys())
     n: defaultdict[int, list[Seed]] = defaultdict(list)
     for (sender, _), std in edges.items():
         if sender in stds:
             n[sender].append((fresh_seed(secret()), std))
-    send_shares(ch, params, round_, h, edges, n, pairs, publics)
-    r = receive_shares(ch, params, round_, h, edges, pairs, publics)
+    send_shares(sharing, edges, publics, n)
+    r = receive_shares(sharing, edges, publics)
 
     # A client that has nobody to share with keeps its noise.
     own = {k: n.get(k) or [(fresh_seed(secret()), std)] for k, std in stds.items()}
 
     def noise(_: object, k: int) -> Vector:
-        return mix(own[k], r.get(k, []), params.tau2, secret(), h)
+        return mix(own[k], r.get(k, []), sharing.params.tau2, secret(), sharing.h)
 
     with ch.phase("compute"):
         return dict(zip(stds, train_clients(noise, threads, [*stds]), strict=True))
@@ -185,53 +191,38 @@ def understood(told: Neighbours, own: object) -> tuple[dict[int, bytes], Edges]:
     return publics, edges
 
 
-def send_shares(
-    ch: Channel,
-    params: Params,
-    round_: int,
-    h: int,
-    edges: Edges,
-    n: dict[int, list[Seed]],
-    pairs: dict[int, KeyPair],
-    publics: dict[int, bytes],
-) -> None:
+def send_shares(sharing: Sharing, edges: Edges, publics: dict[int, bytes], n: dict[int, list[Seed]]) -> None:
     """Seal a negated share for every receiver, and send them: one message to each rank."""
+    ch, pairs = sharing.ch, sharing.pairs
     outgoing: defaultdict[int, list[tuple[int, int, bytes]]] = defaultdict(list)
     left = {k: iter(shares) for k, shares in n.items()}
     with ch.phase("compute"):
         for sender, receiver in edges:
             if sender in pairs:
                 seed, std = next(left[sender])
-                contents = seed if params.shares == "seeds" else (-expand(seed, std, h)).tobytes()
-                envelope = seal(pairs[sender], publics[receiver], place(round_, sender, receiver), contents)
+                contents = seed if sharing.params.shares == "seeds" else (-expand(seed, std, sharing.h)).tobytes()
+                envelope = seal(pairs[sender], publics[receiver], place(sharing.round, sender, receiver), contents)
                 outgoing[home(ch, receiver)].append((sender, receiver, envelope))
     for rank, shares in outgoing.items():
         senders, receivers, envelopes = zip(*shares, strict=True)
         sealed = np.frombuffer(b"".join(envelopes), np.uint8).reshape(len(shares), -1)
-        ch.send(rank, Shares(round_, np.array(senders, np.uint32), np.array(receivers, np.uint32), sealed))
+        ch.send(rank, Shares(sharing.round, np.array(senders, np.uint32), np.array(receivers, np.uint32), sealed))
 
 
-def receive_shares(
-    ch: Channel,
-    params: Params,
-    round_: int,
-    h: int,
-    edges: Edges,
-    pairs: dict[int, KeyPair],
-    publics: dict[int, bytes],
-) -> dict[int, list[Seed | Vector]]:
+def receive_shares(sharing: Sharing, edges: Edges, publics: dict[int, bytes]) -> dict[int, list[Seed | Vector]]:
     """Client → the shares it received: a seed and a standard deviation, or the negated numbers themselves.
 
     A rank that sends anything else than what the tracker announced departs; its shares are missing.
     """
+    ch, pairs, seeds = sharing.ch, sharing.pairs, sharing.params.shares == "seeds"
     expected: defaultdict[int, set[tuple[int, int]]] = defaultdict(set)
     for sender, receiver in edges:
         if receiver in pairs:
             expected[home(ch, sender)].add((sender, receiver))
-    size = (SEED_BYTES if params.shares == "seeds" else 8 * h) + OVERHEAD
+    size = (SEED_BYTES if seeds else 8 * sharing.h) + OVERHEAD
     with ch.phase("wait"):
         messages = ch.gather_within(
-            ch.timeout_seconds / 8, expected, Shares, shapes={"sealed": (None, size)}, round=round_
+            ch.timeout_seconds / 8, expected, Shares, shapes={"sealed": (None, size)}, round=sharing.round
         )
     r: defaultdict[int, list[Seed | Vector]] = defaultdict(list)
     with ch.phase("compute"):
@@ -242,7 +233,7 @@ def receive_shares(
                 ch.depart(PeerFailed(rank, ch.role_of(rank), f"broke the protocol: {error}"))
                 continue
             for (sender, receiver), contents in opened.items():
-                if params.shares == "seeds":
+                if seeds:
                     r[receiver].append((contents, edges[sender, receiver]))
                 else:
                     r[receiver].append(np.frombuffer(contents, "<f8"))
@@ -285,3 +276,8 @@ def home(ch: Channel, client: int) -> int:
 def fresh_seed(random: Stream) -> bytes:
     """32 secret bytes."""
     return random.words(SEED_BYTES // 4).tobytes()
+
+
+def serve(ch: Channel, own: Host[Params]) -> None:
+    """Host: load the rows of the clients that live here, and train them."""
+    host(ch, own.job.params, Clients.load(own.job, own.number, own.hosts, own.clients, own.threads))

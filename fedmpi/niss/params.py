@@ -5,6 +5,7 @@ from typing import Literal
 
 from fedmpi.errors import UsageError
 from fedmpi.learn.trainer import LocalTraining
+from fedmpi.niss.assignment import share_count
 from fedmpi.niss.mechanism import noise_multiplier
 from fedmpi.rules import at_least, flag, positive
 
@@ -138,3 +139,12 @@ class Params:
         if self.noise_std is not None:
             return self.noise_std
         return self.sensitivity(weight, rows) * noise_multiplier(self.epsilon, self.delta, self.mechanism)
+
+    def partners(self, m: int) -> int:
+        """Clients that one of the m of a round can share noise with, if its coalition has its part of them."""
+        return -(-m // self.coalitions) - 1
+
+    def shares_wanted(self, clients: int, rows: int) -> int:
+        """Number of shares v, for K clients with equally many of the rows."""
+        std = self.std(1 / self.clients_per_round(clients), -(-rows // clients))
+        return share_count(std**2, self.unit_variance, self.share_count or 0)

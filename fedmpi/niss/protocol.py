@@ -6,13 +6,14 @@ received (the -n_i of another), s_i its distortion, σ_k² the variance of a cli
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi import federation
 from fedmpi.errors import ProtocolError, TooFewWorkers
+from fedmpi.federated import messages as federation
 from fedmpi.net import Channel, Message
 from fedmpi.net.message import Float64, UInt8, UInt32
 
@@ -119,6 +120,22 @@ class State:
     """Of each round the standard deviation of the noise in the aggregate over the largest sensitivity."""
 
 
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Who is asked in a round."""
+
+    clients: NDArray[np.uint32]
+    """M_t, sorted."""
+    rows: NDArray[np.int64]
+    """d_k of each."""
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """p_k of each."""
+        weights: NDArray[np.float64] = self.rows / self.rows.sum()
+        return weights
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the server saw of a round."""
@@ -193,7 +210,8 @@ def server(
         chosen = sample(t)
         if not watch.before(state, chosen):
             break
-        weights = fed.rows[chosen] / fed.rows[chosen].sum()
+        cohort = Cohort(chosen, fed.rows[chosen])
+        weights = cohort.weights
         with ch.phase("communicate"):
             if params.method == "niss":
                 ch.send(TRACKER, Sampled(t, chosen))
@@ -219,10 +237,10 @@ def server(
             )
         outcome = Outcome(t, len(chosen), len(arrived), lost)
         part = weights[np.isin(chosen, arrived)].sum()
-        outcome = account(ch, params, fed, outcome, chosen, weights, np.array(arrived, np.uint32), part)
+        outcome = account(ch, params, outcome, cohort, np.array(arrived, np.uint32))
         uploads = state.uploads.copy()
         uploads[chosen] += 1
-        largest = max(params.sensitivity(p, d) for p, d in zip(weights, fed.rows[chosen], strict=True))
+        largest = max(params.sensitivity(p, d) for p, d in zip(weights, cohort.rows, strict=True))
         noise = (*state.noise, outcome.noise_std * float(part) / largest)
         state = State(t + 1, total / part if len(arrived) else state.w, uploads, noise)
         watch.after(state, outcome)
@@ -260,20 +278,12 @@ def aggregate(
     return total, arrived, sorted(lost, key=lambda entry: int(entry["client"]))
 
 
-def account(
-    ch: Channel,
-    params: "Params",
-    fed: Federation,
-    outcome: Outcome,
-    chosen: NDArray[np.uint32],
-    weights: NDArray[np.float64],
-    arrived: NDArray[np.uint32],
-    part: float,
-) -> Outcome:
+def account(ch: Channel, params: "Params", outcome: Outcome, cohort: Cohort, arrived: NDArray[np.uint32]) -> Outcome:
     """The noise that is left in the new parameters; with NISS the tracker works it out from who arrived."""
+    here = np.isin(cohort.clients, arrived)
+    part = cohort.weights[here].sum()
     if params.method != "niss":
-        here = np.isin(chosen, arrived)
-        stds = [params.std(p, d) for p, d in zip(weights[here], fed.rows[chosen[here]], strict=True)]
+        stds = [params.std(p, d) for p, d in zip(cohort.weights[here], cohort.rows[here], strict=True)]
         variance = sum(std**2 for std in stds)
         return replace(outcome, noise_std=variance**0.5 / part if part else 0.0)
     with ch.phase("wait"):

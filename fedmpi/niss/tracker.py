@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
-from fedmpi.federation import SERVER, Stop, leave
+from fedmpi.federated.messages import SERVER, leave
 from fedmpi.net import Channel
+from fedmpi.net.orders import Leave
 from fedmpi.niss.assignment import Assignment, assign, share_count
 from fedmpi.niss.protocol import (
     FIRST_HOST,
@@ -35,7 +36,7 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
     ch.tolerated = hosts = range(FIRST_HOST, ch.size)
     ch.outwait(setup.timeout_seconds)
     while True:
-        order = ch.recv_any(SERVER, (Sampled, Stop), patient=True)
+        order = ch.recv_any(SERVER, (Sampled, Leave), patient=True)
         if not isinstance(order, Sampled):
             break
         homes = {FIRST_HOST + int(k) % len(hosts) for k in order.clients}

@@ -1,6 +1,20 @@
-"""PBPFL [Feng et al. 2020]: clients train a model that they never see, on weights that the server has perturbed."""
+"""PBPFL [Feng et al. 2020]: clients train a model that they never see, on weights that the server has perturbed.
 
-ROLES = {"server": 0}
-"""Ranks that have a name, for `fedmpi run --place`; on the others live clients."""
+The server scales every unit and shifts every output by secret numbers, and can still recover the gradient of the true
+weights from what the clients send: `perturbation` has that mathematics, on the layers that `structure` finds in a
+model. The server's rounds are in `protocol`, the clients' work in `host`, `client` and `gradients`. With masked uploads
+(`masked`) the server sees nothing but the sum.
+"""
 
-__all__ = ["ROLES"]
+from fedmpi.federated.serving import FederatedSystem
+
+SYSTEM = FederatedSystem(
+    "pbpfl",
+    "Federated learning on weights that clients get up to a secret scaling of units: the numbers are hidden, not what "
+    "they compute. Rank 0 is the server, clients live on the others.",
+    roles=("server", "host"),
+    training="fedmpi.pbpfl.command:PbpflTraining",
+    parameters="fedmpi.pbpfl.params:Params",
+    host="fedmpi.pbpfl.host:serve",
+    packages=("torch", "safetensors"),
+)

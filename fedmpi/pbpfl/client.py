@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmpi.federation import SERVER, Stop, be_ready, leave
 from fedmpi.learn import hosted, stream, train_clients
-from fedmpi.net import Channel
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
-from fedmpi.pbpfl.job import Job
+from fedmpi.pbpfl.messages import FINAL_ROWS, Evaluation, Round, from_bytes
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Part, Problem, evaluate
-from fedmpi.pbpfl.protocol import FINAL_ROWS, Evaluation, Final, Round, Terms, from_bytes, to_bytes
+from fedmpi.runs.job import Job
 
 Shifted = tuple[NDArray[np.float64], float]
 """Terms, shape (3, h), and γ̂."""
@@ -54,7 +52,7 @@ class Clients:
     seed: int
 
     @classmethod
-    def load(cls, job: Job, last: str, host: int, hosts: int, clients: int, threads: int) -> "Clients":
+    def load(cls, job: Job[Params], last: str, host: int, hosts: int, clients: int, threads: int) -> "Clients":
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts); `last` is a layer."""
         problem, params = Problem(job), job.params
         parts = problem.clients(clients)
@@ -103,39 +101,3 @@ class Clients:
         own.model.train()
         errors, right = np.array(results).reshape(-1, 2).T
         return Evaluation(np.array([*self.clients], np.uint32), errors.astype(np.float64), right.astype(np.uint64))
-
-
-def host(ch: Channel, params: Params, own: Clients) -> None:
-    """All clients of one rank, round after round."""
-    from fedmpi.pbpfl.masked import upload_masked
-
-    h = len(own.differentiators[0].flat)
-    be_ready(ch, {k: len(client.rows) for k, client in own.clients.items()})
-    wanted = {"w": (h * params.item_bytes,), "r_a": (own.outputs if params.perturbed else 0,)}
-    while True:
-        order = ch.recv_any(SERVER, (Round, Final, Stop), shapes=wanted, patient=True)
-        if isinstance(order, Round):
-            names = own.present(order.round)
-            with ch.phase("compute"):
-                terms = dict(zip(names, own.terms(order, names), strict=True))
-            if params.masked:
-                upload_masked(ch, params, own, order, terms)
-            else:
-                ch.send(SERVER, clear_upload(params, order.round, h, terms))
-        elif isinstance(order, Final):
-            with ch.phase("compute"):
-                evaluation = own.evaluation(from_bytes(order.w, params))
-            ch.send(SERVER, evaluation)
-        else:
-            break
-    leave(ch)
-
-
-def clear_upload(params: Params, t: int, h: int, terms: dict[int, Shifted]) -> Terms:
-    """The terms of all clients of one rank as they are."""
-    values = np.empty((len(terms), params.terms * h * params.item_bytes), np.uint8)
-    for row, (own, _) in zip(values, terms.values(), strict=True):
-        row[:] = to_bytes(own, params)
-    values.flags.writeable = False  # lets the channel send them without a copy
-    shifts = np.array([shift for _, shift in terms.values()])
-    return Terms(t, np.array([*terms], np.uint32), shifts, values)

@@ -6,23 +6,21 @@ survivors' and the lost clients' secrets.
 """
 
 from collections.abc import Callable, Mapping, Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
-from fedmpi.federation import SERVER
+from fedmpi.federated.messages import SERVER
 from fedmpi.net import Channel, Message
 from fedmpi.net.message import UInt8, UInt32
-from fedmpi.pbpfl.double_masking import ENVELOPE_BYTES, PUBLIC_BYTES, SHARE_WORDS, Member, Shares, Words, unmask
+from fedmpi.pbpfl.client import Clients, Shifted
+from fedmpi.pbpfl.messages import Federation, Round, ask, too_few
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.perturbation import Vector, unshift
-from fedmpi.pbpfl.protocol import Federation, Round, ask, too_few
 from fedmpi.pbpfl.ring import to_reals, to_words
-
-if TYPE_CHECKING:
-    from fedmpi.pbpfl.client import Clients, Shifted
+from fedmpi.securesum.double_masking import ENVELOPE_BYTES, PUBLIC_BYTES, SHARE_WORDS, Member, Shares, Words, unmask
 
 M = TypeVar("M", bound=Message)
 
@@ -78,7 +76,7 @@ class Revealed(Message, tag=13):
     shares: UInt32
 
 
-def upload_masked(ch: Channel, params: Params, own: "Clients", order: Round, terms: "Mapping[int, Shifted]") -> None:
+def upload_masked(ch: Channel, params: Params, own: Clients, order: Round, terms: Mapping[int, Shifted]) -> None:
     """The clients of one host: clients that have no terms are lost after they have shared."""
     t, threshold = order.round, params.least_clients(own.total)
     members = {k: Member(k, own.total, threshold, t) for k in own.clients}

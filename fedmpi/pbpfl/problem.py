@@ -1,7 +1,6 @@
 """What is trained on: the data set as tensors, and the model that all ranks agree on."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.data import Dataset, load
-from fedmpi.learn import build_model, client_rows, scale_of
+from fedmpi.learn import build_model, client_rows
 from fedmpi.learn.evaluation import ROWS_AT_ONCE
-from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
-from fedmpi.pbpfl.job import Job
+from fedmpi.pbpfl.params import Params
+from fedmpi.runs.job import Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +50,16 @@ class Problem:
 
     Notes
     -----
-    Integers (images) are divided by their largest value. Other columns are brought to mean 0 and deviation 1; the
-    means and deviations of the training rows are taken for public. Of the rows that are not trained on, the first
-    half is for validation, the second for testing.
+    Images are divided by their largest value; a table has been prepared when it was loaded. Of the rows that are not
+    trained on, the first half is for validation, the second for testing.
     """
 
-    def __init__(self, job: Job):
+    def __init__(self, job: Job[Params]):
         self.job, self.params = job, job.params
         value = job.params.wants_value(job.dataset)
         self.data: Dataset = load(job.dataset, seed=job.seed, regression=value, **job.data)
         self.outputs = len(self.data.classes) or 1
-        columns = self.data.X_train.shape[1]
-        self.input_shape = image_shape(columns) if self.data.X_train.dtype.kind in "iu" else (columns,)
+        self.input_shape, self.divisor = input_shape(self.data), divisor_of(self.data)
         self.dtype: torch.dtype = getattr(torch, job.params.dtype)
 
     def model(self) -> nn.Module:
@@ -85,17 +83,8 @@ class Problem:
         validation, test = (self._part(self.data.X_test[h], self.data.y_test[h], "cpu") for h in halves)
         return validation, test
 
-    @cached_property
-    def _shift_and_scale(self) -> tuple[Any, Any]:
-        X = self.data.X_train
-        if X.dtype.kind in "iu":
-            return 0.0, scale_of(X)
-        deviation = X.std(axis=0)
-        return X.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
-
     def _part(self, X: NDArray[Any], y: NDArray[Any], device: str) -> Part:
-        shift, scale = self._shift_and_scale
-        rows = ((X.astype(np.float64) - shift) / scale).reshape(len(X), *self.input_shape)
+        rows = (X.astype(np.float64) / self.divisor).reshape(len(X), *self.input_shape)
         labels = torch.tensor(y, device=device) if self.data.classes else None
         targets = np.eye(self.outputs)[y] if self.data.classes else y[:, None]
         return Part(

@@ -1,79 +1,34 @@
-"""PBPFL [Feng et al. 2020, section 3]: the messages, and the server.
+"""PBPFL [Feng et al. 2020, section 3]: the server.
 
 Letters: W (h) the parameters, Ŵ perturbed ones, r_a the additive noise that clients are told, n_L outputs, K clients
 with N_k rows each, η the learning rate. A host is a rank on which clients live.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedmpi import federation
-from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
-from fedmpi.net import Channel, Message
-from fedmpi.net.message import Float64, Shape, UInt8, UInt32, UInt64
+from fedmpi.errors import ProtocolError
+from fedmpi.federated import messages as federation
+from fedmpi.net import Channel
+from fedmpi.pbpfl.masked import collect_masked
+from fedmpi.pbpfl.messages import (
+    FINAL_ROWS,
+    Evaluation,
+    Federation,
+    Final,
+    Outputs,
+    Round,
+    Terms,
+    ask,
+    from_bytes,
+    to_bytes,
+    too_few,
+)
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.perturbation import Noise, Uniform, Vector, draw, perturb, recover, unshift, without_addition
 from fedmpi.pbpfl.structure import Structure
-
-M = TypeVar("M", bound=Message)
-
-FINAL_ROWS = 1000
-"""Rows on which a client tries the final model, at most."""
-
-
-class Outputs(Message, tag=1):
-    """Server → host, once: the name of the last layer; public."""
-
-    layer: str
-
-
-class Round(Message, tag=3):
-    """Server → host, each round: Ŵ (h numbers of --dtype, as bytes), r_a, shape (n_L,), and N = Σ N_k."""
-
-    round: int
-    rows: int
-    w: UInt8
-    r_a: Float64
-
-
-class Terms(Message, tag=4):
-    """Host → server, each round: ∂L̂/∂Ŵ, σ and β of its clients, shape (clients, 3 h numbers as bytes), and shifts γ̂.
-
-    In the clear, the gradient alone.
-    """
-
-    round: int
-    clients: UInt32
-    shifts: Float64
-    values: UInt8
-
-
-class Final(Message, tag=5):
-    """Server → host, at the end: weights for the clients' use, perturbed without r_a and γ ("data processing")."""
-
-    w: UInt8
-
-
-class Evaluation(Message, tag=6):
-    """Host → server, at the end: the final model on rows of its clients: Σ‖y - ȳ‖², and rows that are right."""
-
-    clients: UInt32
-    squared_errors: Float64
-    right: UInt64
-
-
-@dataclass(frozen=True, eq=False)
-class Federation:
-    """Who is there."""
-
-    homes: dict[int, frozenset[int]]
-    """Host → its clients."""
-    rows: NDArray[np.int64]
-    """N_k, shape (K,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,39 +62,33 @@ def setup(ch: Channel, job: str, last: str, clients: int) -> Federation:
     return Federation({host: frozenset(range(host - 1, clients, len(hosts))) for host in hosts}, rows)
 
 
-def server(
-    ch: Channel,
-    params: Params,
-    structure: Structure,
-    fed: Federation,
-    start: State,
-    uniform: Uniform,
-    watch: Watch,
-) -> State:
-    """Sections 3.1 and 3.3, round after round.
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One training."""
 
-    Parameters
-    ----------
-    structure : Structure
-        Of the model.
-    start : State
-    uniform : callable
-        count → secret uniform reals.
-    watch : Watch
+    params: Params
+    structure: Structure
+    """Of the model."""
+    fed: Federation
+    uniform: Uniform
+    """count → secret uniform reals."""
+
+
+def server(ch: Channel, task: Task, start: State, watch: Watch) -> State:
+    """Sections 3.1 and 3.3, round after round.
 
     Raises
     ------
     TooFewWorkers
         If fewer clients are left than a round needs.
     """
-    from fedmpi.pbpfl.masked import collect_masked
-
+    params, structure, fed = task.params, task.structure, task.fed
     collect = collect_masked if params.masked else collect_clear
     rounds, N = params.total_rounds(int(fed.rows.max())), int(fed.rows.sum())
     state = start
     for t in range(start.round, rounds):
         with ch.phase("perturb"):  # section 3.1
-            noise = draw(structure, params, uniform) if params.perturbed else None
+            noise = draw(structure, params, task.uniform) if params.perturbed else None
             r_a = np.zeros(0) if noise is None else noise.r_a
             w_hat = state.w if noise is None else perturb(structure, state.w, noise)
         with ch.phase("communicate"):
@@ -184,42 +133,12 @@ def collect_clear(ch: Channel, params: Params, fed: Federation, order: Round, h:
     return mean, present
 
 
-def ask(ch: Channel, fed: Federation, cls: type[M], t: int, shapes: Mapping[str, Shape]) -> dict[int, M]:
-    """One message of every host that is there, in the order of their ranks; hosts that send none depart.
-
-    So does one that names a client twice or one that is not its own, or as many clients as it has no values for.
-    """
-    hosts = [host for host in fed.homes if host not in ch.departed]
-    answers: dict[int, M] = ch.gather_within(ch.timeout_seconds, hosts, cls, shapes=shapes, round=t)
-    for host in hosts:
-        answer: Any = answers.get(host)
-        if answer is None:
-            reason = f"sent no {cls.__name__} for {ch.timeout_seconds:g} s"
-        else:
-            named = answer.clients.tolist()
-            own = len(set(named)) == len(named) and fed.homes[host].issuperset(named)
-            if own and all(len(getattr(answer, field)) == len(named) for field in shapes):
-                continue
-            reason = f"broke the protocol: {cls.__name__} must be of its own clients, got {named}"
-            del answers[host]
-        if host not in ch.departed:
-            ch.depart(PeerFailed(host, ch.role_of(host), reason))
-    return dict(sorted(answers.items()))
-
-
-def too_few(ch: Channel, t: int, least: int, got: int) -> TooFewWorkers:
-    """The error where a round has not the clients it needs."""
-    gone = "".join(f"; {failed}" for failed in ch.departed.values())
-    return TooFewWorkers(f"round {t} must have at least {least} clients, got {got}{gone}")
-
-
-def finish(
-    ch: Channel, params: Params, structure: Structure, fed: Federation, w: Vector, uniform: Uniform
-) -> dict[str, float]:
+def finish(ch: Channel, task: Task, w: Vector) -> dict[str, float]:
     """Give the clients a model to use, without addition, and learn how good it is on `FINAL_ROWS` of theirs."""
+    params, structure, fed = task.params, task.structure, task.fed
     with ch.phase("close"):
         if params.perturbed:
-            w = perturb(structure, w, without_addition(draw(structure, params, uniform)))
+            w = perturb(structure, w, without_addition(draw(structure, params, task.uniform)))
         present = [host for host in fed.homes if host not in ch.departed]
         for host in present:
             ch.send(host, Final(to_bytes(w, params)))
@@ -233,17 +152,3 @@ def finish(
     if not rows:
         return {}
     return {"clients_mse": errors / (rows * structure.outputs), "clients_accuracy": right / rows}
-
-
-def to_bytes(values: Vector, params: Params) -> NDArray[np.uint8]:
-    """Numbers of --dtype, little-endian, as bytes that the channel need not copy."""
-    raw = np.ascontiguousarray(values, dtype=f"<f{params.item_bytes}").reshape(-1).view(np.uint8)
-    if raw.base is values:
-        raw = raw.copy()
-    raw.flags.writeable = False
-    return raw
-
-
-def from_bytes(raw: NDArray[np.uint8], params: Params) -> Vector:
-    """What `to_bytes` packed, as float64."""
-    return np.ascontiguousarray(raw).view(f"<f{params.item_bytes}").astype(np.float64)

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core import fixed_point
-from fedmpi.pbpfl.double_masking import Words
 from fedmpi.pbpfl.params import Params
+from fedmpi.securesum.double_masking import Words
 
 _HALF = np.uint64(32)
 

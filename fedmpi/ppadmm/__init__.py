@@ -1,14 +1,30 @@
-"""PPADMM: private linear regression with two servers that do not collude."""
+"""PPADMM: private linear regression with two servers that do not collude.
+
+Participants keep their rows, and the first server sees only sums of what they send, because the second one knows the
+masks and nothing else. The mathematics of the ADMM is in `admm` and `local`; who says what to whom is in `protocol` for
+the first server and the participants, in `auxiliary` for the second server, and in `secure_sum` for the sums that both
+make. The distributed gradient descent that the paper compares itself with is in `dssgd`.
+"""
 
 from typing import TYPE_CHECKING, Any
+
+from fedmpi.system import System
 
 if TYPE_CHECKING:
     from fedmpi.ppadmm.estimator import PrivateLasso
 
-ROLES = {"s1": 0, "s2": 1}
-"""Ranks that have a name, for `fedmpi run --place`; the others are participants."""
+SYSTEM = System(
+    "ppadmm",
+    "Lasso, elastic net or ridge regression on the rows of many participants. Rank 0 is the primary server, rank 1 the "
+    "auxiliary server, the others are participants.",
+    roles=("primary_server", "auxiliary_server", "participant"),
+    training="fedmpi.ppadmm.command:LassoTraining",
+    serve="fedmpi.ppadmm.service:follow",
+    places=("s1", "s2"),
+    apart=(("servers S1 and S2", (0, 1)),),
+)
 
-__all__ = ["ROLES", "PrivateLasso"]
+__all__ = ["SYSTEM", "PrivateLasso"]
 
 
 def __getattr__(name: str) -> Any:

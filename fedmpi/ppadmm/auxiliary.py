@@ -8,7 +8,7 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.masks import Words, mask_words
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message
-from fedmpi.net.report import report
+from fedmpi.net.costs import report
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.secure_sum import (
     PRIMARY,

@@ -1,107 +1,102 @@
-"""The primary server's side of the command line: options, data for the measurements, training, and the run's folder."""
+"""The primary server's run: data for the measurements, the training, how good it is, and what it leaves."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
-from fedmpi.net import Channel
-from fedmpi.own_options import own_options
-from fedmpi.ppadmm.admm import Vector
-from fedmpi.ppadmm.keeping import RunKeeper
+from fedmpi.ppadmm.admm import Scaling, Vector
+from fedmpi.ppadmm.checkpoints import RunKeeper
 from fedmpi.ppadmm.metrics import centralized, mped, rmse
 from fedmpi.ppadmm.params import Params
-from fedmpi.ppadmm.protocol import Training
+from fedmpi.ppadmm.protocol import State
+from fedmpi.ppadmm.protocol import Training as Outcome
 from fedmpi.ppadmm.secure_sum import participants
-from fedmpi.ppadmm.service import Source, lead
-from fedmpi.ppadmm.summary import closing_lines, heading, plan
-from fedmpi.runs import Progress, RunOptions, begin_run, end_run, parse
-from fedmpi.runs.environment import process_age_seconds
-from fedmpi.runs.result import costs, result
-
-DESCRIPTION = (
-    "Lasso, elastic net or ridge regression on the rows of many participants. Rank 0 is the primary server, rank 1 the "
-    "auxiliary server, the others are participants."
-)
+from fedmpi.ppadmm.service import lead
+from fedmpi.ppadmm.summary import LassoWords
+from fedmpi.runs.checkpointing import Arrays, Keeper
+from fedmpi.runs.own_options import own_options
 
 
-def run(ch: Channel, argv: list[str]) -> None:
-    """Train as the command line says, with the other ranks of a channel."""
-    startup_seconds = process_age_seconds()
-    params, options = parse(Params, argv, "fedmpi run ppadmm --", DESCRIPTION)
-    ch.timeout_seconds = options.timeout
-    check_options(params, options, argv, ch)
-    source = source_of(params, options)
-    data = source.load()
-    if options.dry_run:
-        print("\n".join([heading(params, ch, data), *plan(params, ch, data)]))
-        return
-    progress = begin_run("ppadmm", params, options, params.iterations, heading(params, ch, data))
-    # Where the folder is named, `check_options` has seen that every rank's command line names it.
-    kept = (options.resume or options.out) is not None
-    keeper, start = RunKeeper(ch, progress.folder, params, options, kept=kept), None
-    if options.resume:
-        start, refused = keeper.load()
-        progress.say("\n".join([*refused, f"going on after iteration {start.iteration}, with new keys"]))
-    session = Session(ch, params, options, data, progress)
-    with keeper.saying():
-        training = lead(ch, params, source, session.watch, start, keeper)
-    summary = session.summarize(training, startup_seconds) | {"resumed_from": start.iteration if start else None}
-    model = {"coefficients": training.coefficients, "intercept": np.array(training.intercept)}
-    end_run(ch, progress.folder, options, training.reports, summary, closing_lines, model)
-
-
-def check_options(params: Params, options: RunOptions, argv: list[str], ch: Channel) -> None:
-    """Refuse options that this system does not have, or that contradict one another.
-
-    Raises
-    ------
-    UsageError
-    """
-    if options.classes:
-        raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
-    options.check_own(argv)
-    own = own_options(argv)
-    if own.run != (options.resume or options.out):
-        raise UsageError("--out must stand on the command line, where every rank sees it")
-    if options.checkpoint_every and own.run is None:
-        raise UsageError("--checkpoint-every must be given with --out on the command line, where every rank sees it")
-    if options.inject is not None:
-        raise UsageError(f"--inject must not be given: this system has no faults on purpose, got {options.inject}")
-    if params.deadline > options.timeout:
-        raise UsageError(f"--deadline must be at most --timeout, {options.timeout:g}, got {params.deadline:g}")
-    params.fewest(len(participants(ch)))
-
-
-def source_of(params: Params, options: RunOptions) -> Source:
-    """The data set of the options; without any, synthetic-lasso."""
-    return Source(
-        dataset=options.dataset or "synthetic-lasso",
-        data_dir=str(options.data_dir) if options.data_dir else None,
-        max_rows=options.max_rows,
-        test_fraction=options.test_fraction,
-        label_column=options.label_column,
-        group_column=params.split_by,
-        seed=options.seed,
-    )
-
-
-@dataclass(frozen=True)
-class Session:
-    """One training from the command line, and what is needed to watch it.
+class LassoTraining(LassoWords):
+    """PPADMM, ADMM in the clear, or DSSGD.
 
     S1 has no data in the protocol. Here, where one command runs all parties, it reads the data set too, to measure.
     """
 
-    ch: Channel
-    params: Params
-    options: RunOptions
-    data: Dataset
-    progress: Progress
+    parameters, state_type = Params, State
+    step = "iteration"
+    answers = ("MaskedUpdate", "ClearUpdate", "SharedGradient")
+
+    may_change = frozenset(
+        {"iterations", "mask", "precompute", "rekey_every", "min_participants", "on_dropout", "deadline"}
+    )
+    default_dataset = "synthetic-lasso"
+
+    outcome: Outcome
+
+    def check(self, argv: list[str]) -> None:
+        """Refuse options that this system does not have, or that contradict one another."""
+        options = self.options
+        if options.classes:
+            raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
+        super().check(argv)
+        own = own_options(argv)
+        if own.run != (options.resume or options.out):
+            raise UsageError("--out must stand on the command line, where every rank sees it")
+        if options.checkpoint_every and own.run is None:
+            raise UsageError(
+                "--checkpoint-every must be given with --out on the command line, where every rank sees it"
+            )
+        if self.params.deadline > options.timeout:
+            raise UsageError(f"--deadline must be at most --timeout, {options.timeout:g}, got {self.params.deadline:g}")
+        self.params.fewest(len(participants(self.ch)))
+
+    def data_arguments(self) -> dict[str, Any]:
+        """What to load: a real target, and the column that says whose a row is."""
+        return super().data_arguments() | {"regression": True, "group_column": self.params.split_by}
+
+    def load(self) -> None:
+        """The data set, of which S1 needs the test rows."""
+        self.data, self.steps = self.job.load(), self.params.iterations
+
+    def unchanged(self) -> dict[str, Any]:
+        """All parameters but those that may change, the data set's name, and the number of participants."""
+        return super().unchanged() | {"participants": len(participants(self.ch))}
+
+    def digested(self) -> Sequence[Vector]:
+        """Nothing: S1 has no training rows, and each participant compares its own."""
+        return ()
+
+    def keeper(self) -> RunKeeper:
+        """Writes and reads S1's checkpoints, if every command line names the folder: `check` saw to that."""
+        kept = (self.options.resume or self.options.out) is not None
+        return RunKeeper(self.ch, self.progress.folder, self, self.options.checkpoint_every, kept=kept)
+
+    def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
+        """What z is, and what all participants were told."""
+        scaling = state.scaling
+        arrays = {"z": state.z, "means": scaling.means, "scales": scaling.scales}
+        values = {"target_mean": scaling.target_mean, "rho": state.rho, "dual_residual": state.dual_residual}
+        return arrays, values | {"members": state.members}
+
+    def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> State:
+        """What was packed."""
+        scaling = Scaling(arrays["means"], values["target_mean"], arrays["scales"])
+        members = tuple(values["members"])
+        return State(values["iteration"], arrays["z"], members, scaling, values["rho"], values["dual_residual"])
+
+    def train(self, start: State | None, keeper: Keeper[State]) -> None:
+        """Train with S2 and the participants."""
+        assert isinstance(keeper, RunKeeper)
+        self.outcome = lead(self.ch, self.job, self.watch, start, keeper)
+        self.reports, self.failures = self.outcome.reports, self.outcome.failures
+        missing = [rank for rank in range(1, self.ch.size) if rank not in self.reports]
+        self.failures += [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
+        self.total_seconds = self.outcome.seconds
 
     @cached_property
     def lasso(self) -> tuple[Vector, float]:
@@ -130,7 +125,7 @@ class Session:
         if iteration % self.options.evaluate_every and iteration != self.params.iterations:
             return
         metrics = self.evaluate(coefficients, intercept) | {"training_seconds": seconds}
-        self.progress.step(iteration, metrics, self.ch.meter, ("MaskedUpdate", "ClearUpdate", "SharedGradient"))
+        self.progress.step(iteration, metrics, self.ch.meter, self.answers)
 
     def evaluate(self, coefficients: Vector, intercept: float) -> dict[str, float]:
         """RMSE on the test rows, and MPED."""
@@ -139,30 +134,29 @@ class Session:
             metrics["mped"] = mped(coefficients, self.reference)
         return metrics
 
-    def summarize(self, training: Training, startup_seconds: float) -> dict[str, Any]:
-        """The contents of result.json; with --compare, beside the centralized model."""
-        params, N = self.params, len(participants(self.ch))
-        model = training.coefficients, training.intercept
-        metrics: dict[str, Any] = self.evaluate(*model) | {
-            "nonzero": int(np.count_nonzero(training.coefficients)),
-            "iterations": training.iterations,
+    def metrics(self) -> dict[str, Any]:
+        """How good the model is; with --compare, beside the centralized model."""
+        outcome = self.outcome
+        metrics: dict[str, Any] = self.evaluate(outcome.coefficients, outcome.intercept) | {
+            "nonzero": int(np.count_nonzero(outcome.coefficients)),
+            "iterations": outcome.iterations,
         }
-        if params.method != "dssgd":
-            metrics["converged"] = training.converged
+        if self.params.method != "dssgd":
+            metrics["converged"] = outcome.converged
         if self.options.compare:
             metrics["centralized"] = self.evaluate(*self.lasso)
-            metrics["distance_to_centralized"] = mped(training.coefficients, self.lasso[0])
-        missing = [rank for rank in range(1, self.ch.size) if rank not in training.reports]
-        silent = [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
-        roles = {"primary_server": 1, "auxiliary_server": 1, "participant": N}
-        return result(
-            "ppadmm",
-            params.method,
-            roles,
-            params=asdict(params) | {"rho": training.rho, "N": N, "min_participants": params.fewest(N)},
-            data=self.data,
-            metrics=metrics,
-            measured=costs(self.ch, roles, training.reports, startup=startup_seconds, total=training.seconds),
-            failures=training.failures + silent,
-            seed=self.options.seed,
-        )
+            metrics["distance_to_centralized"] = mped(outcome.coefficients, self.lasso[0])
+        return metrics
+
+    def derived(self) -> dict[str, Any]:
+        """ρ as it was chosen, and the numbers of participants."""
+        N = len(participants(self.ch))
+        return {"rho": self.outcome.rho, "N": N, "min_participants": self.params.fewest(N)}
+
+    def model(self) -> dict[str, Vector]:
+        """In the units of the features."""
+        return {"coefficients": self.outcome.coefficients, "intercept": np.array(self.outcome.intercept)}
+
+    def card(self) -> dict[str, Any]:
+        """A linear model of a value."""
+        return self.data_card() | {"kind": "linear", "link": "identity"}

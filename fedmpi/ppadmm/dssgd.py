@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message, UInt32
-from fedmpi.net.report import report
+from fedmpi.net.costs import report
 from fedmpi.ppadmm.admm import Scaling, Vector
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.plain import Observe, ignore

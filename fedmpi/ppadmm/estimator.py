@@ -12,11 +12,12 @@ from fedmpi.crypto.masks import MaskKind
 from fedmpi.data.partition import rows_of
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
+from fedmpi.ppadmm import SYSTEM
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.params import Params
-from fedmpi.ppadmm.protocol import Training, participant, primary_server
+from fedmpi.ppadmm.protocol import Own, Training, participant, primary_server
 from fedmpi.ppadmm.secure_sum import AUXILIARY
-from fedmpi.ppadmm.service import role_of, salt_of
+from fedmpi.ppadmm.service import salt_of
 
 
 class PrivateLasso(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -123,7 +124,7 @@ def _train_on_threads(params: Params, parts: list[tuple[NDArray[np.float64], NDA
         auxiliary_server(ch, params, salt)
 
     def member(ch: Channel) -> None:
-        participant(ch, params, *parts[ch.rank - AUXILIARY - 1], salt)
+        participant(ch, params, Own(*parts[ch.rank - AUXILIARY - 1], salt))
 
-    training: Training = run_local([first, second, *[member] * len(parts)], role_of=role_of)[0]
+    training: Training = run_local([first, second, *[member] * len(parts)], role_of=SYSTEM.role_of)[0]
     return training

@@ -16,7 +16,7 @@ import numpy as np
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
-from fedmpi.net.report import Report, report
+from fedmpi.net.costs import Report, report
 from fedmpi.ppadmm.admm import NORMS, Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
@@ -57,7 +57,7 @@ class State:
 
 
 class Keeper:
-    """Keeps nothing. What writes checkpoints has the same methods; see `keeping`."""
+    """Keeps nothing. What writes checkpoints has the same methods; see `checkpoints`."""
 
     def due(self, iteration: int) -> bool:
         """Whether a checkpoint is to be written before this iteration, or with -1 at a premature end."""
@@ -181,31 +181,26 @@ def finish(ch: Channel, model: Message) -> dict[int, Report]:
         return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
 
 
-def participant(
-    ch: Channel,
-    params: Params,
-    A: Vector,
-    b: Vector,
-    salt: bytes,
-    new_pair: Callable[[], KeyPair] = KeyPair,
-    shelf: Shelf | None = None,
-    first_iteration: int = 0,
-) -> tuple[Vector, float]:
-    """Participant i: x_i ← (A_iᵀA_i + ρI)⁻¹(A_iᵀb_i + ρ(z − u_i)), u_i ← u_i + x_i − z.
+@dataclass(frozen=True, eq=False)
+class Own:
+    """What a participant brings along. Its rows stay with it."""
 
-    Parameters
-    ----------
-    ch : Channel
-    params : Params
-    A : array, shape (m_i, d)
-        Its rows; they stay here.
-    b : array, shape (m_i,)
-    salt, new_pair
-        As for `secure_sum.Sender`.
-    shelf : Shelf, optional
-        Where its checkpoints are.
-    first_iteration : int
-        The one that a resumed run goes on with.
+    A: Vector
+    """Shape (m_i, d)."""
+    b: Vector
+    """Shape (m_i,)."""
+    salt: bytes
+    """As for `secure_sum.Sender`."""
+    new_pair: Callable[[], KeyPair] = KeyPair
+    """As for `secure_sum.Sender`."""
+    shelf: Shelf | None = None
+    """Where its checkpoints are."""
+    first_iteration: int = 0
+    """The one that a resumed run goes on with."""
+
+
+def participant(ch: Channel, params: Params, own: Own) -> tuple[Vector, float]:
+    """Participant i: x_i ← (A_iᵀA_i + ρI)⁻¹(A_iᵀb_i + ρ(z − u_i)), u_i ← u_i + x_i − z.
 
     Returns
     -------
@@ -214,11 +209,11 @@ def participant(
         The model that S1 publishes at the end.
     """
     ch.tolerated = [rank for rank in participants(ch) if rank != ch.rank]
-    local, columns = Local(Shard(A, b), shelf, first_iteration), A.shape[1]
+    local, columns = Local(Shard(own.A, own.b), own.shelf, own.first_iteration), own.A.shape[1]
     sender: Sender | None = None
     if params.method == "ppadmm":
         with ch.phase("offline"):
-            sender = Sender(ch, params, sum(layout(FIRST_ITERATION, columns)) + NORMS, salt, new_pair)
+            sender = Sender(ch, params, sum(layout(FIRST_ITERATION, columns)) + NORMS, own.salt, own.new_pair)
     ch.send(PRIMARY, Joined(columns))
     waiting = False
     while (order := ch.recv_latest(PRIMARY, Order, until=Finish, shapes={"values": (None,)})) is not None:

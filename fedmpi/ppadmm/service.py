@@ -1,26 +1,23 @@
 """A rank's whole life, whatever the method of training."""
 
-import dataclasses
 import hashlib
-import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedmpi.errors import ProtocolError
+from fedmpi.machines.placement import tell_host
 from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.orders import Leave
 from fedmpi.ppadmm.admm import Vector
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.dssgd import parameter_server, sgd_participant
 from fedmpi.ppadmm.params import FIRST_ITERATION, Params
 from fedmpi.ppadmm.plain import Observe, ignore
-from fedmpi.ppadmm.protocol import Keeper, State, Training, participant, primary_server
+from fedmpi.ppadmm.protocol import Keeper, Own, State, Training, participant, primary_server
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, as_array, participants
-
-if TYPE_CHECKING:
-    from fedmpi.data import Dataset
+from fedmpi.runs.job import Job
+from fedmpi.runs.own_options import OwnOptions
 
 
 class Setup(Message, tag=1):
@@ -29,48 +26,10 @@ class Setup(Message, tag=1):
     `iteration` is 0, or the one that a resumed run goes on with; `members` the participants who were there then.
     """
 
-    params: str
-    data: str
+    job: str
     timeout_seconds: float
     iteration: int
     members: UInt32
-
-
-class Leave(Message, tag=20):
-    """S1 → all: no more training; go home."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where every rank finds the data set, of which a participant takes its own rows and S1 the test rows."""
-
-    dataset: str
-    data_dir: str | None = None
-    max_rows: int | None = None
-    test_fraction: float = 0.2
-    label_column: str | None = None
-    group_column: str | None = None
-    seed: int = 0
-
-    def load(self) -> "Dataset":
-        """The data set, checked, with its test part."""
-        from fedmpi.data import load
-
-        options = dataclasses.asdict(self)
-        return load(options.pop("dataset"), regression=True, **options)
-
-    def part(self, rank: int, parts: int) -> tuple[Vector, Vector]:
-        """The rows of the participant at a rank: A_i (m_i, d) and b_i (m_i,)."""
-        from fedmpi.data.partition import rows_of
-
-        data = self.load()
-        rows = rows_of(rank - AUXILIARY - 1, parts, len(data.y_train), data.groups)
-        return data.X_train[rows].astype(np.float64), data.y_train[rows]
-
-
-def role_of(rank: int) -> str:
-    """What a rank does, for messages to people."""
-    return {PRIMARY: "primary server", AUXILIARY: "auxiliary server"}.get(rank, "participant")
 
 
 def salt_of(params: Params, data: str = "") -> bytes:
@@ -80,21 +39,26 @@ def salt_of(params: Params, data: str = "") -> bytes:
 
 def lead(
     ch: Channel,
-    params: Params,
-    source: Source,
+    job: Job[Params],
     observe: Observe = ignore,
     start: State | None = None,
     keeper: Keeper | None = None,
 ) -> Training:
     """S1: one training with the other ranks."""
-    params.fewest(len(participants(ch)))
+    job.params.fewest(len(participants(ch)))
     iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
-    data = json.dumps(dataclasses.asdict(source), sort_keys=True)
-    setup = Setup(params.to_json(), data, ch.timeout_seconds, iteration, as_array(members))
+    setup = Setup(job.to_json(), ch.timeout_seconds, iteration, as_array(members))
     for rank in range(1, ch.size):
         ch.send(rank, setup)
-    role = parameter_server if params.method == "dssgd" else primary_server
-    return role(ch, params, observe, start, keeper)
+    role = parameter_server if job.params.method == "dssgd" else primary_server
+    return role(ch, job.params, observe, start, keeper)
+
+
+def follow(ch: Channel, own: OwnOptions) -> None:
+    """S2 or a participant of a command line, which names the folder for checkpoints."""
+    if ch.rank == AUXILIARY:
+        tell_host(ch)
+    serve(ch, own.run)
 
 
 def serve(ch: Channel, run: Path | None = None) -> None:
@@ -107,40 +71,36 @@ def serve(ch: Channel, run: Path | None = None) -> None:
         The folder of the run, for checkpoints.
     """
     while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
-        params = Params.from_json(setup.params)
+        job = Job.from_json(setup.job, Params)
         if setup.iteration < 0:
             raise ProtocolError(f"the first iteration must not be negative, got {setup.iteration}")
         ch.outwait(setup.timeout_seconds)
         if ch.rank != AUXILIARY:
-            take_part(ch, params, setup, run)
+            take_part(ch, job, setup, run)
         else:
             stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
             members = [rank for rank in participants(ch) if rank in setup.members]
-            auxiliary_server(ch, params, salt_of(params, setup.data), first_stage=stage, members=members)
+            auxiliary_server(ch, job.params, salt_of(job.params, setup.job), first_stage=stage, members=members)
 
 
-def take_part(ch: Channel, params: Params, setup: Setup, run: Path | None) -> None:
+def take_part(ch: Channel, job: Job[Params], setup: Setup, run: Path | None) -> None:
     """Participant: one training on its own rows."""
-    A, b = _source(setup.data).part(ch.rank, len(participants(ch)))
+    params, (A, b) = job.params, part(job, ch.rank, len(participants(ch)))
     if params.method == "dssgd":
         sgd_participant(ch, params, A, b)
         return
     shelf = None
     if run is not None:
-        from fedmpi.ppadmm.keeping import OwnShelf
+        from fedmpi.ppadmm.checkpoints import OwnShelf
 
         shelf = OwnShelf(run, ch.rank, A, b, earlier=params.on_dropout == "rejoin")
-    participant(ch, params, A, b, salt_of(params, setup.data), shelf=shelf, first_iteration=setup.iteration)
+    participant(ch, params, Own(A, b, salt_of(params, setup.job), shelf=shelf, first_iteration=setup.iteration))
 
 
-def _source(text: str) -> Source:
-    try:
-        return Source(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise ProtocolError(f"the data set must be named as S1 does, got {text[:200]}: {error}") from None
+def part(job: Job[Params], rank: int, parts: int) -> tuple[Vector, Vector]:
+    """The rows of the participant at a rank: A_i (m_i, d) and b_i (m_i,)."""
+    from fedmpi.data.partition import rows_of
 
-
-def dismiss(ch: Channel) -> None:
-    """S1: send all home."""
-    for rank in range(1, ch.size):
-        ch.send(rank, Leave())
+    data = job.load()
+    rows = rows_of(rank - AUXILIARY - 1, parts, len(data.y_train), data.groups)
+    return data.X_train[rows].astype(np.float64), data.y_train[rows]

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures
-from fedmpi.experiments.tables import write_csv
-from fedmpi.report.folders import Run, numbers, read_runs
+from fedmpi.pages import figures
+from fedmpi.pages.tables import write_csv
 from fedmpi.report.page import curves_of, report_page
 from fedmpi.runs.folder import write_atomically
+from fedmpi.runs.reading import Run, numbers, read_runs
 
 
 def write_report(paths: list[Path], out: Path | None = None) -> Path:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
-from fedmpi import __version__
+from fedmpi.pages.html import cards, legend, page, table, text
 from fedmpi.report.charts import COLORS, bar_chart, line_chart, quantity
-from fedmpi.report.folders import NAME, Run, number, numbers
 from fedmpi.report.gallery import gallery
-from fedmpi.report.html import cards, legend, page, table, text
 from fedmpi.report.sequence import diagram
+from fedmpi.runs.reading import NAME, Run, number, numbers
+from fedmpi.version import __version__
 
 _TOTALS = {"total", "round", "startup", "plain"}
 """Seconds that are no phase of the protocol."""

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from fedmpi.report.charts import quantity, svg
-from fedmpi.report.folders import NAME, Run, number
+from fedmpi.runs.reading import NAME, Run, number
 
 _MOST_ROLES = 6
 _MOST_ARROWS = 40

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmpi.errors import UsageError
-from fedmpi.report.folders import json_lines, number, numbers, read_runs
+from fedmpi.runs.reading import json_lines, number, numbers, read_runs
 
 Logger = Callable[[int, Mapping[str, float]], None]
 """Called with each iteration or round and its numbers."""

@@ -1,8 +1,6 @@
-"""One run, one folder: its options, what it measured, and what it ended with. Only rank 0 imports this."""
+"""What a run of any system is told and what it leaves: options, folder, checkpoints, progress and result.
 
-from fedmpi.runs.ends import begin_run, end_run
-from fedmpi.runs.folder import RunFolder
-from fedmpi.runs.options import RunOptions, parse, to_toml
-from fedmpi.runs.progress import Progress
-
-__all__ = ["Progress", "RunFolder", "RunOptions", "begin_run", "end_run", "parse", "to_toml"]
+`options` reads the command line of rank 0, `own_options` what every other rank believes of its own. `folder` is the
+one writer of a run's files, `checkpointing` says when a checkpoint is written, `result` what result.json holds, and
+`reading` reads a folder that may come from somebody else. `jobs` starts whole runs as child processes, each once.
+"""

@@ -20,8 +20,8 @@ from fedmpi.runs.folder import write_atomically
 
 FOLDER = "checkpoints"
 
-_KEPT = 2
-"""Checkpoints that are kept: the one before is there for when the last one can't be read."""
+_KEPT = 3
+"""Checkpoints that are kept: those before are there for when the last one can't be read."""
 
 
 def write_checkpoint(run: Path, iteration: int, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> Path:
@@ -45,7 +45,7 @@ def write_checkpoint(run: Path, iteration: int, arrays: Mapping[str, NDArray[Any
     _digest_path(path).unlink(missing_ok=True)
     write_atomically(path, buffer.getvalue())
     write_atomically(_digest_path(path), f"{hashlib.sha256(buffer.getvalue()).hexdigest()}  {path.name}\n".encode())
-    for old in sorted(folder.glob("*.npz"))[:-_KEPT]:
+    for old in sorted(folder.glob("*.npz"), key=_step)[:-_KEPT]:
         _digest_path(old).unlink(missing_ok=True)
         old.unlink()
     return path
@@ -73,7 +73,7 @@ def read_checkpoint(run: Path, up_to: int | None = None) -> tuple[dict[str, NDAr
         If there is none.
     """
     refused: list[str] = []
-    for path in sorted((run / FOLDER).glob("*.npz"), reverse=True):
+    for path in sorted((run / FOLDER).glob("*.npz"), key=_step, reverse=True):
         if up_to is not None and int(path.stem) > up_to:
             continue
         try:
@@ -132,3 +132,7 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def _digest_path(path: Path) -> Path:
     return path.with_suffix(".npz.sha256")
+
+
+def _step(path: Path) -> int:
+    return int(path.stem) if path.stem.isdecimal() else -1

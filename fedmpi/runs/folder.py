@@ -1,7 +1,8 @@
-"""The folder of one run: config.toml, metrics.jsonl, log.txt, and at its end model.npz and result.json."""
+"""The folder of one run: config.toml, metrics.jsonl, log.txt, and at its end the model and result.json."""
 
 import io
 import json
+import math
 import os
 import tempfile
 import time
@@ -34,7 +35,7 @@ class RunFolder:
     Raises
     ------
     UsageError
-        If the folder holds another run already (with `resumed`, one that is done), or can't be written to.
+        If the folder holds another run already, or can't be written to.
     """
 
     def __init__(self, path: Path | None, name: str, config: str, *, resumed: bool = False):
@@ -44,21 +45,41 @@ class RunFolder:
             if path is not None or not self.path.exists():
                 break
             self.path = base.with_name(f"{base.name}-{number}")
-        if resumed and (self.path / "result.json").exists():
-            raise UsageError(f"--resume must name a run that was stopped, got {self.path}, which is done")
         if not resumed and (self.path / "config.toml").exists():
             raise UsageError(f"--out must be a new folder, got {self.path}, which holds a run")
         there = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
         if not (there.is_dir() and os.access(there, os.W_OK)):
             raise UsageError(f"--out must be a folder that can be made, got {self.path}: {there} is not writable")
 
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the run has ended with, if it has; {} where that can't be read."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            value = None
+        return value if isinstance(value, dict) else {}
+
+    def go_on(self, step: int) -> None:
+        """Make room for what a run that goes on after a step will write: its result will be another."""
+        self.forget_metrics(step)
+        if (self.path / "result.json").exists():
+            (self.path / "result.json").rename(self.path / f"result-{step}.json")
+
     def write_json(self, name: str, value: Any) -> None:
         """Write JSON, whole or not at all."""
-        self._write(name, (json.dumps(value, indent=1) + "\n").encode())
+        self._write(name, (json.dumps(finite(value), indent=1) + "\n").encode())
 
     def write_lines(self, name: str, values: Iterable[Any]) -> None:
         """Write JSON, one value a line, whole or not at all."""
         self._write(name, "".join(json.dumps(value) + "\n" for value in values).encode())
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+        self._write(name, data)
 
     def write_arrays(self, name: str, **arrays: NDArray[Any]) -> None:
         """Write an .npz, whole or not at all."""
@@ -68,7 +89,7 @@ class RunFolder:
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
-        self._append("metrics.jsonl", json.dumps(values))
+        self._append("metrics.jsonl", json.dumps(finite(values)))
 
     def forget_metrics(self, iteration: int) -> None:
         """Drop what metrics.jsonl says of an iteration and those after it: they will be done again."""
@@ -117,3 +138,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def finite(value: Any) -> Any:
+    """The same with null in place of numbers that JSON has not: infinite ones and NaN."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedmpi.net import Channel
+from fedmpi.net.costs import Report
 from fedmpi.net.frames import END, START, read_told
-from fedmpi.net.report import Report
 
 
 def frame_lines(ch: Channel, reports: Mapping[int, Report]) -> Iterator[dict[str, Any]]:

@@ -5,16 +5,16 @@ import difflib
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from fedmpi.encryption import key_file_of
 from fedmpi.errors import UsageError
-from fedmpi.own_options import own_options
+from fedmpi.machines.encryption import key_file_of
 from fedmpi.rules import at_least, positive
 from fedmpi.runs.checkpoint import holds_checkpoint
 from fedmpi.runs.flags import command_of, values_of
+from fedmpi.runs.own_options import own_options
 
 P = TypeVar("P")
 
@@ -42,12 +42,23 @@ class RunOptions:
     classes: tuple[str, ...] = ()
     """Train on these classes only, the negative one first. Default: all."""
     max_rows: int | None = None
-    """Use the first so many training rows. Default: all."""
+    """Use only the first N training rows. Default: all."""
     test_fraction: float = 0.2
     """Part of the rows to test on, where a data set has no test part."""
     label_column: str | None = None
-    """Column of the labels or targets: a name or number in a .csv, an array in a .npz. Default: the last,
+    """Column of the labels or targets: a name or number in a table, an array in a .npz. Default: the last,
     or y."""
+    test_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File of the test rows, of the same kind as --dataset. Default: a part of the rows is drawn."""
+    categorical: tuple[str, ...] = ()
+    """Columns of a table whose numbers are names of categories. Default: none; columns of text always are."""
+    impute: Literal["mean", "median", "most_frequent"] | None = None
+    """What stands in for missing values. Default: they are refused."""
+    statistics: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """What is done to the columns of a table, published by somebody: docs/data.md. Default: what the
+    training rows say."""
+    image_shape: tuple[int, ...] = ()
+    """Channels, height and width of rows that are flattened images, where their file does not say so. Default: none."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of this run. Default: runs/<system>-<method>-<time>."""
     seed: int = 0
@@ -112,6 +123,11 @@ class RunOptions:
             "max_rows": self.max_rows,
             "test_fraction": self.test_fraction,
             "label_column": self.label_column,
+            "test_file": str(self.test_file) if self.test_file else None,
+            "categorical": list(self.categorical),
+            "impute": self.impute,
+            "statistics": str(self.statistics) if self.statistics else None,
+            "image_shape": list(self.image_shape),
         }
 
     def __post_init__(self) -> None:
@@ -189,7 +205,8 @@ def _resolve_auto(argv: list[str]) -> list[str]:
     argv, run = _without(argv, "--resume"), Path(out)
     if holds_checkpoint(run):
         return [*_without(argv, "--out"), "--resume", out]
-    if not (run / "result.json").exists():  # a run that was stopped before its first checkpoint begins again
+    if (run / "metrics.jsonl").exists() and not (run / "result.json").exists():
+        # a run that was stopped before its first checkpoint begins again
         for name in ("config.toml", "metrics.jsonl"):
             (run / name).unlink(missing_ok=True)
     return argv

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Collection
 
-from fedmpi.launcher import TERMINAL_VARIABLE
+from fedmpi.machines.launcher import TERMINAL_VARIABLE
 from fedmpi.net.transport import Meter
 from fedmpi.runs.folder import RunFolder
 

@@ -5,10 +5,10 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedmpi import __version__
 from fedmpi.data import Dataset
 from fedmpi.net import Channel
-from fedmpi.net.report import Report
+from fedmpi.net.costs import Report
+from fedmpi.version import __version__
 
 SCHEMA = 3
 """Counts up when a key changes its meaning or goes."""
@@ -27,6 +27,7 @@ def result(
     metrics: Mapping[str, Any],
     measured: Mapping[str, Any],
     failures: Iterable[Mapping[str, Any]] = (),
+    warnings: Iterable[str] = (),
     seed: int,
     **own: Any,
 ) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def result(
         What `costs` gives.
     failures : iterable of mapping
         Each with a reason, and a rank or a client.
+    warnings : iterable of str
+        What is wrong with a training that ended.
     seed : int
     **own
         Further keys that only this system has.
@@ -67,6 +70,7 @@ def result(
         **own,
         **measured,
         "failures": list(failures),
+        "warnings": list(warnings),
         "resumed_from": None,
         "seed": seed,
     }

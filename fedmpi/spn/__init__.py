@@ -1,6 +1,18 @@
-"""SPN: federated learning with a secret polarization network on every client [Fan et al. 2020]."""
+"""SPN: federated learning with a secret polarization network on every client [Fan et al. 2020].
 
-ROLES = {"server": 0}
-"""Ranks that have a name, for `fedmpi run --place`; on the others live clients."""
+A client trains the public model together with a head that it keeps to itself, and what that head adds to the gradient
+hides the rows. The paper's algorithms are in `protocol`, the client's part in `client`, and the polarization network
+with its loss in `polarization`. The methods it is compared with, noise and sparse updates, go the same way.
+"""
 
-__all__ = ["ROLES"]
+from fedmpi.federated.serving import FederatedSystem
+
+SYSTEM = FederatedSystem(
+    "spn",
+    "Federated learning with secret polarization networks. Rank 0 is the server, clients live on the others.",
+    roles=("server", "host"),
+    training="fedmpi.spn.command:SpnTraining",
+    parameters="fedmpi.spn.params:Params",
+    host="fedmpi.spn.protocol:serve",
+    packages=("torch", "safetensors"),
+)

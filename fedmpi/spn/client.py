@@ -16,14 +16,13 @@ from fedmpi.learn import (
     build_model,
     client_rows,
     hosted,
-    scale_of,
     split,
     stream,
     train_clients,
 )
-from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
-from fedmpi.spn.job import Job
+from fedmpi.runs.job import Job
 from fedmpi.spn.params import Params
 from fedmpi.spn.polarization import Polarization
 from fedmpi.spn.sharing import largest, noise
@@ -116,7 +115,7 @@ class Clients:
     inputs: dict[int, Inputs]
     workers: list[Worker]
     """One for each thread."""
-    job: Job
+    job: Job[Params]
     private: dict[int, Polarization] = field(default_factory=dict)
     """Never sent: no message has a place for them."""
     secret: Callable[[], Stream] = SecretStream
@@ -124,7 +123,7 @@ class Clients:
     @classmethod
     def load(
         cls,
-        job: Job,
+        job: Job[Params],
         host: int,
         hosts: int,
         clients: int,
@@ -135,12 +134,11 @@ class Clients:
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
         parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
-        scale = scale_of(data.X_train)
+        scale, shape, classes = divisor_of(data), input_shape(data), len(data.classes)
         inputs = {
-            k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device)
+            k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device, shape=shape)
             for k in hosted(host, hosts, clients)
         }
-        shape, classes = image_shape(data.X_train.shape[1]), len(data.classes)
         model = build_model(params.model, shape, classes, job.seed, dtype)
         workers = [Worker(model, params) for _ in range(threads)]
         private = {}

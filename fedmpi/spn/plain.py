@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.crypto.random import SecretStream, Stream
+from fedmpi.runs.job import Job
 from fedmpi.spn.client import Clients
-from fedmpi.spn.job import Job
+from fedmpi.spn.params import Params
 
 
-def train(job: Job, clients: int, secret: Callable[[], Stream] = SecretStream) -> NDArray[np.float64]:
+def train(job: Job[Params], clients: int, secret: Callable[[], Stream] = SecretStream) -> NDArray[np.float64]:
     """Algorithms 1 to 4: the parameters G after all rounds, shape (h,)."""
     own = Clients.load(job, 0, 1, clients, 1, secret)
     G = own.workers[0].flat.read()

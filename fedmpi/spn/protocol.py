@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError, TooFewWorkers
-from fedmpi.federation import SERVER, Stop, be_ready, leave
+from fedmpi.federated.messages import SERVER, be_ready, leave
 from fedmpi.net import Channel, Message
 from fedmpi.net.message import Float64, UInt32
+from fedmpi.net.orders import Leave
 
 if TYPE_CHECKING:
+    from fedmpi.federated.serving import Host
     from fedmpi.spn.client import Clients
     from fedmpi.spn.params import Params
 
@@ -146,7 +148,7 @@ def host(ch: Channel, own: "Clients") -> None:
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
     be_ready(ch, rows)
     while True:
-        order = ch.recv_any(SERVER, (Round, Stop), shapes={"G": (None, own.parameters)}, patient=True)
+        order = ch.recv_any(SERVER, (Round, Leave), shapes={"G": (None, own.parameters)}, patient=True)
         if not isinstance(order, Round):
             break
         clients = order.clients.tolist()
@@ -158,3 +160,10 @@ def host(ch: Channel, own: "Clients") -> None:
         values.flags.writeable = False  # lets the channel send them without a copy
         ch.send(SERVER, Changes(order.round, order.turn, order.clients, values))
     leave(ch)
+
+
+def serve(ch: Channel, own: "Host[Params]") -> None:
+    """Host: load the rows of the clients that live here, and train them."""
+    from fedmpi.spn.client import Clients
+
+    host(ch, Clients.load(own.job, own.number, own.hosts, own.clients, own.threads))

@@ -1,7 +1,9 @@
 """`fedmpi audit`: what it says of real runs, and that its verdicts turn when a protocol is not as it should be."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +12,30 @@ import pytest
 
 from fedmpi import cli
 from fedmpi.audit import campaign, command, report
+from fedmpi.audit.applicability import attack
 from fedmpi.audit.finding import Finding, merged
 from fedmpi.audit.partners import findings
 from fedmpi.audit.recombination import null_space
 from fedmpi.audit.recording import Recorded
-from fedmpi.audit.registry import attack
 from fedmpi.audit.servers import together
 from fedmpi.audit.statistics import p_value_of_words
-from fedmpi.codedml import command as codedml
-from fedmpi.codedml import training
-from fedmpi.codedml.service import dismiss, serve
+from fedmpi.codedml import baseline, protocol, training
+from fedmpi.codedml.dealing import Deal
+from fedmpi.core import Residues
+from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.crypto import masks
 from fedmpi.errors import UsageError
-from fedmpi.experiments.jobs import train
 from fedmpi.net import Channel, run_local
-from fedmpi.own_options import own_options
-from fedmpi.pbpfl import command as pbpfl
-from fedmpi.pbpfl import double_masking
-from fedmpi.pbpfl.__main__ import follow
 from fedmpi.ppadmm import auxiliary
-from fedmpi.ppadmm import command as ppadmm
-from fedmpi.ppadmm import service as ppadmm_service
+from fedmpi.runs.batch import train
+from fedmpi.runs.own_options import own_options
+from fedmpi.securesum import double_masking
 
-HANG_SECONDS = 60.0
+HANG_SECONDS = 120.0
 
 SETTINGS = {setting.name: setting for setting in campaign.settings()}
 
 Uniform = Callable[[tuple[int, ...]], np.ndarray]
-
-Roles = tuple[Callable[[Channel, list[str]], Any], Callable[[Channel], Any]]
 
 
 def under_mpirun(name: str, folder: Path, *more: str) -> Path:
@@ -49,29 +46,35 @@ def under_mpirun(name: str, folder: Path, *more: str) -> Path:
     return folder
 
 
-def on_threads(name: str, folder: Path, *more: str) -> Path:
-    """The same on threads, where a test can change what ranks do."""
-    setting = SETTINGS[name]
-    argv = [*setting.options, *setting.alternatives[0], "--quiet", "--out", str(folder), *more]
+def recorded_on_threads(name: str, ranks: int, options: Sequence[str], folder: Path) -> None:
+    """A command line of a system on threads, with all that its ranks receive."""
+    system, argv = import_module(f"fedmpi.{name}").SYSTEM, [*options, "--quiet", "--out", str(folder)]
 
     def lead(ch: Channel) -> None:
-        if setting.system == "pbpfl":
-            pbpfl.run(ch, argv)
-        elif setting.system == "ppadmm":
-            ppadmm.run(ch, argv)
-            ppadmm_service.dismiss(ch)
-        else:
-            codedml.run(ch, argv)
-            dismiss(ch)
+        system.lead(ch, argv)
         ch.save_views(folder / "views")
 
     def other(ch: Channel) -> None:
-        if setting.system == "pbpfl":
-            follow(ch, own_options(argv))
-        elif setting.system == "ppadmm":
-            ppadmm_service.serve(ch)
-        else:
-            serve(ch)
+        system.follow(ch, replace(own_options(argv), run=None))
+        ch.save_views(folder / "views")
+
+    roles = [lead, *[other] * (ranks - 1)]
+    run_local(roles, timeout_seconds=HANG_SECONDS, record_views=True, role_of=system.role_of)
+
+
+def on_threads(name: str, folder: Path, *more: str) -> Path:
+    """The same on threads: no rank has to start, and a test can change what ranks do."""
+    setting = SETTINGS[name]
+    argv = [*setting.options, *setting.alternatives[0], "--quiet", "--out", str(folder), *more]
+
+    system = import_module(f"fedmpi.{setting.system}").SYSTEM
+
+    def lead(ch: Channel) -> None:
+        system.lead(ch, argv)
+        ch.save_views(folder / "views")
+
+    def other(ch: Channel) -> None:
+        system.follow(ch, replace(own_options(argv), run=None))
         ch.save_views(folder / "views")
 
     run_local([lead, *[other] * (setting.ranks - 1)], timeout_seconds=HANG_SECONDS, record_views=True)
@@ -90,10 +93,14 @@ HOLDS, FALLS, CONTROL = "survives this attack", "DOES NOT SURVIVE", "broken, as 
 # -- real runs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["codedml-coded", "codedml-paper"])
-def test_codedml_and_its_report(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "made"), [("codedml-coded", under_mpirun), ("codedml-paper", on_threads)], ids=["coded", "paper"]
+)
+def test_codedml_and_its_report(
+    name: str, made: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """T workers see nothing, T + 1 see the data; the command writes the table and pictures."""
-    folder = under_mpirun(name, tmp_path / "run")
+    folder = made(name, tmp_path / "run")
     assert cli.main(["audit", str(folder)]) == 0
     said = capsys.readouterr().out
     with (folder / "audit" / "audit.csv").open(encoding="utf-8") as file:
@@ -115,8 +122,8 @@ def test_codedml_and_its_report(name: str, tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize("method", ["bgw", "bh08"])
 def test_multi_party_computation_with_two_data_sets(method: str, tmp_path: Path) -> None:
     setting = SETTINGS[f"codedml-{method}"]
-    one = under_mpirun(setting.name, tmp_path / "one")
-    two = under_mpirun(setting.name, tmp_path / "two", *setting.alternatives[1])
+    one = on_threads(setting.name, tmp_path / "one")
+    two = on_threads(setting.name, tmp_path / "two", *setting.alternatives[1])
     assert {key: verdict for key, verdict in verdicts(one, two).items() if key[1] != "equality"} == {
         ("2 of the workers (T)", "uniformity"): HOLDS,
         ("2 of the workers (T)", "recombination"): HOLDS,
@@ -150,7 +157,7 @@ def test_any_worker_sees_how_long_the_training_went_on(tmp_path: Path) -> None:
 
 
 def test_ppadmm(tmp_path: Path) -> None:
-    assert set(verdicts(under_mpirun("ppadmm", tmp_path / "run")).values()) == {HOLDS}
+    assert set(verdicts(on_threads("ppadmm", tmp_path / "run")).values()) == {HOLDS}
 
 
 def test_s1_with_s2() -> None:
@@ -164,7 +171,7 @@ def test_clients_in_league_with_the_server_of_niss() -> None:
 
 @pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg", CONTROL), ("niss-tau2-1", HOLDS)])
 def test_an_upload_is_broken_unless_it_carries_noise(name: str, verdict: str, tmp_path: Path) -> None:
-    assert verdicts(under_mpirun(name, tmp_path / "run"))["server", "first"] == verdict
+    assert verdicts(on_threads(name, tmp_path / "run"))["server", "first"] == verdict
 
 
 def test_a_secret_head_does_not_hide_the_input_of_a_fully_connected_layer(tmp_path: Path) -> None:
@@ -174,7 +181,7 @@ def test_a_secret_head_does_not_hide_the_input_of_a_fully_connected_layer(tmp_pa
 
 @pytest.mark.slow
 def test_a_secret_head_hides_an_image_only_from_who_does_not_know_of_it(tmp_path: Path) -> None:
-    found = {one.attack: one.verdict for one in attack([Recorded.read(under_mpirun("spn-dlnet", tmp_path / "run"))])}
+    found = {one.attack: one.verdict for one in attack([Recorded.read(on_threads("spn-dlnet", tmp_path / "run"))])}
     assert found["deep leakage that knows of a secret head"] == FALLS
     assert found["deep leakage (DLG)"] == HOLDS
 
@@ -203,7 +210,7 @@ def test_masks_of_the_first_iteration_are_seen(name: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", ["codedml-coded", "codedml-bgw"])
 def test_one_mask_too_few_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutation: polynomials of degree T - 1 in Shamir's sharing; T parties then hold the data, and with codes too."""
+    """Mutation: polynomials of degree T - 1; T parties then hold the data, and the weights with codes too."""
 
     def short(source: Uniform) -> Uniform:
         def uniform(shape: tuple[int, ...]) -> np.ndarray:
@@ -213,13 +220,31 @@ def test_one_mask_too_few_is_seen(name: str, tmp_path: Path, monkeypatch: pytest
 
         return uniform
 
+    def weaker(completions: list[np.ndarray], residues: Residues, blocks: list[np.ndarray], *others: Any) -> Deal:
+        K, T = len(blocks), completions[0].shape[1] - len(blocks)
+        first = 1 if name == "codedml-bgw" else K + T
+        points = range(first, first + T + len(completions[0]))
+        nodes = [*range(K), *points[: T - 1]]
+        short = [lagrange_basis(field, nodes, points[T - 1 :]) for field in residues.fields]
+        return Deal(short, residues, blocks, *others)
+
     honest = training.masks
     monkeypatch.setattr(training, "masks", lambda *arguments: tuple(map(short, honest(*arguments))))
+    monkeypatch.setattr(baseline, "Deal", weaker)
+    monkeypatch.setattr(protocol, "Deal", weaker)
     found = verdicts(on_threads(name, tmp_path / "run"))
     if name == "codedml-bgw":
         assert found["2 of the workers (T)", "recombination"] == FALLS
     else:
         assert found["2 of the workers (T)", "uniformity"] == FALLS
+
+
+@pytest.mark.parametrize("name", ["codedml-coded", "codedml-paper", "codedml-bgw"])
+def test_a_seed_used_twice_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutation: two workers make their shares of the data from one seed."""
+    monkeypatch.setattr(training, "seeds", lambda *arguments: lambda: bytes(32))
+    found = verdicts(on_threads(name, tmp_path / "run"))
+    assert found["2 of the workers (T)", "uniformity"] == FALLS
 
 
 def test_a_mask_used_twice_is_seen_by_s1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +291,7 @@ def test_either_runs_or_all(arguments: list[str], capsys: pytest.CaptureFixture[
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["audit", str(tmp_path)]) == 2
-    assert "RUN must be the folder of a finished run" in capsys.readouterr().err
+    assert "a run must be a folder with config.toml or result.json" in capsys.readouterr().err
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
@@ -313,9 +338,15 @@ def test_words() -> None:
 
 @pytest.mark.slow
 def test_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Reduced to three of the settings."""
+    """Reduced to three of the settings, on threads."""
+
+    def train(folder: Path, ranks: int, options: list[str], *, system: str) -> None:
+        assert "--record-views" in options
+        recorded_on_threads(system, ranks, options, folder)
+
     few = [SETTINGS[name] for name in ("codedml-coded", "niss-fedavg-members", "pbpfl-model")]
     monkeypatch.setattr(campaign, "settings", lambda: iter(few))
+    monkeypatch.setattr(campaign, "train", train)
     path = command.audit_all(campaign.QUICK, tmp_path)
     text = path.read_text()
     assert (tmp_path / "report" / "pictures" / "membership.png").is_file()
@@ -338,4 +369,4 @@ def test_a_result_of_something_else_is_refused(result: str, tmp_path: Path, caps
     (tmp_path / "config.toml").touch()
     (tmp_path / "result.json").write_text(result)
     assert cli.main(["audit", str(tmp_path)]) == 2
-    assert "must be that of a run, got" in capsys.readouterr().err
+    assert "RUN must be the folder of a finished run, got" in capsys.readouterr().err

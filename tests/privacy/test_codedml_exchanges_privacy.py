@@ -8,19 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, count, islice
 from typing import Any
 
 import numpy as np
 import oracles
 import pytest
 from protocol import codedml_threads
-from protocol.codedml_threads import Threads, prepared, test_masks, train_on_threads
+from protocol.codedml_threads import Threads, data_of, prepared, test_masks, train_on_threads
 
+from fedmpi.codedml import dealing
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import Precision
 from fedmpi.codedml.problem import Problem
-from fedmpi.codedml.protocol import CodedData, CodedVectors, CodedWeights, Setup
+from fedmpi.codedml.protocol import CodedVectors, CodedWeights, Setup
 from fedmpi.core.lagrange import LagrangeCode, lagrange_basis
 
 test_masks.__test__ = False  # a source of masks, not a test
@@ -80,11 +81,11 @@ def views(threads: Threads, what: str, j: int = 0) -> np.ndarray:
     """What each worker received modulo the j-th prime, shape (N, messages, elements)."""
 
     def wanted(message: Any) -> Any:
-        if what == "data":
-            return message.X_tilde if isinstance(message, CodedData) else None
         matches = isinstance(message, CodedVectors) and message.transposed == (what == "residuals")
         return message.V_tilde if matches else None
 
+    if what == "data":
+        return np.array([[data_of(threads.views(rank))[j].ravel()] for rank in range(1, len(threads.channels))])
     seen = [
         [found[j].ravel() for message in threads.views(rank) if (found := wanted(message)) is not None]
         for rank in range(1, len(threads.channels))
@@ -205,10 +206,6 @@ def test_every_exchange_is_there_to_be_seen() -> None:
 # -- the mutations ------------------------------------------------------------------------------------------------
 
 
-def is_data(shape: tuple[int, ...]) -> bool:
-    return shape[-1] == COLUMNS
-
-
 def is_residuals(shape: tuple[int, ...]) -> bool:
     return shape[1:] == (ROWS // K, 1)
 
@@ -221,6 +218,21 @@ def without(kind: Callable[[tuple[int, ...]], bool]) -> Train:
         return run(name, [lambda shape: np.zeros(shape, np.uint32) if kind(shape) else source(shape)])
 
     return train
+
+
+def data_without_masks(name: str, seed: int) -> Threads:
+    """The shares that are said to be stretched from seeds are zeros."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dealing, "stretched", lambda key, p, j, piece, shape: np.zeros(shape, np.uint32))
+        return run(name, [secret(seed)])
+
+
+def primes_share_a_stream(name: str, seed: int) -> Threads:
+    """A worker's share modulo the second prime is stretched from the same part of the keystream."""
+    stretched = dealing.stretched
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dealing, "stretched", lambda key, p, j, piece, shape: stretched(key, P, 0, piece, shape))
+        return run(name, [secret(seed), secret(seed + 100, Q)], (P, Q), privacy=1)
 
 
 def one_mask_too_few(name: str, seed: int) -> Threads:
@@ -297,22 +309,25 @@ def second_prime_unmasked(name: str, seed: int) -> Threads:
 
 
 class Overlapping(LagrangeCode):
-    """Both kinds of points from 0, 1, …: K workers receive a raw block."""
+    """Behind the first T workers, points from 0, 1, …, as in the authors' later scripts: K receive a raw block."""
 
     def __init__(self, *settings: Any):
         super().__init__(*settings)
-        self.alphas = tuple(range(self.workers))
+        first = self.alphas[: self.privacy]
+        others = (alpha for alpha in count() if alpha not in first)
+        self.alphas = (*first, *islice(others, self.workers - self.privacy))
         self.encoding_matrix = lagrange_basis(self.field, self.betas, self.alphas)
 
 
 MUTATIONS: dict[str, tuple[Train, set[str]]] = {
-    "no masks at all": (without(lambda shape: True), {"uniform", "two samples", "fresh"}),
+    "vectors without masks": (without(lambda shape: True), {"uniform", "two samples", "fresh"}),
     "residuals without masks": (without(is_residuals), {"uniform", "two samples", "fresh"}),
     "directions without masks": (
-        without(lambda shape: not is_residuals(shape) and not is_data(shape)),
+        without(lambda shape: not is_residuals(shape)),
         {"uniform", "fresh"},
     ),
-    "data without masks": (without(is_data), {"uniform", "two samples"}),
+    "data without masks": (data_without_masks, {"uniform", "two samples"}),
+    "a stream of the first prime for the second": (primes_share_a_stream, {"primes"}),
     "T - 1 masks for residuals": (one_mask_too_few, {"uniform"}),
     "the same masks for all residuals": (same_mask_again(is_residuals, 1), {"fresh"}),
     "the masks of residuals of the last but one iteration": (same_mask_again(is_residuals, 2), {"fresh"}),

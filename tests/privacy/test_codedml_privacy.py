@@ -7,18 +7,19 @@ accuracy would notice.
 
 from collections.abc import Callable
 from functools import cache
-from itertools import combinations
+from itertools import combinations, count, cycle, islice
 from typing import Any
 
 import numpy as np
 import oracles
 import pytest
-from protocol.codedml_threads import Threads, prepared, test_masks, train_on_threads
+from protocol.codedml_threads import Threads, data_of, prepared, test_masks, train_on_threads
 
+from fedmpi.codedml import dealing
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.problem import Problem
-from fedmpi.codedml.protocol import CodedData, CodedWeights, Setup
+from fedmpi.codedml.protocol import CodedWeights, Setup
 from fedmpi.codedml.training import rounding_noise
 from fedmpi.core import WIDE_PRIMES
 from fedmpi.core.lagrange import LagrangeCode, lagrange_basis
@@ -67,10 +68,12 @@ def workers_of(threads: Threads) -> range:
     return range(1, len(threads.channels))
 
 
-def run(name: str, uniform: Uniform, privacy: int = 2) -> Threads:
+def run(name: str, uniform: Uniform, privacy: int = 2, seed: Callable[[], bytes] | None = None) -> Threads:
     X_bar, Y, rate = data_sets()[name]
     params, workers = parameters(privacy), N - 3 * (2 - privacy)
-    return train_on_threads(params, X_bar, Y, workers, learning_rate=rate, uniform=uniform, record_views=True)
+    return train_on_threads(
+        params, X_bar, Y, workers, learning_rate=rate, uniform=uniform, seed=seed, record_views=True
+    )
 
 
 def received(threads: Threads, cls: type, field: str) -> np.ndarray:
@@ -85,7 +88,7 @@ def received(threads: Threads, cls: type, field: str) -> np.ndarray:
 
 def data_views(threads: Threads) -> np.ndarray:
     """Shape (N, elements)."""
-    return received(threads, CodedData, "X_tilde").reshape(len(workers_of(threads)), -1)
+    return np.array([data_of(threads.views(rank)).ravel() for rank in workers_of(threads)])
 
 
 def weight_views(threads: Threads) -> np.ndarray:
@@ -165,8 +168,8 @@ def test_what_one_worker_sees_in_the_papers_field_is_uniform() -> None:
     threads = train_on_threads(params, X_bar, np.ones((40, 1)), 7, learning_rate=0.01, record_views=True,
                                uniform=test_masks(params.prime, 3))  # fmt: skip
     for rank in range(1, 8):
-        for cls, field in ((CodedData, "X_tilde"), (CodedWeights, "W_tilde")):
-            values = np.concatenate([getattr(m, field).ravel() for m in threads.views(rank) if isinstance(m, cls)])
+        weights = [m.W_tilde.ravel() for m in threads.views(rank) if isinstance(m, CodedWeights)]
+        for values in (data_of(threads.views(rank)).ravel(), np.concatenate(weights)):
             assert values.size == 6000
             assert oracles.p_value_uniform(values[None], params.prime, 256) > oracles.ALARM
 
@@ -175,13 +178,15 @@ def test_what_one_worker_sees_in_the_papers_field_is_uniform() -> None:
 
 
 class Overlapping(LagrangeCode):
-    """Both kinds of points from 0, 1, …, as in the authors' later scripts: K workers receive a raw block."""
+    """Behind the first T workers, points from 0, 1, …, as in the authors' later scripts: K receive a raw block."""
 
     first_alpha = 0
 
     def __init__(self, *settings: Any):
         super().__init__(*settings)
-        self.alphas = tuple(range(self.first_alpha, self.first_alpha + self.workers))
+        first = self.alphas[: self.privacy]
+        others = (alpha for alpha in count(self.first_alpha) if alpha not in first)
+        self.alphas = (*first, *islice(others, self.workers - self.privacy))
         self.encoding_matrix = lagrange_basis(self.field, self.betas, self.alphas)
 
 
@@ -191,12 +196,51 @@ class OverlappingOnce(Overlapping):
     first_alpha = 1
 
 
+Stretched = Callable[[bytes, int, int, int, tuple[int, ...]], np.ndarray]
+
+
+def shares(name: str, seed: int, change: Callable[[Stretched], Stretched], *seeds: bytes) -> Threads:
+    """The first T workers' shares of the data are not what their seeds say, but what a mutation makes of them."""
+    kept = cycle(seeds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dealing, "stretched", change(dealing.stretched))
+        return run(name, secret(seed), seed=(lambda: next(kept)) if seeds else None)
+
+
+def zero_shares(name: str, seed: int) -> Threads:
+    return shares(name, seed, lambda stretched: lambda key, p, j, piece, shape: np.zeros(shape, np.uint32))
+
+
+def one_seed_too_few(name: str, seed: int) -> Threads:
+    """The last of T workers has a share that everybody knows: with it T others solve for the data."""
+    known = bytes(32)
+
+    def change(stretched: Stretched) -> Stretched:
+        def mutant(key: bytes, p: int, j: int, piece: int, shape: tuple[int, ...]) -> np.ndarray:
+            return np.zeros(shape, np.uint32) if key == known else stretched(key, p, j, piece, shape)
+
+        return mutant
+
+    return shares(name, seed, change, seed.to_bytes(32, "big") if seed else bytes(31) + b"!", known)
+
+
+def the_same_seed_twice(name: str, seed: int) -> Threads:
+    return shares(name, seed, lambda stretched: stretched, seed.to_bytes(32, "big"))
+
+
+def the_same_stream_for_every_row(name: str, seed: int) -> Threads:
+    def change(stretched: Stretched) -> Stretched:
+        return lambda key, p, j, piece, shape: np.broadcast_to(stretched(key, p, j, 0, (1, *shape[1:])), shape).copy()
+
+    return shares(name, seed, change)
+
+
 def zero_masks(name: str, seed: int) -> Threads:
     return run(name, lambda shape: np.zeros(shape, np.uint32))
 
 
 def one_mask_too_few(name: str, seed: int) -> Threads:
-    """T - 1 masks: T workers together solve for the data."""
+    """T - 1 masks: T workers together solve for the weights."""
     source = secret(seed)
 
     def uniform(shape: tuple[int, ...]) -> np.ndarray:
@@ -219,7 +263,7 @@ def stream_started_again(name: str, seed: int) -> Threads:
 
 
 def masks_of_the_first_iteration(name: str, seed: int) -> Threads:
-    """Fresh for the data, and for the first weights; kept from then on."""
+    """Fresh for the first weights; kept from then on."""
     source = secret(seed)
     kept: dict[tuple[int, ...], np.ndarray] = {}
     return run(name, lambda shape: kept.setdefault(shape, source(shape)) if shape not in kept else kept[shape])
@@ -231,25 +275,35 @@ def masks_of_every_second_iteration(name: str, seed: int) -> Threads:
     kept: list[np.ndarray] = []
 
     def uniform(shape: tuple[int, ...]) -> np.ndarray:
-        if len(shape) == 3:  # data
-            return source(shape)
         kept.append(source(shape) if len(kept) < 2 else kept[-2])
         return kept[-1]
 
     return run(name, uniform)
 
 
-def masks_of_the_data(name: str, seed: int) -> Threads:
-    """The first weights take the masks of the first row of data."""
-    source = secret(seed)
-    kept: list[np.ndarray] = []
+def shares_of_the_data(name: str, seed: int) -> Threads:
+    """The first weights are shared by a polynomial through the first row of the first T workers' data."""
+    encode_repeated, rows = LagrangeCode.encode_repeated, dict[bytes, np.ndarray]()
 
-    def uniform(shape: tuple[int, ...]) -> np.ndarray:
-        masks = source(shape)
-        kept.append(masks)
-        return np.ascontiguousarray(kept[0][:, 0].reshape(shape)) if len(kept) == 2 else masks
+    def change(stretched: Stretched) -> Stretched:
+        def noting(key: bytes, p: int, j: int, piece: int, shape: tuple[int, ...]) -> np.ndarray:
+            drawn = stretched(key, p, j, piece, shape)
+            rows.setdefault(key, drawn[0])
+            return drawn
 
-    return run(name, uniform)
+        return noting
+
+    def again(code: LagrangeCode, block: np.ndarray, uniform: Uniform) -> np.ndarray:
+        if not rows:
+            return encode_repeated(code, block, uniform)
+        first = [rows.pop(key).reshape(block.shape) for key in keys]
+        known = [*[block] * code.parallelization, *first]
+        return np.concatenate([first, code.field.matmul(code.completion, known)])
+
+    keys = [bytes([seed, k]) * 16 for k in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LagrangeCode, "encode_repeated", again)
+        return shares(name, seed, change, *keys)
 
 
 def points(code: type[LagrangeCode]) -> Callable[[pytest.MonkeyPatch], Train]:
@@ -265,13 +319,17 @@ def source(train: Train) -> Callable[[pytest.MonkeyPatch], Train]:
 
 
 MUTATIONS: dict[str, tuple[Callable[[pytest.MonkeyPatch], Train], set[str]]] = {
+    "no shares but zeros": (source(zero_shares), {"uniform", "two samples"}),
+    "one seed too few": (source(one_seed_too_few), {"uniform", "two samples"}),
+    "the same seed twice": (source(the_same_seed_twice), {"uniform", "two samples"}),
+    "the same stream for every row": (source(the_same_stream_for_every_row), {"uniform"}),
     "zero masks": (source(zero_masks), {"uniform", "two samples", "fresh"}),
     "T - 1 masks": (source(one_mask_too_few), {"uniform", "two samples"}),
     "equal masks": (source(equal_masks), {"uniform", "two samples"}),
     "a stream started again": (source(stream_started_again), {"fresh"}),
     "masks of the first iteration": (source(masks_of_the_first_iteration), {"fresh"}),
     "masks of every second iteration": (source(masks_of_every_second_iteration), {"fresh"}),
-    "masks of the data": (source(masks_of_the_data), {"fresh"}),
+    "shares of the data": (source(shares_of_the_data), {"fresh"}),
     "overlapping points": (points(Overlapping), {"uniform", "two samples", "fresh"}),
     "one overlapping point": (points(OverlappingOnce), {"uniform", "two samples", "fresh"}),
 }
@@ -302,7 +360,7 @@ def test_t_plus_one_workers_do_learn_something() -> None:
 
 def test_the_default_masks_are_secret_and_fresh() -> None:
     """Without --insecure-repeatable-masks, two runs of the same seed share nothing."""
-    from fedmpi.codedml.training import masks
+    from fedmpi.codedml.training import masks, seeds
 
     params, primes = parameters(), (31, 37)
     one, two = ([uniform((2, 4000)) for uniform in masks(params, primes, 0)] for _ in range(2))
@@ -315,5 +373,9 @@ def test_the_default_masks_are_secret_and_fresh() -> None:
         values = first[j]((3, 4))
         np.testing.assert_array_equal(values, again[j]((3, 4)))
         assert not np.array_equal(values, other[j]((3, 4)))
+    assert seeds(params, 0)() != seeds(params, 0)()
+    assert [s := seeds(insecure, 5), s(), s()][1:] == [s := seeds(insecure, 5), s(), s()][1:]
+    assert s() != s()
+    assert seeds(insecure, 6)() != seeds(insecure, 5)()
     first, again = masks(insecure, (31, 31), 5)
     assert not np.array_equal(first((3, 40)), again((3, 40))), "each prime has a stream of its own"

@@ -86,13 +86,39 @@ class ReusedMasks(OtherMasks):
         return self.kept
 
 
+class TheSameShareTwice(OtherMasks):
+    """For `completion`: all of the first T workers get the same share."""
+
+    def spoil(self, shares):
+        return np.broadcast_to(shares[0], shares.shape)
+
+
+class AShareThatIsKnown(OtherMasks):
+    """For `completion`: the last of the first T workers has zeros."""
+
+    def spoil(self, shares):
+        shares = shares.copy()
+        shares[-1] = 0
+        return shares
+
+
 # -- checks -------------------------------------------------------------------------------------------------
 
 
 def encoder(code, method):
     if method == "encode":
         return code.encode
+    if method == "completion":
+        return lambda data, uniform: completed(code, data, uniform)
     return lambda data, uniform: code.encode_repeated(data[0], uniform)
+
+
+def completed(code, data, uniform):
+    """What workers get of the data: the first T uniform shares, the others what follows from those."""
+    first = uniform((code.privacy, *data.shape[1:]))
+    if isinstance(code, OtherMasks):
+        first = np.ascontiguousarray(code.spoil(first))
+    return np.concatenate([first, code.field.matmul(code.completion, [*data, *first])])
 
 
 def subsets_of(code, size):
@@ -237,3 +263,34 @@ def test_reused_masks_show_the_difference_of_two_data_sets_although_each_view_is
     check_uniform_views(small_code(ReusedMasks), "encode")  # alone it looks perfect: freshness needs its own check
     one, two = code.encode(constant(3, 11), secret(SMALL)), code.encode(constant(4, 11), secret(SMALL))
     assert len(set(((two[0].astype(int) - one[0]) % SMALL).tolist())) == 1
+
+
+# -- shares of the data, of which T are uniform and the others follow -----------------------------------------------
+
+SPOILT = pytest.mark.parametrize("mutant", [TheSameShareTwice, AShareThatIsKnown, ZeroedMasks])
+
+
+@EXACT
+@pytest.mark.parametrize("p", [SMALL, 2**25 - 39, 2**31 - 1])
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_any_t_workers_see_of_completed_shares_what_any_other_data_would_have_shown(check, p, settings):
+    exact_check(check, LagrangeCode(PrimeField(p), *settings, 1), "completion")
+
+
+@pytest.mark.parametrize("check", [check_uniform_views, check_two_samples])
+def test_completed_views_of_t_workers_say_nothing(check):
+    check(small_code(), "completion")
+
+
+@EXACT
+@SPOILT
+def test_the_exact_checks_see_every_mutation_of_the_first_shares(check, mutant):
+    with pytest.raises(AssertionError):
+        exact_check(check, mutant(PrimeField(), 2, 2, 7, 1), "completion")
+
+
+@SPOILT
+@pytest.mark.parametrize("check", [check_uniform_views, check_two_samples])
+def test_the_statistical_checks_see_every_mutation_of_the_first_shares(check, mutant):
+    with pytest.raises(AssertionError):
+        check(small_code(mutant), "completion")

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
-from protocol.codedml_threads import prepared
+from protocol.codedml_threads import data_of, prepared, repeatable_seeds
 
-from fedmpi.codedml import baseline
+from fedmpi.codedml import baseline, dealing
 from fedmpi.codedml.baseline import GroupSetup, SharedWeights, mpc_master
+from fedmpi.codedml.dealing import CodedData
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
-from fedmpi.codedml.protocol import CodedData
-from fedmpi.codedml.service import dismiss, serve
+from fedmpi.codedml.service import serve
 from fedmpi.codedml.task import Task
 from fedmpi.codedml.training import rounding_noise
 from fedmpi.core import DEFAULT_PRIME, PrimeField, Shamir
@@ -32,6 +32,7 @@ from fedmpi.mpc.bgw import SubShare
 from fedmpi.mpc.bh08 import DoubleShare, Masked, Opened
 from fedmpi.mpc.party import Share
 from fedmpi.net import Channel, run_local
+from fedmpi.net.orders import dismiss
 
 HANG_SECONDS = 30.0
 Uniform = Callable[[tuple[int, ...]], np.ndarray]
@@ -547,6 +548,8 @@ class Trained:
 
     def row(self, rank: int, cls: type, field: str, source: int) -> np.ndarray:
         """All values of one type that a worker received from one rank."""
+        if cls is CodedData:
+            return data_of([m for _, m in self.views[rank]]).ravel() if source == 0 else np.empty(0, np.uint32)
         values = [
             getattr(m, field).ravel() for sender, m in self.views[rank] if sender == source and isinstance(m, cls)
         ]
@@ -585,7 +588,8 @@ def trained(
 
     def lead(ch: Channel) -> Any:
         params = parameters(method)
-        task = Task(params, prepared(params, X_bar, Y, rate), rounding_noise(0), (masters(seed, 0),))
+        repeatable = repeatable_seeds(name, seed)
+        task = Task(params, prepared(params, X_bar, Y, rate), rounding_noise(0), (masters(seed, 0),), seed=repeatable)
         training = mpc_master(ch, task)
         dismiss(ch)
         return training
@@ -674,6 +678,11 @@ TRAINING_CHECKS: dict[str, Callable[[str, Train], None]] = {
 }
 
 
+def the_same_seed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stretched = dealing.stretched
+    monkeypatch.setattr(dealing, "stretched", lambda seed, *rest: stretched(bytes(32), *rest))
+
+
 def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """No patch."""
 
@@ -682,6 +691,12 @@ def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 TRAINING_MUTATIONS: dict[str, tuple[Source, Source, Callable[[pytest.MonkeyPatch], None], dict[str, set[str]]]] = {
     "zeros of the members": (zeros, training_source, nothing, {"bgw": {"uniform"}, "bh08": {"uniform", "two samples"}}),
     "zeros of the master": (training_source, zeros, nothing, {"bgw": BOTH, "bh08": BOTH}),
+    "the same seed twice": (
+        training_source,
+        training_source,
+        the_same_seed_twice,
+        {"bgw": {"uniform"}, "bh08": {"uniform"}},
+    ),
     "a reused double sharing": (training_source, training_source, reuse, {"bh08": {"fresh"}}),
     "an unmasked product": (training_source, training_source, unmasked, {"bh08": {"uniform", "two samples", "fresh"}}),
 }

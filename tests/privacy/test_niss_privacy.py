@@ -131,7 +131,7 @@ TRACKER_SEES = {
     "Sampled": {"round", "clients"},
     "Alive": {"round", "clients", "variances", "keys"},
     "Arrived": {"round", "clients"},
-    "Stop": set(),
+    "Leave": set(),
 }
 
 

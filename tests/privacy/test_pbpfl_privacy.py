@@ -12,14 +12,15 @@ import pytest
 import torch
 from protocol.pbpfl_threads import train
 
+from fedmpi.audit.statistics import ALARM, p_value_of_words
 from fedmpi.core import DEFAULT_PRIME, PrimeField, Shamir
 from fedmpi.errors import ProtocolError
 from fedmpi.learn import FlatModel, build_model
-from fedmpi.pbpfl import double_masking
-from fedmpi.pbpfl.double_masking import Member, unmask
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
 from fedmpi.pbpfl.perturbation import Noise, draw, multipliers, perturb
 from fedmpi.pbpfl.structure import UNSCALED, Structure, structure_of
+from fedmpi.securesum import double_masking
+from fedmpi.securesum.double_masking import Member, unmask
 
 IMAGE = (3, 8, 8)
 
@@ -231,15 +232,6 @@ def test_many_rounds_give_magnitudes_away() -> None:
 
 # -- what the server learns of one client in pbpfl-masked ------------------------------------------------------------
 
-BOUND = 255 + 7 * np.sqrt(2 * 255)
-"""Of χ² with 255 degrees of freedom: exceeded by chance less than once in 10^8."""
-
-
-def chi2(data: bytes) -> float:
-    counts = np.bincount(np.frombuffer(data, np.uint8), minlength=256)
-    expected = len(data) / 256
-    return float(((counts - expected) ** 2 / expected).sum())
-
 
 def masked_views(folder: Path, *options: str) -> list[bytes]:
     """Of each round, what the server got from client 0."""
@@ -254,8 +246,8 @@ def test_the_server_sees_uniform_words(ring: str, tmp_path: Path) -> None:
     """Each of the three terms, the differences between them and between rounds: no mask is used twice."""
     views = masked_views(tmp_path / "run", "--ring-bits", ring)
     first, second = (np.frombuffer(view, f"<u{int(ring) // 8}").reshape(3, -1) for view in views)
-    for words in (*first, *second, first[1] - first[0], first[2] - first[0], *(second - first)):
-        assert chi2(words.tobytes()) < BOUND
+    differences = first[1] - first[0], first[2] - first[0], *(second - first)
+    assert p_value_of_words([*first, *second, *differences]) > ALARM
 
 
 @pytest.mark.parametrize("mutation", ["no mask", "the same mask again"])
@@ -266,7 +258,7 @@ def test_masks_that_are_none_are_noticed(mutation: str, tmp_path: Path, monkeypa
     else:
         monkeypatch.setattr(double_masking, "stretch", lambda seed, round, like: stretch(bytes(32), 0, like))
     first, second = (np.frombuffer(view, "<u8") for view in masked_views(tmp_path / "run"))
-    assert max(chi2(first.tobytes()), chi2((second - first).tobytes())) > 10 * BOUND
+    assert p_value_of_words([first, second - first]) < ALARM
 
 
 def members(K: int, threshold: int) -> tuple[list[Member], dict[int, bytes]]:
@@ -310,7 +302,7 @@ def test_a_late_upload_stays_hidden(own_masks: bool, monkeypatch: pytest.MonkeyP
         seed = double_masking.pair_seed(key, 2, v, publics[v][32:])
         rest = rest - double_masking.signed(double_masking.stretch(seed, 0, rest), 2, v)
     if own_masks:
-        assert chi2(rest.tobytes()) < BOUND
+        assert p_value_of_words([rest]) > ALARM
     else:
         np.testing.assert_array_equal(rest, words_of(2))
 

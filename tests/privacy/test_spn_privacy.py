@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmpi.federation import Ready, Setup, setup, stop
+from fedmpi.federated.messages import Ready, Setup, setup, stop
 from fedmpi.net import Channel, Message
 from fedmpi.net.local import run_local
+from fedmpi.runs.job import Job
 from fedmpi.spn.client import Clients
-from fedmpi.spn.job import Job
 from fedmpi.spn.params import Params
 from fedmpi.spn.protocol import Changes, State, Watch, host, server
 

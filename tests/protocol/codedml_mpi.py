@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fedmpi.codedml.__main__ import role
+from fedmpi.codedml import SYSTEM
 from fedmpi.codedml.protocol import CodedGradient, CodedProduct
 from fedmpi.codedml.service import serve
-from fedmpi.encryption import encryption
+from fedmpi.machines.encryption import encryption
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
 
@@ -56,7 +56,7 @@ def main() -> None:
         elif ch.rank == 3 and scenario == "too-large":
             changed(ch, too_large)
         else:
-            role(ch)
+            SYSTEM.play(ch)
 
 
 if __name__ == "__main__":

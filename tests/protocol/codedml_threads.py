@@ -2,25 +2,31 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
-from fedmpi.codedml.command import run
+from fedmpi.codedml import SYSTEM
+from fedmpi.codedml.baseline import GroupSetup
+from fedmpi.codedml.dealing import SEED_BYTES, CodedData, DataSeed, Share, bits_of
 from fedmpi.codedml.descent import Descent, public_coefficients
 from fedmpi.codedml.objective import Kind, Objective
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.precision import Norms, choose
 from fedmpi.codedml.problem import Problem
-from fedmpi.codedml.protocol import master
-from fedmpi.codedml.service import dismiss, serve
+from fedmpi.codedml.protocol import Setup, master
+from fedmpi.codedml.service import serve
 from fedmpi.codedml.solvers import Columns, State
 from fedmpi.codedml.task import Task, Training
 from fedmpi.codedml.training import masks, rounding_noise
 from fedmpi.codedml.transform import Transform
+from fedmpi.core import DEFAULT_PRIME, PrimeField, Residues
+from fedmpi.core.packing import pack
 from fedmpi.crypto.random import FieldRandom, SecretStream
 from fedmpi.net import Channel, run_local
+from fedmpi.net.orders import dismiss
 
 HANG_SECONDS = 30.0
 """No wait of a training that works lasts nearly as long."""
@@ -103,6 +109,29 @@ def test_masks(p: int, seed: int) -> FieldRandom:
     return FieldRandom(p, SecretStream(seed.to_bytes(32, "big")))
 
 
+def repeatable_seeds(*key: Any) -> Callable[[], bytes]:
+    """Seeds of the workers' shares that repeat for the same key."""
+    stream = SecretStream(blake2b(repr(key).encode(), digest_size=32).digest())
+    return lambda: stream.words(SEED_BYTES // 4).tobytes()
+
+
+def coded_data(X: np.ndarray, *primes: int) -> CodedData:
+    """Rows of X̃_i, shape (q, rows, d), as the master sends them; 2^25 - 39 if no primes are given."""
+    fields = [PrimeField(p) for p in primes or (DEFAULT_PRIME,)]
+    return CodedData(X.shape[1], np.concatenate([pack(x, bits_of(f)) for x, f in zip(X, fields, strict=True)]))
+
+
+def data_of(messages: Sequence[Any]) -> np.ndarray:
+    """The X̃_i of the first training that a worker's messages are from, shape (q, rows, d)."""
+    setup = next(m for m in messages if isinstance(m, Setup | GroupSetup))
+    share = Share(Residues(setup.primes.tolist()), setup.rows, setup.columns)
+    for message in messages:
+        if isinstance(message, CodedData | DataSeed) and not share.complete:
+            share.take(message)
+    assert share.complete
+    return share.X
+
+
 @dataclass
 class Threads:
     """What a training left behind."""
@@ -129,6 +158,7 @@ def train_on_threads(
     learning_rate: float = 0.5,
     noise: Callable[..., Any] | None = None,
     uniform: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
+    seed: Callable[[], bytes] | None = None,
     observe: Callable[..., Any] = lambda iteration, W: None,
     start: State | None = None,
     advance: Callable[[State], None] = lambda state: None,
@@ -136,9 +166,13 @@ def train_on_threads(
     on_master: Callable[[Channel], None] = lambda ch: None,
     **options: Any,
 ) -> Threads:
-    """Train with `workers` threads; `roles` replaces single workers, by rank, and `uniform` the masks, by prime."""
+    """Train with `workers` threads; `roles` replaces single workers, by rank, and `uniform` the masks, by prime.
+
+    The seeds of shares repeat with the data, unless others are given.
+    """
     channels: dict[int, Channel] = {}
     task = task_of(params, prepared(params, X_bar, Y, learning_rate), noise, uniform, observe, start, advance)
+    task = replace(task, seed=seed or repeatable_seeds(X_bar.tobytes(), Y.tobytes()))
 
     def keeping(role: Role) -> Role:
         def play(ch: Channel) -> Any:
@@ -177,7 +211,6 @@ def command_on_threads(workers: int, *argv: Any, **options: Any) -> None:
     """``python -m fedmpi.codedml``, with threads for workers."""
 
     def lead(ch: Channel) -> None:
-        run(ch, [str(argument) for argument in argv])
-        dismiss(ch)
+        SYSTEM.lead(ch, [str(argument) for argument in argv])
 
     run_local([lead] + [serve] * workers, timeout_seconds=HANG_SECONDS, **options)

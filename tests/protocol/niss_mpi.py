@@ -9,9 +9,8 @@ from typing import Any
 
 from fedmpi.net import Channel
 from fedmpi.net.mpi import job
-from fedmpi.niss.__main__ import role
+from fedmpi.niss import SYSTEM
 from fedmpi.niss.protocol import Uploads
-from fedmpi.niss.service import role_of
 
 
 def killed(ch: Channel) -> None:
@@ -24,17 +23,17 @@ def killed(ch: Channel) -> None:
         send(dest, message)
 
     ch.send = dying  # type: ignore[method-assign]
-    role(ch)
+    SYSTEM.play(ch)
 
 
 def main() -> None:
     scenario, folder = sys.argv[1], Path(sys.argv[2])
     sys.argv[1:] = sys.argv[3:]
-    with job(role_of=role_of) as ch:
+    with job(role_of=SYSTEM.role_of) as ch:
         if scenario == "killed" and ch.rank == 3:
             killed(ch)
         else:
-            role(ch)
+            SYSTEM.play(ch)
         if scenario == "modules":
             (folder / f"modules-{ch.rank}.json").write_text(json.dumps(sorted(sys.modules)))
 

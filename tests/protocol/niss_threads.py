@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 
 from fedmpi.crypto.random import SecretStream, permutation
-from fedmpi.federation import Setup, stop
+from fedmpi.federated.messages import Setup, stop
 from fedmpi.learn import FlatModel, build_model, sample
-from fedmpi.learn.inputs import image_shape
+from fedmpi.learn.inputs import input_shape
 from fedmpi.net import Channel, run_local
-from fedmpi.niss.__main__ import follow
+from fedmpi.niss import SYSTEM
 from fedmpi.niss.client import Clients, host
-from fedmpi.niss.command import run
-from fedmpi.niss.job import Job
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, Outcome, State, TrackerSetup, Watch, server, setup
-from fedmpi.niss.service import role_of
 from fedmpi.niss.tracker import tracker
-from fedmpi.own_options import own_options
+from fedmpi.runs.job import Job
 
 HANG_SECONDS = 60.0
 """No wait of a training that works lasts nearly as long."""
@@ -50,7 +47,7 @@ def trained_host(
 
     def play(ch: Channel) -> None:
         order = ch.recv(0, Setup)
-        job = Job.from_json(order.job)
+        job = Job.from_json(order.job, Params)
         ch.timeout_seconds = 2 * order.timeout_seconds
         hosts = ch.size - FIRST_HOST
         own = Clients.load(job, ch.rank - FIRST_HOST, hosts, job.params.clients or hosts, 1)
@@ -92,7 +89,7 @@ def train_on_threads(
     def lead(ch: Channel) -> State:
         job = Job(params, dataset, {}, seed)
         data = job.load()
-        model = build_model(params.model, image_shape(data.X_train.shape[1]), len(data.classes), seed)
+        model = build_model(params.model, input_shape(data), len(data.classes), seed)
         first = FlatModel(model).read() if w is None else w
         starts.append(start or State(0, first, np.zeros(clients, np.int64)))
         federation = setup(ch, params, job.to_json(), clients)
@@ -112,16 +109,11 @@ def train_on_threads(
     others = {1: plain_tracker, **dict.fromkeys(range(2, hosts + 2), every or trained_host()), **(roles or {})}
     results = run_local(
         [keeping(role) for role in [lead, *(others[rank] for rank in sorted(others))]],
-        **{"timeout_seconds": HANG_SECONDS, "role_of": role_of, **options},
+        **{"timeout_seconds": HANG_SECONDS, "role_of": SYSTEM.role_of, **options},
     )
     return Threads(results[0], starts[0], outcomes, channels)
 
 
 def command_on_threads(hosts: int, *argv: Any) -> None:
     """``python -m fedmpi.niss``, with threads for ranks."""
-    words = [str(argument) for argument in argv]
-    run_local(
-        [lambda ch: run(ch, words)] + [lambda ch: follow(ch, own_options(words))] * (hosts + 1),
-        timeout_seconds=HANG_SECONDS,
-        role_of=role_of,
-    )
+    SYSTEM.on_threads(hosts + 2, argv, HANG_SECONDS)

@@ -5,15 +5,14 @@ import signal
 from typing import Any
 
 from fedmpi.net.mpi import job
-from fedmpi.pbpfl.__main__ import role
+from fedmpi.pbpfl import SYSTEM
 from fedmpi.pbpfl.masked import Masked
-from fedmpi.pbpfl.protocol import Terms
-from fedmpi.pbpfl.service import role_of
+from fedmpi.pbpfl.messages import Terms
 
 
 def main() -> None:
     """Let rank 2 die when it is about to send the terms of round 2."""
-    with job(role_of=role_of) as ch:
+    with job(role_of=SYSTEM.role_of) as ch:
         send = ch.send
 
         def dying(dest: int, message: Any) -> None:
@@ -22,7 +21,7 @@ def main() -> None:
             send(dest, message)
 
         ch.send = dying  # type: ignore[method-assign]
-        role(ch)
+        SYSTEM.play(ch)
 
 
 if __name__ == "__main__":

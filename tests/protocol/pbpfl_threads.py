@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedmpi.net import Channel, run_local
-from fedmpi.own_options import own_options
-from fedmpi.pbpfl.__main__ import follow
-from fedmpi.pbpfl.command import run
-from fedmpi.pbpfl.service import role_of
+from fedmpi.pbpfl import SYSTEM
+from fedmpi.runs.model import read_arrays
+from fedmpi.runs.own_options import own_options
 
 HANG_SECONDS = 60.0
 
@@ -35,8 +34,7 @@ class Threads:
     @property
     def w(self) -> np.ndarray:
         """All parameters of the trained model."""
-        with np.load(self.folder / "model.npz") as file:
-            return np.concatenate([file[name].ravel() for name in file.files])
+        return np.concatenate([array.ravel() for array in read_arrays(self.folder).values()])
 
     def views(self, rank: int, name: str) -> list[Any]:
         """The messages of one type that a rank received, in order (needs record=True)."""
@@ -67,17 +65,17 @@ def train(
         def call(ch: Channel) -> Any:
             left.channels[rank] = ch
             ch.record_views = record
-            return (roles or {}).get(rank, run if rank == 0 else host)(ch, argv)
+            return (roles or {}).get(rank, SYSTEM.lead if rank == 0 else host)(ch, argv)
 
         return call
 
-    run_local([role(rank) for rank in range(hosts + 1)], timeout_seconds=timeout, role_of=role_of)
+    run_local([role(rank) for rank in range(hosts + 1)], timeout_seconds=timeout, role_of=SYSTEM.role_of)
     return left
 
 
 def host(ch: Channel, argv: list[str]) -> None:
     """An honest host."""
-    follow(ch, own_options(argv))
+    SYSTEM.follow(ch, own_options(argv))
 
 
 def failing_at(message: str, round_: int) -> Callable[[Channel, list[str]], Any]:

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.net import Channel, run_local
+from fedmpi.ppadmm import SYSTEM
 from fedmpi.ppadmm.auxiliary import auxiliary_server
-from fedmpi.ppadmm.command import run
 from fedmpi.ppadmm.params import Params
-from fedmpi.ppadmm.protocol import Training, participant, primary_server
-from fedmpi.ppadmm.service import dismiss, role_of, salt_of, serve
+from fedmpi.ppadmm.protocol import Own, Training, participant, primary_server
+from fedmpi.ppadmm.service import salt_of
 
 HANG_SECONDS = 30.0
 """No wait of a training that works lasts nearly as long."""
@@ -77,26 +76,16 @@ def train_on_threads(
         auxiliary_server(ch, params, salt, pairs(ch.rank))
 
     def member(ch: Channel) -> Any:
-        return participant(ch, params, *parts[ch.rank - 2], salt, pairs(ch.rank))
+        return participant(ch, params, Own(*parts[ch.rank - 2], salt, pairs(ch.rank)))
 
     all_roles = [lead, auxiliary, *[member] * len(parts)]
     for rank, role in (roles or {}).items():
         all_roles[rank] = role
-    options = {"timeout_seconds": HANG_SECONDS, "role_of": role_of, **options}
+    options = {"timeout_seconds": HANG_SECONDS, "role_of": SYSTEM.role_of, **options}
     results = run_local([keeping(role) for role in all_roles], **options)
     return Threads(results[0], iterates, dict(enumerate(results)), kept)
 
 
 def command_on_threads(participants: int, *argv: Any) -> None:
     """``python -m fedmpi.ppadmm``, with threads for the other ranks."""
-    arguments = [str(argument) for argument in argv]
-    folders = [Path(arguments[k + 1]) for k, name in enumerate(arguments) if name in ("--out", "--resume")]
-
-    def lead(ch: Channel) -> None:
-        run(ch, arguments)
-        dismiss(ch)
-
-    def other(ch: Channel) -> None:
-        serve(ch, folders[0] if folders else None)
-
-    run_local([lead, *[other] * (participants + 1)], timeout_seconds=HANG_SECONDS, role_of=role_of)
+    SYSTEM.on_threads(participants + 2, argv, HANG_SECONDS)

@@ -2,17 +2,29 @@
 
 import os
 import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import HANG_SECONDS, by_integers, prepared, problem, task_of, test_masks, train_on_threads
+from protocol.codedml_threads import (
+    HANG_SECONDS,
+    by_integers,
+    coded_data,
+    data_of,
+    prepared,
+    problem,
+    repeatable_seeds,
+    task_of,
+    test_masks,
+    train_on_threads,
+)
 
-from fedmpi.codedml import protocol
+from fedmpi.codedml import dealing, protocol
+from fedmpi.codedml.dealing import SEED_BYTES, CodedData, DataSeed
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.protocol import (
-    CodedData,
     CodedGradient,
     CodedProduct,
     CodedVectors,
@@ -23,16 +35,17 @@ from fedmpi.codedml.protocol import (
     row_blocks,
     worker,
 )
-from fedmpi.codedml.service import Leave, dismiss, serve
+from fedmpi.codedml.service import serve
 from fedmpi.codedml.survival import UNANSWERED
 from fedmpi.codedml.training import rounding_noise
 from fedmpi.core import WIDE_PRIMES, PrimeField
 from fedmpi.core import field as field_module
 from fedmpi.errors import HeadroomError, PeerFailed, ProtocolError, TooFewWorkers, UsageError
+from fedmpi.machines.placement import Host
 from fedmpi.net import Channel, run_local
+from fedmpi.net.costs import Report
 from fedmpi.net.message import encode
-from fedmpi.net.placement import Host
-from fedmpi.net.report import Report
+from fedmpi.net.orders import Leave, dismiss
 
 test_masks.__test__ = False  # a source of masks, not a test
 
@@ -126,13 +139,14 @@ def test_all_these_settings_are_different_trainings() -> None:
 
 @pytest.mark.parametrize("chunk_bytes", [1, 400, 4096])
 def test_data_that_travel_in_pieces_give_the_same_weights(chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(dealing, "CHUNK_BYTES", chunk_bytes)
     params = Params(paper=True, parallelization=4, privacy=1, iterations=6)
     X_bar, Y = problem(23, 5)
     threads = train_on_threads(params, X_bar, Y, 13)
     np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
     pieces = {1: 6, 400: 6, 4096: 1}[chunk_bytes]  # 6 rows in a block; one row for 13 workers takes 260 bytes
-    assert threads.channels[1].meter.messages_received["CodedData"] == pieces
+    assert threads.channels[1].meter.messages_received["DataSeed"] == 1
+    assert threads.channels[2].meter.messages_received["CodedData"] == pieces
 
 
 def test_the_masks_do_not_show_in_the_weights() -> None:
@@ -140,11 +154,18 @@ def test_the_masks_do_not_show_in_the_weights() -> None:
     X_bar, Y = problem(31, 6, 2)
     sources: list[Any] = [test_masks(params.prime, seed) for seed in (1, 2)]
     sources.append(lambda shape: np.zeros(shape, np.uint32))
-    runs = [train_on_threads(params, X_bar, Y, 13, uniform=u, record_views=True) for u in sources]
+    seeds = [repeatable_seeds(1), repeatable_seeds(2), lambda: bytes(32)]
+    runs = [
+        train_on_threads(params, X_bar, Y, 13, uniform=u, seed=s, record_views=True)
+        for u, s in zip(sources, seeds, strict=True)
+    ]
     for run in runs:
         np.testing.assert_array_equal(run.W, exactly(params, X_bar, Y))
-    seen = {run.views(1)[1].X_tilde.tobytes() for run in runs}
-    assert len(seen) == 3, "the masks must have been different"
+    for rank in (1, 3):
+        seen = {data_of(run.views(rank)).tobytes() for run in runs}
+        assert len(seen) == 3, "the masks must have been different"
+        seen = {next(m.W_tilde.tobytes() for m in run.views(rank) if isinstance(m, CodedWeights)) for run in runs}
+        assert len(seen) == 3, "the masks must have been different"
 
 
 def test_the_rounding_noise_is_repeatable_and_its_seed_matters() -> None:
@@ -698,7 +719,7 @@ def filled(value: int, *shape: int) -> np.ndarray:
     return np.full(shape, value, np.uint32)
 
 
-DATA = CodedData(filled(1, 1, 4, 3))
+DATA = coded_data(filled(1, 1, 4, 3))
 WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
     "no rows": ([setup(rows=0)], "Setup must hold positive sizes and a degree, got (0, 3, 1) and 1"),
     "no outputs": ([setup(outputs=0)], "Setup must hold positive sizes and a degree, got (4, 3, 0) and 1"),
@@ -717,23 +738,36 @@ WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
     "primes whose product is too large": (
         [setup(primes=(WIDE, P, 2**26 - 5))], "the product of the primes must be below 2^78",
     ),
-    "too many rows of data": ([setup(), CodedData(filled(1, 1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
+    "too many rows of data": ([setup(), coded_data(filled(1, 1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
     "too many rows in two pieces": (
-        [setup(), CodedData(filled(1, 1, 3, 3)), DATA], "CodedData must hold 1 to 1 rows, got 4",
+        [setup(), coded_data(filled(1, 1, 3, 3)), DATA], "CodedData must hold 1 to 1 rows, got 4",
     ),
-    "an empty piece": ([setup(), CodedData(filled(1, 1, 0, 3))], "CodedData must hold 1 to 4 rows, got 0"),
+    "an empty piece": ([setup(), coded_data(filled(1, 1, 0, 3))], "CodedData must hold 1 to 4 rows, got 0"),
     "other columns": (
-        [setup(), CodedData(filled(1, 1, 4, 2))],
-        "CodedData.X_tilde from rank 0 must have shape (1, any, 3), got (1, 4, 2)",
+        [setup(), coded_data(filled(1, 1, 4, 2))], "CodedData of 4 rows must have 10 words, got (7,)",
     ),
     "data of one prime of two": (
-        [setup(primes=WIDE_PRIMES[:2]), DATA],
-        "CodedData.X_tilde from rank 0 must have shape (2, any, 3), got (1, 4, 3)",
+        [setup(primes=WIDE_PRIMES[:2]), DATA], "CodedData of 4 rows must have 20 words, got (10,)",
     ),
-    "data above p": ([setup(), CodedData(filled(P, 1, 4, 3))], f"rank 0 must be below {P}, got {P}"),
+    "data of two dimensions": (
+        [setup(), CodedData(4, filled(1, 2, 5))], "CodedData.X_tilde from rank 0 must have shape (any), got (2, 5)",
+    ),
+    "bits behind the data": (
+        [setup(), CodedData(4, filled(2**32 - 1, 10))], "the bits behind packed numbers must be 0, got 0xfff",
+    ),
+    "data above p": ([setup(), coded_data(filled(P, 1, 4, 3))], f"rank 0 must be below {P}, got {P}"),
     "data above the second prime": (
-        [setup(primes=WIDE_PRIMES[:2]), CodedData(filled(WIDE_PRIMES[1], 2, 4, 3))],
+        [setup(primes=WIDE_PRIMES[:2]), coded_data(filled(WIDE_PRIMES[1], 2, 4, 3), *WIDE_PRIMES[:2])],
         f"rank 0 must be below {WIDE_PRIMES[1]}, got {WIDE_PRIMES[1]}",
+    ),
+    "a short seed": (
+        [setup(), DataSeed(4, np.zeros(16, np.uint8))], "DataSeed.seed from rank 0 must have shape (32), got (16)",
+    ),
+    "a seed without a step": (
+        [setup(), DataSeed(0, np.zeros(32, np.uint8))], "DataSeed must come alone, with a step of 1 or more, got 0",
+    ),
+    "a seed behind data": (
+        [setup(), coded_data(filled(1, 1, 3, 3)), DataSeed(4, np.zeros(32, np.uint8))], "DataSeed must come alone",
     ),
     "data that were never sent": ([setup(again=True)], "Setup must name data that this worker holds, got another"),
     "weights of another degree": (
@@ -793,7 +827,7 @@ def test_a_worker_answers_with_the_polynomial_of_the_setup() -> None:
     W = np.array([1, 2, 3], np.uint32).reshape(1, 3, 1, 1)
 
     def lead(ch: Channel) -> tuple[CodedGradient, Report]:
-        for message in (CodedData(X[:, :1]), CodedData(X[:, 1:]), CodedWeights(0, 7, W)):
+        for message in (coded_data(X[:, :1]), coded_data(X[:, 1:]), CodedWeights(0, 7, W)):
             ch.send(1, message)
         answer = ch.recv(1, CodedGradient)
         ch.send(1, Stop())
@@ -804,7 +838,7 @@ def test_a_worker_answers_with_the_polynomial_of_the_setup() -> None:
     assert answer.iteration == 7
     np.testing.assert_array_equal(answer.gradient[0], X[0].astype(int).T @ (5 + 7 * z) % P)
     np.testing.assert_array_equal(held, X)
-    assert report.bytes_received > 4 * (12 + 3)
+    assert report.bytes_received > 25 * 12 / 8 + 4 * 3
 
 
 def test_without_a_polynomial_a_worker_multiplies_for_each_prime_apart() -> None:
@@ -814,7 +848,8 @@ def test_without_a_polynomial_a_worker_multiplies_for_each_prime_apart() -> None
 
     def lead(ch: Channel) -> list[np.ndarray]:
         products = []
-        for message in (CodedData(X), CodedVectors(0, 4, False, down), CodedVectors(0, 5, True, back)):
+        data = coded_data(X, *WIDE_PRIMES[:2])
+        for message in (data, CodedVectors(0, 4, False, down), CodedVectors(0, 5, True, back)):
             ch.send(1, message)
             if isinstance(message, CodedVectors):
                 answer = ch.recv(1, CodedProduct)
@@ -829,6 +864,104 @@ def test_without_a_polynomial_a_worker_multiplies_for_each_prime_apart() -> None
     for j, p in enumerate(primes):
         np.testing.assert_array_equal(forward[j], X[j].astype(object) @ down[j].astype(object) % p)
         np.testing.assert_array_equal(backward[j], X[j].astype(object).T @ back[j].astype(object) % p)
+
+
+# -- workers that take nothing at first ---------------------------------------------------------------------------
+
+
+@dataclass
+class Full:
+    """Ranks to which, as the master sees it, too much is on the way."""
+
+    ranks: set[int]
+    sent: list[int] = field(default_factory=list)
+    """To whom a piece was sent."""
+
+    def watch(self, ch: Channel) -> None:
+        ch.transport.outstanding_bytes = lambda dest=None: (1 << 40) * (dest in self.ranks)  # type: ignore[method-assign]
+        post = ch.transport.post
+
+        def noting(dest: int, tag: int, *others: Any) -> None:
+            if tag == CodedData.tag:
+                self.sent.append(dest)
+            post(dest, tag, *others)
+
+        ch.transport.post = noting  # type: ignore[method-assign]
+
+
+def late(monkeypatch: pytest.MonkeyPatch, until: int | None, **options: Any) -> tuple[Any, Full]:
+    """A training of 8 iterations with R = 10 of 11 workers, in pieces of a row; worker 7 has no room at first."""
+    monkeypatch.setattr(dealing, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(dealing, "LINGER_SECONDS", 0.01)
+    params = Params(paper=True, parallelization=3, privacy=1, iterations=12, **options)
+    X_bar, Y = problem(9, 4)
+    full = Full({7})
+
+    def observe(iteration: int, W: np.ndarray) -> None:
+        if iteration == until:
+            full.ranks.clear()
+
+    threads = train_on_threads(params, X_bar, Y, 11, observe=observe, on_master=full.watch)
+    np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
+    return threads, full
+
+
+def test_a_worker_that_takes_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, full = late(monkeypatch, None)
+    assert {rank: full.sent.count(rank) for rank in range(1, 12)} == {1: 0, 7: 0} | {
+        rank: 3 for rank in range(2, 12) if rank != 7
+    }
+    assert 7 not in threads.channels[0].departed
+    assert threads.channels[7].meter.messages_sent["CodedGradient"] == 0
+    assert set(threads.training.reports) == set(range(1, 12)), "it heard that the training was over"
+
+
+def test_a_worker_that_has_room_again_joins_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads, full = late(monkeypatch, 2)
+    assert full.sent.count(7) == 3, "a piece in each of three iterations"
+    assert full.sent[-3:] == [7, 7, 7]
+    assert threads.channels[7].meter.messages_sent["CodedGradient"] > 0
+    honest = data_of(train_on_threads(
+        Params(paper=True, parallelization=3, privacy=1, iterations=12), *problem(9, 4), 11, record_views=True
+    ).views(7))  # fmt: skip
+    assert honest.shape == (1, 3, 4)
+
+
+def test_without_a_spare_the_training_waits_for_the_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of eleven workers have no room, and R = 10: one of the two is waited for."""
+    monkeypatch.setattr(dealing, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(dealing, "LINGER_SECONDS", 0.01)
+    params, full = Params(paper=True, parallelization=3, privacy=1, iterations=3), Full({6, 7})
+
+    def relieved(ch: Channel) -> None:
+        full.watch(ch)
+        threading.Timer(0.3, full.ranks.discard, [6]).start()
+
+    X_bar, Y = problem(9, 4)
+    threads = train_on_threads(params, X_bar, Y, 11, on_master=relieved)
+    np.testing.assert_array_equal(threads.W, exactly(params, X_bar, Y))
+    assert (full.sent.count(6), full.sent.count(7)) == (3, 0)
+
+
+def test_data_that_somebody_has_not_got_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dealing, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(dealing, "LINGER_SECONDS", 0.01)
+    params, full = Params(paper=True, parallelization=3, privacy=1, iterations=3), Full({7})
+    X_bar, Y = problem(9, 4)
+
+    def lead(ch: Channel) -> list[int]:
+        full.watch(ch)
+        sent = []
+        for _ in range(3):
+            W = master(ch, task_of(params, prepared(params, X_bar, Y), keep=True)).W
+            np.testing.assert_array_equal(W, exactly(params, X_bar, Y))
+            sent.append(len(full.sent))
+            full.ranks.clear()
+        dismiss(ch)
+        return sent
+
+    sent = run_local([lead] + [serve] * 11, timeout_seconds=HANG_SECONDS)[0]
+    assert sent == [27, 57, 57]
 
 
 # -- bytes --------------------------------------------------------------------------------------------------------
@@ -846,21 +979,23 @@ def wire(message: Any) -> int:
 def test_bytes_sent_are_those_of_the_papers_table(degree: int, outputs: int) -> None:
     """Table I: each worker gets its part of the data once, md/K elements, and dr elements per iteration; it sends d.
 
-    Four bytes per element, C outputs instead of one, and a header for each message.
+    25 bits per element of data, and a seed in place of all for T workers; else four bytes per element, C outputs
+    instead of one, and a header for each message.
     """
     m, d, workers, iterations = 23, 5, 16 if degree == 2 else 10, 6  # N = R: nobody falls behind
     options = SQUARE if degree == 2 else {}
     params = Params(paper=True, parallelization=2, privacy=2, iterations=iterations, **options)
     rows = 12  # m/K, rounded up
     threads = train_on_threads(params, *problem(m, d, outputs), workers)
-    data = wire(CodedData(filled(0, 1, rows, d)))
+    data = wire(coded_data(filled(0, 1, rows, d), params.prime or P))
     weights = wire(CodedWeights(0, 0, filled(0, 1, d, degree, outputs)))
     gradient = wire(CodedGradient(0, 0, filled(0, 1, d, outputs)))
     public = wire(setup(rows, d, outputs, degree, coefficients=filled(0, 1, degree + 1)))
     sent = threads.channels[0].meter.bytes_sent
     assert dict(sent) == {
         "Setup": workers * public,
-        "CodedData": workers * data,
+        "CodedData": (workers - 2) * data,
+        "DataSeed": 2 * wire(DataSeed(1, np.zeros(SEED_BYTES, np.uint8))),
         "CodedWeights": workers * iterations * weights,
         "Stop": workers * wire(Stop()),
         "Leave": workers * wire(Leave()),
@@ -875,5 +1010,5 @@ def test_bytes_sent_are_those_of_the_papers_table(degree: int, outputs: int) -> 
         computed = meter.messages_sent["CodedGradient"]
         assert meter.bytes_sent["CodedGradient"] == computed * gradient
         assert report.bytes_sent == header_bytes(Host(os.uname().nodename)) + computed * gradient
-        assert meter.bytes_received["CodedData"] == data
+        assert meter.bytes_received["CodedData"] == (data if rank > 2 else 0)
     assert sum(header_bytes(m) for m in (setup(), DATA, Stop())) < 150, "headers are small change"

@@ -10,22 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from protocol.codedml_threads import HANG_SECONDS, by_integers, command_on_threads, prepared, problem
+from protocol.codedml_threads import HANG_SECONDS, by_integers, coded_data, command_on_threads, prepared, problem
 
-from fedmpi.codedml import baseline
+from fedmpi.codedml import baseline, dealing
 from fedmpi.codedml.baseline import GroupSetup, Ready, SharedGradient, SharedWeights
+from fedmpi.codedml.dealing import SEED_BYTES, DataSeed
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.protocol import CodedData, Stop
-from fedmpi.codedml.service import Leave, dismiss, serve
-from fedmpi.codedml.training import Outcome, rounding_noise, train
+from fedmpi.codedml.protocol import Stop
+from fedmpi.codedml.service import serve
+from fedmpi.codedml.training import Outcome, new_task, rounding_noise, train
 from fedmpi.core import WIDE_PRIMES, PrimeField
 from fedmpi.core import field as field_module
+from fedmpi.core.packing import packed_words
 from fedmpi.errors import HeadroomError, PeerFailed, ProtocolError, UsageError
 from fedmpi.mpc import double_sharings, reduce_bgw
 from fedmpi.mpc.bgw import SubShare
 from fedmpi.net import Channel, Message, run_local
+from fedmpi.net.costs import Report
 from fedmpi.net.message import encode
-from fedmpi.net.report import Report
+from fedmpi.net.orders import Leave, dismiss
 
 WIDE = 2147483647
 BASELINES = ["bgw", "bh08"]
@@ -45,7 +48,8 @@ def train_all(
 
     def lead(ch: Channel) -> list[Outcome]:
         channels[0] = ch
-        outcomes = [train(ch, params, prepared(params, X_bar, Y, rate), seed) for params, X_bar, Y in trainings]
+        tasks = [new_task(params, prepared(params, X_bar, Y, rate), seed) for params, X_bar, Y in trainings]
+        outcomes = [train(ch, task) for task in tasks]
         dismiss(ch)
         return outcomes
 
@@ -178,13 +182,13 @@ def test_the_seed_is_that_of_the_rounding_noise_alone() -> None:
 def test_data_that_travel_in_pieces_give_the_same_weights(
     method: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baseline, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(dealing, "CHUNK_BYTES", chunk_bytes)
     params = with_method(method, {"iterations": 5})
     X_bar, Y = problem(23, 5)
     (outcome,), channels = train_all([(params, X_bar, Y)], 10)
     np.testing.assert_array_equal(outcome.W, exactly(params, X_bar, Y))
     pieces = {1: 8, 200: 3, 4096: 1}[chunk_bytes]  # 8 rows in a group; one row for 3 workers takes 60 bytes
-    assert channels[1].meter.messages_received["CodedData"] == pieces
+    assert channels[2].meter.messages_received["CodedData"] == pieces
 
 
 def test_one_training_after_another_with_the_same_workers() -> None:
@@ -370,7 +374,8 @@ def test_a_dry_run_says_what_goes_to_each_worker(
     command_on_threads(10, "--method", method, "--paper", "--dry-run", "--max-rows", "100", "--out", tmp_path / "run")
     shown = capsys.readouterr().out
     assert f"{method.upper()} with N=10 workers in G=3 groups, private against any T=1 of them" in shown
-    assert f"once: {4 * 34 * 65:,} bytes of data to each worker" in shown  # a third of 100 rows, 64 pixels and a one
+    data = 4 * packed_words(34 * 65, 25)  # a third of 100 rows, 64 pixels and a one
+    assert f"once: 32 bytes, a seed, to each of 3 workers, and {data:,} bytes of data to each of the other 7" in shown
     assert not (tmp_path / "run").exists()
 
 
@@ -438,7 +443,10 @@ def test_bytes_sent(method: str, degree: int, outputs: int) -> None:
     params = with_method(method, {"iterations": iterations, **options})
     _, channels = train_all([(params, *problem(m, d, outputs))], workers)
     sent = channels[0].meter.bytes_sent
-    assert sent["CodedData"] == workers * wire(CodedData(zeros(1, 8, d)))
+    assert sent["CodedData"] == (workers - 3) * wire(
+        coded_data(zeros(1, 8, d), params.prime or P)
+    )  # T = 1 of each group gets a seed
+    assert sent["DataSeed"] == 3 * wire(DataSeed(1, np.zeros(SEED_BYTES, np.uint8)))
     assert sent["SharedWeights"] == workers * iterations * wire(SharedWeights(0, zeros(1, d, degree, outputs)))
     products = [8 * degree * outputs] + [8 * outputs] * (degree - 1)
     for rank in range(1, workers + 1):
@@ -483,7 +491,8 @@ def leading(method: str, **options: Any) -> Role:
     X_bar, Y = problem(20, 4)
 
     def lead(ch: Channel) -> None:
-        train(ch, with_method(method, {"iterations": 4, **options}), prepared(with_method(method, {}), X_bar, Y), 0)
+        params = with_method(method, {"iterations": 4, **options})
+        train(ch, new_task(params, prepared(with_method(method, {}), X_bar, Y), 0))
         dismiss(ch)
 
     return lead
@@ -601,7 +610,7 @@ SETUP: dict[str, Any] = {
     "primes": np.array([P], np.uint32), "coefficients": np.array([[5, 7]], np.uint32),
 }  # fmt: skip
 BROKEN: dict[str, tuple[dict[str, Any], list[Message], str]] = {
-    "an unknown protocol": ({"protocol": "spdz"}, [CodedData(zeros(1, 4, 3))], "must be bgw or bh08, got spdz"),
+    "an unknown protocol": ({"protocol": "spdz"}, [coded_data(zeros(1, 4, 3))], "must be bgw or bh08, got spdz"),
     "no rows": ({"rows": 0}, [], "GroupSetup must hold positive sizes, got 0, 3, 1"),
     "a negative number of columns": ({"columns": -1}, [], "GroupSetup must hold positive sizes, got 4, -1, 1"),
     "no outputs": ({"outputs": 0}, [], "GroupSetup must hold positive sizes, got 4, 3, 0"),
@@ -618,21 +627,21 @@ BROKEN: dict[str, tuple[dict[str, Any], list[Message], str]] = {
     ),
     "no privacy": ({"threshold": 0}, [], "the threshold must have 1 ≤ T < n/2, got T=0, n=3"),
     "a threshold too high": ({"threshold": 2}, [], "the threshold must have 1 ≤ T < n/2, got T=2, n=3"),
-    "data of another width": ({}, [CodedData(zeros(1, 4, 2))], "X_tilde from rank 0 must have shape (1, any, 3)"),
-    "too many rows of data": ({}, [CodedData(zeros(1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
+    "data of another width": ({}, [coded_data(zeros(1, 4, 2))], "CodedData of 4 rows must have 10 words, got (7,)"),
+    "too many rows of data": ({}, [coded_data(zeros(1, 5, 3))], "CodedData must hold 1 to 4 rows, got 5"),
     "data beyond the field": (
-        {}, [CodedData(np.full((1, 4, 3), P, np.uint32))], f"field elements from rank 0 must be below {P}, got {P}",
+        {}, [coded_data(np.full((1, 4, 3), P, np.uint32))], f"field elements from rank 0 must be below {P}, got {P}",
     ),
     "weights of another shape": (
-        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(0, zeros(1, 3, 2, 1))],
+        {}, [coded_data(zeros(1, 4, 3)), SharedWeights(0, zeros(1, 3, 2, 1))],
         "SharedWeights.W from rank 0 must have shape (1, 3, 1, 1), got (1, 3, 2, 1)",
     ),
     "weights of another iteration": (
-        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(1, zeros(1, 3, 1, 1))],
+        {}, [coded_data(zeros(1, 4, 3)), SharedWeights(1, zeros(1, 3, 1, 1))],
         "SharedWeights must be of iteration 0, got 1",
     ),
     "weights beyond the field": (
-        {}, [CodedData(zeros(1, 4, 3)), SharedWeights(0, np.full((1, 3, 1, 1), P, np.uint32))],
+        {}, [coded_data(zeros(1, 4, 3)), SharedWeights(0, np.full((1, 3, 1, 1), P, np.uint32))],
         f"field elements from rank 0 must be below {P}, got {P}",
     ),
 }  # fmt: skip
@@ -666,7 +675,7 @@ def test_members_follow_the_setup() -> None:
         data, weights = sharing.share(X, uniform), sharing.share(W, uniform)
         for rank in (1, 2, 3):
             ch.send(rank, GroupSetup(**SETUP))
-            ch.send(rank, CodedData(data[rank - 1][None]))
+            ch.send(rank, coded_data(data[rank - 1][None]))
         ch.gather((1, 2, 3), Ready)
         for rank in (1, 2, 3):
             ch.send(rank, SharedWeights(0, weights[rank - 1][None]))
@@ -684,8 +693,7 @@ def test_members_follow_the_setup() -> None:
 
 FAILING = """
 import sys
-from fedmpi.codedml import baseline
-from fedmpi.codedml.__main__ import role
+from fedmpi.codedml import SYSTEM, baseline, dealing
 from fedmpi.net.mpi import job
 
 def failing(party, *rest):
@@ -697,7 +705,7 @@ name = sys.argv.pop(1)
 original = getattr(baseline, name)
 setattr(baseline, name, failing)
 with job() as channel:
-    role(channel)
+    SYSTEM.play(channel)
 """
 
 

@@ -10,16 +10,24 @@ import numpy as np
 import pytest
 from protocol.codedml_threads import command_on_threads
 
-from fedmpi.codedml.command import load_data
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.training import rounding_noise
+from fedmpi.core.packing import packed_words
 from fedmpi.data import load
 from fedmpi.errors import HeadroomError, UsageError
-from fedmpi.runs import RunOptions
 
-FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "log.txt"}
+FILES = {
+    "config.toml",
+    "metrics.jsonl",
+    "frames.jsonl",
+    "result.json",
+    "model.npz",
+    "model.json",
+    "checkpoints",
+    "log.txt",
+}
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -117,7 +125,7 @@ def test_a_run_without_flags_has_the_same_keys_and_what_was_chosen(default: Path
 
 
 def test_the_default_weights_are_those_of_integers(default: Path) -> None:
-    data, params = load_data(Params(), RunOptions(seed=3)), Params()
+    data, params = load("digits", classes=("4", "9"), seed=3), Params()
     problem = Problem.prepare(params, data.X_train, data.y_train, 2)
     W = train_quantized(params, problem, rounding_noise(3))
     coefficients, intercepts = problem.transform.original_units(W)
@@ -135,7 +143,8 @@ def test_result_json_has_the_keys_of_the_design(digits: Path) -> None:
     )
     assert summary["messages"]["sent"]["CodedWeights"] == 150
     assert summary["messages"]["received"]["CodedGradient"] <= 150
-    assert summary["bytes"]["sent"]["master"] > 4 * 10 * (97 * 65 + 15 * 65)
+    data = 9 * packed_words(97 * 65, 25) + 8  # a worker has a seed of 32 bytes in place of its share
+    assert summary["bytes"]["sent"]["master"] > 4 * (data + 10 * 15 * 65)
     parts = ("encode", "communicate", "compute", "decode")
     assert 0 < sum(summary["seconds"][part] for part in parts) <= summary["seconds"]["total"]
 
@@ -177,8 +186,7 @@ def test_digits_are_learned_as_well_as_in_the_clear(digits: Path) -> None:
 
 def test_the_weights_are_those_of_the_roles_alone(digits: Path) -> None:
     """Nothing between the command line and the protocol adds chance of its own."""
-    params, options = Params(paper=True, iterations=15), RunOptions(seed=3)
-    data = load_data(params, options)
+    params, data = Params(paper=True, iterations=15), load("digits", classes=("4", "9"), seed=3)
     problem = Problem.prepare(params, data.X_train, data.y_train, 2)
     coefficients, intercepts = problem.transform.original_units(train_quantized(params, problem, rounding_noise(3)))
     np.testing.assert_array_equal(weights_of(digits)[0], coefficients)
@@ -383,7 +391,9 @@ def test_a_dry_run_prints_the_bytes_and_does_nothing(
     rows = -(-len(data.X_train) // (3 if paper else 4))
     primes = 1 if paper else out.count("2^26-") + out.count("2^25-") + out.count("2^31-")
     each = 4 * primes * 3 * (65 if paper else 64 + rows)
-    assert f"once: {4 * primes * rows * (65 if paper else 64):,} bytes" in out
+    sizes = [25] if paper else [int(bits) for bits in re.findall(r"2\^(\d\d)-", out)]
+    packed = 4 * sum(packed_words(rows * (65 if paper else 64), bits) for bits in sizes)
+    assert f"once: 32 bytes, a seed, to each of 1 workers, and {packed:,} bytes of data to each of the other 9" in out
     at_most = "" if paper else "at most "
     assert f"each of {at_most}50 iterations: {each:,} bytes to and {each:,} bytes from each worker" in out
     assert "rank 0: master" in out
@@ -405,10 +415,11 @@ def test_the_bytes_of_a_dry_run_are_those_of_the_run(
     options = [*options, "--iterations", 7]
     command_on_threads(11, *options, "--dry-run")
     out = capsys.readouterr().out
-    once, to, up = (int(text.replace(",", "")) for text in re.findall(r"([\d,]+) bytes", out))
+    seed, once, to, up = (int(text.replace(",", "")) for text in re.findall(r"([\d,]+) bytes", out))
     command_on_threads(11, *options, "--out", tmp_path / "run", "--quiet")
     summary = result_of(tmp_path / "run")
-    arrays = 11 * (once + 7 * to)
+    seeds = summary["params"]["T"] * summary["params"].get("G", 1)
+    arrays = seeds * seed + (11 - seeds) * once + 11 * 7 * to
     messages = sum(summary["messages"]["sent"].values())
     assert arrays < summary["bytes"]["sent"]["master"] <= arrays + 120 * messages
     received = summary["messages"]["received"]
@@ -491,7 +502,7 @@ REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
     "an unknown class": (10, ["--dataset", "digits", "--classes", 4, "x"], ["class of digits must be one of", "got x"]),
     "NaN": (10, ["--dataset", "{nan}"], ["nan.csv"]),
     "infinity": (10, ["--dataset", "{inf}"], ["inf.csv"]),
-    "text": (10, ["--dataset", "{text}"], ["must hold numbers", "seven"]),
+    "text": (10, ["--dataset", "{text}"], ["must hold only numbers or only text", "seven"]),
     "a class lost by --max-rows": (10, ["--dataset", "digits", "--max-rows", 1], ["must have a training row"]),
     "no rows wanted": (10, ["--max-rows", 0], ["max_rows must be at least 1, got 0"]),
     "no test rows": (10, ["--test-fraction", 1.5], ["test_fraction must lie in (0, 1), got 1.5"]),
@@ -615,10 +626,10 @@ def test_a_run_that_failed_does_not_show_in_the_next_one(tmp_path: Path) -> None
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(digits: Path) -> None:
-    before = {path.name: path.read_bytes() for path in digits.iterdir()}
+    before = {path: path.read_bytes() for path in digits.rglob("*.*")}
     with pytest.raises(UsageError, match=r"--out must be a new folder, got .*digits, which holds a run"):
         command_on_threads(10, "--out", digits)
-    assert {path.name: path.read_bytes() for path in digits.iterdir()} == before
+    assert {path: path.read_bytes() for path in digits.rglob("*.*")} == before
 
 
 def test_a_folder_that_can_not_be_made(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from protocol.codedml_threads import (
     HANG_SECONDS,
     by_integers,
+    coded_data,
     prepared,
     problem,
     task_of,
@@ -16,14 +17,15 @@ from protocol.codedml_threads import (
 
 from fedmpi.codedml.baseline import mpc_master
 from fedmpi.codedml.params import Params
-from fedmpi.codedml.protocol import CodedData, CodedVectors, Setup, Stop, master
-from fedmpi.codedml.service import dismiss, serve
+from fedmpi.codedml.protocol import CodedVectors, Setup, Stop, master
+from fedmpi.codedml.service import serve
 from fedmpi.codedml.solvers import State
 from fedmpi.core import WIDE_PRIMES
 from fedmpi.core import field as field_module
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, run_local
-from fedmpi.net.report import Report
+from fedmpi.net.costs import Report
+from fedmpi.net.orders import dismiss
 
 test_masks.__test__ = False  # a source of masks, not a test
 
@@ -253,7 +255,7 @@ def test_a_worker_that_is_told_again_for_data_of_another_shape_refuses_in_one_li
 
     def lead(ch: Channel) -> None:
         ch.send(1, setup(False, 4, 3, 1))
-        ch.send(1, CodedData(np.ones((1, 4, 3), np.uint32)))
+        ch.send(1, coded_data(np.ones((1, 4, 3), np.uint32), WIDE_PRIMES[0]))
         ch.send(1, Stop())
         ch.recv(1, Report)
         ch.send(1, setup(True, rows, columns, q))

@@ -13,9 +13,10 @@ from protocol.codedml_threads import HANG_SECONDS, command_on_threads
 
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
-from fedmpi.codedml.service import dismiss, serve
-from fedmpi.codedml.training import train
+from fedmpi.codedml.service import serve
+from fedmpi.codedml.training import new_task, train
 from fedmpi.net import Channel, run_local
+from fedmpi.net.orders import dismiss
 
 WIDE = 2147483647
 CUBIC: dict[str, Any] = {"degree": 3, "data_bits": 1, "weight_bits": 3, "coefficient_bits": 8, "prime": WIDE}
@@ -51,7 +52,7 @@ def trained(params: Params, classes: int) -> np.ndarray:
     problem = Problem.prepare(params, *features(classes), classes)
 
     def lead(ch: Channel) -> np.ndarray:
-        W = train(ch, params, problem, 5).W
+        W = train(ch, new_task(params, problem, 5)).W
         dismiss(ch)
         return W
 

@@ -28,17 +28,22 @@ def model(folder: Path) -> dict[str, np.ndarray]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """What metrics.jsonl says of the training; not what it says of this run's time and luck."""
+    """What metrics.jsonl says of the training; not what it says of this run's time and luck.
+
+    Who is late with the data is sent some of it later: the bytes at a time are luck too.
+    """
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: v for key, v in line.items() if key not in ("seconds", "answers", "late")} for line in lines]
+    return [
+        {key: v for key, v in line.items() if key not in ("seconds", "answers", "late", "sent_bytes")} for line in lines
+    ]
 
 
 @pytest.mark.parametrize("path", [[], ["--paper"], ["-r", 1, "--primes", 2]])
 def test_mpirun_equals_threads_to_the_bit(mpirun: Run, tmp_path: Path, path: list[Any]) -> None:
-    done = mpirun(11, "-m", "fedmpi.codedml", *OPTIONS, *path, "--out", tmp_path / "mpi")
+    done = mpirun(7, "-m", "fedmpi.codedml", *OPTIONS, *path, "--out", tmp_path / "mpi")
     assert done.returncode == 0, done.stderr
     assert "written to" in done.stdout
-    command_on_threads(10, *OPTIONS, *path, "--out", tmp_path / "threads", "--quiet")
+    command_on_threads(6, *OPTIONS, *path, "--out", tmp_path / "threads", "--quiet")
     one, two = model(tmp_path / "mpi"), model(tmp_path / "threads")
     assert one.keys() == two.keys()
     for key in one:
@@ -50,7 +55,8 @@ def test_mpirun_equals_threads_to_the_bit(mpirun: Run, tmp_path: Path, path: lis
     assert plain[0].keys() == plain[1].keys()
     for key in ("metrics", "params", "dataset", "ranks", "roles", "seed", "schema", "method"):
         assert summaries[0][key] == summaries[1][key], key
-    assert summaries[0]["bytes"]["sent"]["master"] == summaries[1]["bytes"]["sent"]["master"]
+    sent = [summary["bytes"]["sent"]["master"] for summary in summaries]
+    assert abs(sent[0] - sent[1]) <= max(sent) / 6, "what one of six workers may have missed"
     assert summaries[0]["environment"]["mpi"] != "threads"
     assert summaries[1]["environment"]["mpi"] == "threads"
     assert set(summaries[0]["seconds"]) >= {"startup", "encode", "communicate", "compute", "decode", "total"}
@@ -60,7 +66,7 @@ def test_mpirun_equals_threads_to_the_bit(mpirun: Run, tmp_path: Path, path: lis
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     """The comparison above would be worth nothing if all trainings ended in the same weights."""
     for seed in (4, 5):
-        command_on_threads(10, *OPTIONS, "--seed", seed, "--out", tmp_path / str(seed), "--quiet")
+        command_on_threads(6, *OPTIONS, "--seed", seed, "--out", tmp_path / str(seed), "--quiet")
     assert not np.array_equal(model(tmp_path / "4")["coefficients"], model(tmp_path / "5")["coefficients"])
 
 
@@ -107,7 +113,8 @@ def test_a_worker_loads_nothing_slow(mpirun: Run, tmp_path: Path, encrypted: boo
         names = json.loads((tmp_path / f"modules-{rank}.json").read_text())
         assert {"numpy", "mpi4py", "fedmpi"} <= {name.partition(".")[0] for name in names}
         assert slow_modules(names) == set()
-        assert not [name for name in names if name.startswith(("fedmpi.data", "fedmpi.runs", "fedmpi.codedml.command"))]
+        assert not [name for name in names if name.startswith(("fedmpi.data", "fedmpi.codedml.command"))]
+        assert {name for name in names if name.startswith("fedmpi.runs")} == {"fedmpi.runs", "fedmpi.runs.own_options"}
         assert CIPHERS & set(names) == (CIPHERS if encrypted else set())
         assert encrypted or not [name for name in names if name.endswith(("x25519", "hkdf"))]
 
@@ -148,15 +155,9 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.lstrip("\0") for line in (done.stdout + done.stderr).splitlines() if "fedmpi: error:" in line]
 
 
+# One before anything is sent, one while all train; test_codedml_command.py has every rule, on threads.
 REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
     "below the threshold": (5, ["-K", 3, "-T", 2], ["2·(K+T-1)+1 = 2·(3+2-1)+1 = 9", "got N=4"]),
-    "below the paper's": (5, ["--paper", "-K", 3, "-T", 2], ["3·(K+T-1)+1 = 3·(3+2-1)+1 = 13", "got N=4"]),
-    "too large for p": (
-        5,
-        ["--paper", "--scale", "0.000001"],
-        ["quantized features must be below p/2 = 16777196", "--scale"],
-    ),
-    "too small a field": (5, ["--prime", 10007], ["the range of the field must leave rounding errors", "--primes 2"]),
     "overflow while training": (
         5,
         ["--paper", "--prime", 10007],

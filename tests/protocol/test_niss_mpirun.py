@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from protocol.niss_threads import SYNTHETIC, command_on_threads
 
-from fedmpi.launcher import environment, mpirun_command
+from fedmpi.machines.launcher import environment, mpirun_command
+from fedmpi.runs.model import read_arrays
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HERE = Path(__file__).parent
@@ -17,8 +18,7 @@ OPTIONS = ["--dataset", SYNTHETIC, "--clients", 12, "--epochs", 1, "--rounds", 4
 
 
 def model(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "model.npz", allow_pickle=False) as archive:
-        return dict(archive)
+    return read_arrays(folder)
 
 
 def test_mpirun_equals_threads_to_the_bit_and_the_tracker_loads_no_torch(mpirun: Run, tmp_path: Path) -> None:

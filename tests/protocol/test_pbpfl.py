@@ -10,9 +10,10 @@ from protocol.pbpfl_threads import failing_at, host, train
 
 from fedmpi.errors import HeadroomError, Interrupted, TooFewWorkers, UsageError
 from fedmpi.net import Channel
-from fedmpi.pbpfl import command, protocol
+from fedmpi.pbpfl import SYSTEM, command, protocol
+from fedmpi.pbpfl.messages import Terms
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.protocol import Terms
+from fedmpi.runs.options import RunOptions
 
 
 @pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])
@@ -63,14 +64,9 @@ def test_cross_entropy_and_values(tmp_path: Path) -> None:
 def test_the_clients_use_the_final_model_without_its_weights(tmp_path: Path) -> None:
     """What they find on their rows is what the server's weights give, though they have others."""
     left = train(tmp_path / "run", "--clients", "3", record=True)
-    session = command.Session(
-        left.channels[0],
-        command.RunOptions(dataset="digits", max_rows=200),
-        command.Problem(
-            command.job_of(command.Params(dtype="float64"), command.RunOptions(dataset="digits", max_rows=200))
-        ),
-        3,
-    )
+    options = RunOptions(dataset="digits", max_rows=200)
+    session = command.PbpflTraining(SYSTEM, left.channels[0], command.Params(dtype="float64", clients=3), options)
+    session.load()
     training = session.problem.training(np.arange(200))
     session.flat.load(left.w)
     errors, right = command.evaluate(session.flat.model, training)
@@ -198,7 +194,7 @@ def stopping(round_: int) -> Any:
                 raise Interrupted("stopped by SIGTERM", 143)
 
         ch.on_pause = check
-        command.run(ch, argv)
+        SYSTEM.lead(ch, argv)
 
     return role
 

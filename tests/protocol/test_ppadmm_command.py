@@ -13,11 +13,11 @@ from protocol.ppadmm_threads import command_on_threads
 
 from fedmpi.data import load
 from fedmpi.errors import Interrupted, TooFewWorkers, UsageError
-from fedmpi.ppadmm.keeping import RunKeeper
+from fedmpi.ppadmm.checkpoints import RunKeeper
 from fedmpi.ppadmm.protocol import State
 
 SMALL = ["--dataset", "synthetic-lasso:n=400,d=20,noise=5,test=50"]
-FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "log.txt"}
+FILES = {"config.toml", "metrics.jsonl", "frames.jsonl", "result.json", "model.npz", "model.json", "log.txt"}
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_a_file_of_ones_own_split_by_a_column(tmp_path: Path) -> None:
             ["--min-participants", "4"],
             "N must be at least 4, got N=3 (start 6 ranks or more",
         ),
-        (["--label-column", "a"], "label_column must be given for CSV and .npz files only"),
+        (["--label-column", "a"], "label_column must be given for tables and .npz files only"),
     ],
 )
 def test_options_that_contradict_one_another(options: list[str], text: str, tmp_path: Path) -> None:
@@ -187,7 +187,11 @@ def test_everyone_keeps_its_own_and_no_key_or_mask(stopped: Path) -> None:
     for rank in (2, 3, 4, 5):
         folder = stopped / "participants" / f"rank-{rank}"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert sorted(path.name for path in folder.glob("checkpoints/*.npz")) == ["000010.npz", "000013.npz"]
+        assert sorted(path.name for path in folder.glob("checkpoints/*.npz")) == [
+            "000005.npz",
+            "000010.npz",
+            "000013.npz",
+        ]
         with np.load(folder / "checkpoints" / "000013.npz") as file:
             assert set(file.files) == {"state", "means", "scales", "u", "norms"}
             assert file["u"].any()
@@ -195,7 +199,7 @@ def test_everyone_keeps_its_own_and_no_key_or_mask(stopped: Path) -> None:
         assert set(file.files) == {"state", "z", "means", "scales"}
         state = json.loads(file["state"].tobytes())
     assert set(state) == {
-        "iteration", "members", "target_mean", "rho", "dual_residual", "configuration",
+        "iteration", "members", "target_mean", "rho", "dual_residual", "configuration", "layouts",
     }  # fmt: skip
 
 

@@ -11,11 +11,11 @@ from scipy import stats
 from fedmpi.crypto.random import SecretStream
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, run_local
+from fedmpi.ppadmm import SYSTEM
 from fedmpi.ppadmm.auxiliary import auxiliary_server
 from fedmpi.ppadmm.dssgd import SharedGradient, laplace, parameter_server, sgd_participant, share
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Training
-from fedmpi.ppadmm.service import role_of
 
 PARTS = problem(4, 50, 10)
 PARAMS = Params(
@@ -48,7 +48,7 @@ def train(params: Params, change: dict[int, SharedGradient] | None = None) -> tu
         sgd_participant(ch, params, *PARTS[ch.rank - 2], secret(ch.rank))
 
     roles = [lead, second, *[member] * len(PARTS)]
-    results = run_local(roles, timeout_seconds=HANG_SECONDS, role_of=role_of, record_views=True)
+    results = run_local(roles, timeout_seconds=HANG_SECONDS, role_of=SYSTEM.role_of, record_views=True)
     return results[0], channels
 
 

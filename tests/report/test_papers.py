@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -10,8 +11,9 @@ from report.test_report_files import Elements
 
 from fedmpi.cli import main
 from fedmpi.errors import UsageError
-from fedmpi.experiments import figures, jobs, tables
-from fedmpi.report import papers
+from fedmpi.pages import figures, tables
+from fedmpi.reproduce import all as papers
+from fedmpi.runs import batch as jobs
 from fedmpi.runs.result import SCHEMA
 
 
@@ -40,6 +42,16 @@ def test_pages_are_joined_with_their_pictures_and_tables(tmp_path: Path) -> None
     assert [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")] == ["h1", "h2", "h3", "h2", "h3"]
     assert sum(tag == "td" for tag, _ in page.tags) == 6
     assert "not here. no <data>" in page.text
+
+
+@pytest.mark.parametrize("system", papers.PAPERS)
+def test_every_papers_folder_has_the_same_files_and_names(system: str) -> None:
+    paper = import_module(f"fedmpi.reproduce.{system}")
+    files = {path.stem for path in Path(str(paper.__file__)).parent.glob("*.py")}
+    assert files >= {"settings", "experiments", "pages", "paper"}
+    assert (paper.QUICK.name, paper.FULL.name) == ("quick", "full")
+    assert callable(paper.runs)
+    assert callable(paper.reproduce)
 
 
 @pytest.fixture
@@ -105,7 +117,7 @@ def test_a_system_whose_packages_are_missing_is_left_out(
     found = papers.import_module
 
     def without_torch(name: str) -> ModuleType:
-        if name == "fedmpi.experiments.niss":
+        if name == "fedmpi.reproduce.niss":
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
         return found(name)
 

@@ -15,12 +15,12 @@ from report import folders
 from fedmpi.cli import main
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, Message, run_local
+from fedmpi.net.costs import report
 from fedmpi.net.frames import END, read_told
-from fedmpi.net.report import report
 from fedmpi.report import write_report
-from fedmpi.report.folders import read_runs
 from fedmpi.report.sequence import in_order, sections
 from fedmpi.runs.frames import frame_lines
+from fedmpi.runs.reading import read_runs
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,13 @@ def test_nothing_in_a_folder_becomes_a_part_of_the_page(tmp_path: Path, monkeypa
     assert page.foreign == []
     assert "<script>alert(1)</script>" in page.text, "it is shown as text"
     assert not any(tag == "b" for tag, _ in page.tags)
-    for module in ("html", "page", "charts", "sequence"):  # the mutation: nothing is escaped
-        monkeypatch.setattr(f"fedmpi.report.{module}.escape", lambda text: text)
+    for module in (
+        "pages.html",
+        "report.page",
+        "report.charts",
+        "report.sequence",
+    ):  # the mutation: nothing is escaped
+        monkeypatch.setattr(f"fedmpi.{module}.escape", lambda text: text)
     assert "script" in Elements(write_report([run]).read_text()).foreign
 
 
@@ -180,7 +185,9 @@ def test_an_archive_that_holds_code_is_not_run(tmp_path: Path) -> None:
 def test_the_diagram_is_in_the_order_of_the_protocol(runs: dict[str, Path]) -> None:
     coded, bgw = read_runs([runs["coded"], runs["bgw"]])
     drawn = {title: [(a.kind[0], a.count) for a in arrows] for title, arrows in sections(coded).items()}
-    assert drawn["setup"][-2:] == [("Setup", 10), ("CodedData", 10)]
+    (seeded, T), (pieces, others) = drawn["setup"][-2:]
+    assert (seeded, pieces, T + others) == ("DataSeed", "CodedData", 10)
+    assert drawn["setup"][-3] == ("Setup", 10)
     assert drawn["exchange 1"] == [("CodedVectors", 10), ("CodedProduct", 10)]
     assert ("Stop", 10) in drawn["end"]
     assert [a.kind for a in sections(bgw)["iteration 1"]] == [
@@ -232,7 +239,7 @@ def talk(ch: Channel) -> list[dict[str, object]]:
     if ch.rank:
         ch.send(0, report(ch))
         return []
-    from fedmpi.net.report import Report
+    from fedmpi.net.costs import Report
 
     return list(frame_lines(ch, ch.gather(range(1, ch.size), Report)))
 

@@ -10,7 +10,7 @@ import pytest
 
 from fedmpi.cli import main
 from fedmpi.report.watch import follow
-from fedmpi.runs import RunFolder
+from fedmpi.runs.folder import RunFolder
 
 
 def steps(first: int, last: int, folder: RunFolder) -> None:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     options = made.parse_args(argv)
     if not (options.data / "cifar10").is_dir():
         raise Failure(f"--data must hold cifar10/, got {options.data}: fedmpi data fetch cifar10")
-    from fedmpi.experiments.codedml import FULL, figure3_runs
+    from fedmpi.reproduce.codedml import FULL, figure3_runs
 
     runs = figure3_runs(FULL)
     forecast(options, len(runs))
@@ -64,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
 
 def forecast(options: argparse.Namespace, runs: int) -> None:
     """Print the time and the price to be expected, by the cost model."""
-    from fedmpi.experiments.codedml import CIFAR10, FULL
-    from fedmpi.experiments.projection import PROTOCOLS, Machines, project
-    from fedmpi.experiments.rates import calibrate
+    from fedmpi.bench.projection import PROTOCOLS, Machines, project
+    from fedmpi.bench.rates import calibrate
+    from fedmpi.reproduce.codedml.settings import CIFAR10, FULL
 
     rates, machines = calibrate(), Machines(BANDWIDTH_BYTES, LATENCY_SECONDS, 1.0)
     points = [(protocol, workers) for workers in FULL.workers for protocol in PROTOCOLS]

@@ -1,0 +1,336 @@
+"""The cost model: how long each protocol takes on N machines, from kernel rates measured here and counted bytes.
+
+Formulas, assumptions and checks are in docs/cost-model.md. Letters as in `fedmpi.codedml.protocol`: m rows, d columns,
+N workers, K blocks, T colluding workers, R recovery threshold, G groups of n workers, r degree, J iterations. With
+degree 0 the coded protocol uses the sigmoid itself, in two exchanges; the baselines have degree 1 then, as in `Params`.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedmpi.bench.rates import Rates
+from fedmpi.codedml.dealing import CHUNK_BYTES, SEED_BYTES
+from fedmpi.codedml.params import Params
+from fedmpi.core.packing import packed_words
+from fedmpi.errors import UsageError
+
+PROTOCOLS = ("coded case 1", "coded case 2", "bh08", "bgw")
+HEADER_BYTES = 64
+"""Of one message, at most; TCP/IP's own are not counted."""
+
+Actor = Literal["master", "worker"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, modulo one prime; `columns` counts the column of ones. Degree 0: no polynomial."""
+
+    rows: int = 9019
+    columns: int = 3073
+    degree: int = 1
+    iterations: int = 50
+    element_bits: int = 25
+    """Of an element of the field, as the data are packed."""
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value < (least := 0 if name == "degree" else 1):
+                raise UsageError(f"--{name} must be at least {least}, got {value}")
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Equal machines, one rank each, on a switch that is never the bottleneck."""
+
+    bandwidth_bytes: float = 1e9 / 8
+    """Bytes per second of a machine's link, each way at the same time."""
+    latency_seconds: float = 0.5e-3
+    speed: float = 1.0
+    """Of one core, relative to a core of this machine."""
+    shared_cores: int | None = None
+    """All ranks share so many cores of one machine: what the workers do then adds up."""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.bandwidth_bytes < math.inf and 0 < self.speed < math.inf):
+            raise UsageError(f"bandwidth and speed must be positive, got {self.bandwidth_bytes:g} and {self.speed:g}")
+        if not 0 <= self.latency_seconds < math.inf:
+            raise UsageError(f"the latency must not be negative, got {self.latency_seconds:g} s")
+
+
+def this_machine(rates: Rates) -> Machines:
+    """All ranks on this one: a byte is copied in, out and to its place; a rank that waits looks again after 2 ms."""
+    return Machines(rates.copy_bytes / 3, 1e-3, 1.0, os.cpu_count())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a protocol, as its busiest rank sees it."""
+
+    name: str
+    actor: Actor
+    cpu_seconds: float = 0.0
+    payload_bytes: int = 0
+    """Arrays through the rank's link, in the busier direction."""
+    messages: int = 0
+    """Messages in that direction."""
+    handled: int = 0
+    """Messages that the rank sends and receives."""
+    rounds: int = 0
+    times: int = 1
+    actors: int = 1
+    """Ranks that do the same at the same time."""
+    overlaps: bool = False
+    """Whether computing and sending go on at the same time."""
+
+    @property
+    def bytes(self) -> int:
+        """Of one time, with headers."""
+        return self.payload_bytes + HEADER_BYTES * self.messages
+
+    def busy(self, machines: Machines, rates: Rates) -> tuple[float, float, float]:
+        """Seconds of the processor, the link and the latency, over all times."""
+        share = max(1.0, self.actors / machines.shared_cores) if machines.shared_cores else 1.0
+        cpu = share * (self.cpu_seconds + self.handled * rates.message_seconds) / machines.speed
+        link = share * self.bytes / machines.bandwidth_bytes
+        return self.times * cpu, self.times * link, self.times * self.rounds * machines.latency_seconds
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How long one protocol takes."""
+
+    protocol: str
+    workers: int
+    layout: dict[str, int]
+    seconds: dict[str, float]
+    """Of each step over all iterations. `encode` and `distribute` overlap: `distribute` is what sticks out. `total`
+    is without `offline`, which needs no data and is reported apart, as in result.json."""
+    busy_seconds: dict[str, float]
+    """Of each resource, overlaps counted in full, without `offline`."""
+    bytes: dict[str, int]
+
+    @property
+    def bound_by(self) -> str:
+        """The resource that is busy the longest."""
+        return max(self.busy_seconds, key=lambda name: self.busy_seconds[name])
+
+
+def project(protocol: str, workers: int, task: Task, machines: Machines, rates: Rates) -> Projection:
+    """Time and bytes of one protocol on `workers` machines and a master."""
+    layout, steps = STEPS[protocol](workers, task, rates)
+    seconds: dict[str, float] = {}
+    resources = ("master's processor", "master's link", "workers' processors", "workers' links", "latency")
+    busy = dict.fromkeys(resources, 0.0)
+    for step in steps:
+        cpu, link, latency = step.busy(machines, rates)
+        if step.name != "offline":
+            first = 0 if step.actor == "master" else 2
+            for name, value in zip((*resources[first : first + 2], "latency"), (cpu, link, latency), strict=True):
+                busy[name] += value
+        if step.overlaps:
+            hidden = 0.0 if machines.shared_cores else min(cpu, link)  # copying takes a core, a network card none
+            seconds |= {"encode": cpu, "distribute": link - hidden + latency}
+        else:
+            seconds[step.name] = seconds.get(step.name, 0.0) + cpu + link + latency
+    seconds["total"] = sum(value for name, value in seconds.items() if name != "offline")
+    sizes = {step.name: step.times * step.bytes for step in steps if step.messages}
+    return Projection(protocol, workers, layout, seconds, busy, sizes)
+
+
+def coded_layout(workers: int, degree: int, case: Literal[1, 2]) -> dict[str, int]:
+    """K, T and R of `Params.code`, without its N x (K+T) matrix."""
+    f = Params(degree=degree or None).power
+    total = (workers - 1) // f + 1
+    if total < 2:
+        exchange = f"degree r={degree}" if degree else "two exchanges an iteration"
+        raise UsageError(f"the number of workers N must be at least {f + 1} for {exchange}, got N={workers}")
+    T = 1 if case == 1 else max(1, (workers - 3) // (2 * max(f, 3)))
+    return {"K": total - T, "T": T, "R": f * (total - 1) + 1}
+
+
+def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) -> tuple[dict[str, int], list[Step]]:
+    """Algorithm 1: `fedmpi.codedml.protocol`."""
+    layout = coded_layout(workers, task.degree, case)
+    N, K, T, R = workers, layout["K"], layout["T"], layout["R"]
+    d, r, J = task.columns, task.degree, task.iterations
+    rows = -(-task.rows // K)
+    size = rows * d
+    encode = rates.convert(K * size) + rates.draw(T * size) + rates.matmul(N - T, K + T, size)
+    encode += rates.basis(K + T, N) + rates.basis(K + T, N - T)
+    pieces = T + (N - T) * pieces_of(rows, d, N)
+    payload = T * SEED_BYTES + (N - T) * packed_bytes(size, task)
+    distribute = Step("encode", "master", encode, payload, pieces, pieces, 1, overlaps=True)
+    if not r:
+        return layout, [distribute, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
+    weights = rates.draw(T * d * r) + rates.matmul(N, T + 1, d * r)
+    compute = size * (r + 1) / 2 / rates.gradient
+    decode = rates.basis(R, K) + rates.matmul(K, R, d) + rates.convert(K * d)
+    return layout, [
+        distribute,
+        *prepare(task, rates),
+        Step("encode weights", "master", weights, times=J),
+        Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
+        Step("compute", "worker", compute, times=J, actors=N),
+        Step("gather", "master", 0.0, 4 * R * d, R, R, 1, J),
+        Step("decode", "master", decode, times=J),
+    ]
+
+
+def two_exchanges(layout: dict[str, int], N: int, rows: int, d: int, J: int, rates: Rates) -> list[Step]:
+    """Without a polynomial: a direction, the same for all blocks, out and m outputs back; m residuals out, d sums back.
+
+    The master's own arithmetic on the m outputs, and on the few directions that L-BFGS remembers, is left out.
+    """
+    K, T, R = layout["K"], layout["T"], layout["R"]
+    encode = rates.draw(T * (d + rows)) + rates.matmul(N, T + 1, d) + rates.matmul(N, K + T, rows)
+    compute = rows * d / rates.product + rows * d / rates.transposed
+    decode = 2 * rates.basis(R, K) + rates.matmul(K, R, rows) + rates.recombine(R, d) + rates.convert(K * rows + d)
+    return [
+        Step("encode weights", "master", encode, times=J),
+        Step("send", "master", 0.0, 4 * N * (d + rows), 2 * N, 2 * N, 2, J),
+        Step("compute", "worker", compute, times=J, actors=N),
+        Step("gather", "master", 0.0, 4 * R * (d + rows), 2 * R, 2 * R, 2, J),
+        Step("decode", "master", decode, times=J),
+    ]
+
+
+def mpc_steps(
+    workers: int, task: Task, rates: Rates, *, method: Literal["bgw", "bh08"]
+) -> tuple[dict[str, int], list[Step]]:
+    """The baselines: `fedmpi.codedml.baseline` and `fedmpi.mpc`."""
+    T, groups = Params(method=method).groups(workers)
+    sizes, N = [len(group) for group in groups], workers
+    d, r, J, G = task.columns, task.degree or 1, task.iterations, len(groups)
+    rows = -(-task.rows // G)
+    size = rows * d
+    encode = rates.convert(G * size) + G * rates.draw(T * size) + sum(rates.matmul(n - T, T + 1, size) for n in sizes)
+    weights = G * rates.draw(T * d * r) + sum(rates.matmul(n, T + 1, d * r) for n in sizes)
+    compute = size * r / rates.product + size / rates.transposed + rates.convert(2 * r * rows)
+    decode = G * (rates.basis(2 * T + 1, 1) + rates.recombine(2 * T + 1, d) + rates.convert(d))
+    pieces = sum(T + (n - T) * pieces_of(rows, d, n) for n in sizes)
+    payload = G * T * SEED_BYTES + (N - G * T) * packed_bytes(size, task)
+    lengths = [rows * r] + [rows] * (r - 1)  # z_1 … z_r in one reduction, then each product of them
+    reduce = reduce_bgw if method == "bgw" else reduce_bh08
+    reductions = [max((reduce(n, T, L, rates) for n in sizes), key=lambda step: step.bytes) for L in lengths]
+    offline = [offline_bh08(n, T, sum(lengths) * J, rates) for n in sizes] if method == "bh08" else []
+    return {"G": G, "T": T}, [
+        Step("encode", "master", encode, payload, pieces, pieces, 2, overlaps=True),
+        *([dataclasses.replace(max(offline, key=lambda step: step.bytes), actors=N)] if offline else []),
+        *prepare(dataclasses.replace(task, degree=r), rates),
+        Step("encode weights", "master", weights, times=J),
+        Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
+        Step("compute", "worker", compute, times=J, actors=N),
+        *(dataclasses.replace(step, times=J, actors=N) for step in reductions),
+        Step("gather", "master", 0.0, 4 * N * d, N, N, 1, J),
+        Step("decode", "master", decode, times=J),
+    ]
+
+
+def prepare(task: Task, rates: Rates) -> list[Step]:
+    """The master's own preparation: XᵀY and norms; of a polynomial in each iteration the proof that nothing wraps."""
+    passes = task.rows * task.columns / rates.stream
+    return [
+        Step("prepare", "master", 6 * passes),
+        Step("prepare", "master", task.degree * passes, times=task.iterations),
+    ]
+
+
+def reduce_bgw(n: int, T: int, length: int, rates: Rates) -> Step:
+    """A dealer's part in `fedmpi.mpc.bgw.reduce_bgw`: n - 1 messages out, 2T in."""
+    degree = 2 * T
+    cpu = rates.draw(T * length) + rates.matmul(n, T + 1, length)
+    cpu += rates.basis(degree + 1, 1) + rates.recombine(degree + 1, length)
+    return Step("reduce", "worker", cpu, 4 * (n - 1) * length, n - 1, n - 1 + degree, 1)
+
+
+def reduce_bh08(n: int, T: int, length: int, rates: Rates) -> Step:
+    """A party's part in `fedmpi.mpc.bh08.reduce_bh08`: to all kings, and as a king to all."""
+    degree, block = 2 * T, -(-length // n)
+    cpu = rates.convert(2 * length) + rates.basis(degree + 1, 1) + rates.recombine(degree + 1, block)
+    payload = 4 * (length - length // n) + 4 * (n - 1) * block
+    return Step("reduce", "worker", cpu, payload, 2 * (n - 1), 3 * (n - 1) + degree, 2)
+
+
+def offline_bh08(n: int, T: int, count: int, rates: Rates) -> Step:
+    """A dealer's part in `fedmpi.mpc.bh08.double_sharings`; the master tells all when to begin, and all when done."""
+    good = n - T
+    batch = -(-count // good)
+    cpu = rates.draw((1 + 3 * T) * batch) + rates.matmul(n, T + 1, batch) + rates.matmul(n, 2 * T + 1, batch)
+    cpu += rates.basis(n, good) + 2 * rates.matmul(good, n, batch)
+    return Step("offline", "worker", cpu, 8 * (n - 1) * batch, n - 1, 2 * (n - 1), 3)
+
+
+def packed_bytes(elements: int, task: Task) -> int:
+    """Of elements of the data, but for a word that each piece may take more."""
+    return 4 * packed_words(elements, task.element_bits)
+
+
+def pieces_of(rows: int, columns: int, receivers: int) -> int:
+    """Messages in which each of so many receivers gets its data: `CHUNK_BYTES` for all of them at a time."""
+    return -(-rows // max(1, CHUNK_BYTES // (4 * columns * receivers)))
+
+
+STEPS: dict[str, Callable[[int, Task, Rates], tuple[dict[str, int], list[Step]]]] = {
+    "coded case 1": lambda N, task, rates: coded_steps(N, task, rates, case=1),
+    "coded case 2": lambda N, task, rates: coded_steps(N, task, rates, case=2),
+    "bh08": lambda N, task, rates: mpc_steps(N, task, rates, method="bh08"),
+    "bgw": lambda N, task, rates: mpc_steps(N, task, rates, method="bgw"),
+}
+
+
+def project_all(counts: Sequence[int], task: Task, machines: Machines, rates: Rates) -> list[Projection]:
+    """Every protocol on every number of machines."""
+    return [project(protocol, N, task, machines, rates) for N in counts for protocol in PROTOCOLS]
+
+
+COLUMNS = (
+    *("encode", "distribute", "prepare", "encode weights", "send", "compute", "reduce", "gather", "decode"),
+    *("total", "offline"),
+)
+
+
+def table(projections: Sequence[Projection]) -> list[str]:
+    """Lines for people: seconds over all iterations."""
+    heads = [*("enc w" if name == "encode weights" else name for name in COLUMNS)]
+    lines = [f"{'N':>6}  {'protocol':<13}{'K|G':>5}{'T':>5}" + "".join(f"{h:>11}" for h in heads) + "  bound by"]
+    for p in projections:
+        cells = "".join(f"{p.seconds[name]:>11.3f}" if name in p.seconds else f"{'-':>11}" for name in COLUMNS)
+        blocks = p.layout.get("K", p.layout.get("G", 0))
+        share = p.busy_seconds[p.bound_by] / sum(p.busy_seconds.values())
+        lines.append(f"{p.workers:>6}  {p.protocol:<13}{blocks:>5}{p.layout['T']:>5}{cells}  {p.bound_by} {share:.0%}")
+    return lines
+
+
+def as_json(projections: Sequence[Projection], rates: Rates) -> dict[str, Any]:
+    """The same for --json."""
+    rows = [dataclasses.asdict(p) | {"bound_by": p.bound_by} for p in projections]
+    return {"rates": dataclasses.asdict(rates), "projections": rows}
+
+
+def compare(protocol: str, result: Mapping[str, Any], rates: Rates) -> dict[str, float]:
+    """The model, set to this machine, beside the result.json of a run on it.
+
+    Bytes are those that the master sent. The error of the time is relative to the measured one.
+    """
+    numbers, params, measured = result["dataset"], result["params"], training_seconds(result)
+    columns = numbers["d"] + (params["bias"] and params["degree"] is not None)
+    bits = (params["primes"][0] - 1).bit_length()
+    task = Task(numbers["m"], columns, params["degree"] or 0, result["metrics"]["iterations"], bits)
+    here = project(protocol, params["N"], task, this_machine(rates), rates)
+    modelled = here.seconds["total"]
+    return {
+        "measured seconds": measured,
+        "model seconds": modelled,
+        "error": modelled / measured - 1,
+        "measured bytes": result["bytes"]["sent"]["master"],
+        "model bytes": here.bytes["encode"] + here.bytes["send"],
+    }
+
+
+def training_seconds(result: Mapping[str, Any]) -> float:
+    """Seconds of a run's protocol, without the evaluations of loss and accuracy."""
+    return float(result["seconds"]["total"] - result["seconds"]["evaluate"])

@@ -1,0 +1,73 @@
+"""How a training of clients begins and ends: the server tells their hosts what is trained, and hears what it cost.
+
+A host is a rank on which clients live: client k lives on the (k mod hosts)-th host.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Channel, Message
+from fedmpi.net.costs import Report, report
+from fedmpi.net.message import UInt32, UInt64
+from fedmpi.net.orders import dismiss
+
+SERVER = 0
+
+REPORT_SECONDS = 10.0
+"""How long the server waits at the end for what the others have to report."""
+
+
+class Setup(Message, tag=120):
+    """Server → host, once: parameters and data set as JSON; public."""
+
+    job: str
+    timeout_seconds: float
+
+
+class Ready(Message, tag=121):
+    """Host → server, once: the numbers of rows of its clients."""
+
+    clients: UInt32
+    rows: UInt64
+
+
+def setup(ch: Channel, job: str, clients: int, first_host: int = 1) -> NDArray[np.int64]:
+    """Server: tell the hosts what is to be done, and hear who holds how many rows, shape (K,).
+
+    Raises
+    ------
+    ProtocolError
+        If a host does not hold just its own clients.
+    """
+    hosts = range(first_host, ch.size)
+    for rank in hosts:
+        ch.send(rank, Setup(job, ch.timeout_seconds))
+    rows = np.zeros(clients, np.int64)
+    for rank, ready in ch.gather(hosts, Ready).items():
+        expected = np.arange(rank - first_host, clients, len(hosts))
+        if not np.array_equal(ready.clients, expected) or ready.rows.shape != expected.shape or not ready.rows.all():
+            raise ProtocolError(f"Ready from rank {rank} must name its clients, each with rows, got {ready.clients}")
+        rows[expected] = ready.rows
+    ch.tolerated = hosts
+    return rows
+
+
+def be_ready(ch: Channel, rows: Mapping[int, int], first_host: int = 1) -> None:
+    """Host: name its clients, and how many rows each has."""
+    ch.send(SERVER, Ready(np.array([*rows], np.uint32), np.array([*rows.values()], np.uint64)))
+    ch.tolerated = range(first_host, ch.size)
+
+
+def stop(ch: Channel) -> dict[int, Report]:
+    """Server: end the training, and return what the others report."""
+    with ch.phase("close"):
+        dismiss(ch)
+        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
+
+
+def leave(ch: Channel) -> None:
+    """Any other: report at the end."""
+    ch.send(SERVER, report(ch))

@@ -1,0 +1,183 @@
+"""What the server does in every system with clients: its options, the public model, and how good that is."""
+
+import time
+from abc import abstractmethod
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmpi.errors import UsageError
+from fedmpi.federated.messages import stop
+from fedmpi.federated.params import FederatedParams
+from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores, evaluate
+from fedmpi.learn.inputs import divisor_of, input_shape
+from fedmpi.net import Channel
+from fedmpi.runs.checkpointing import Keeper
+from fedmpi.runs.options import RunOptions
+from fedmpi.system import System, Training
+
+P = TypeVar("P", bound=FederatedParams)
+S = TypeVar("S")
+Vector = NDArray[np.float64]
+
+FAILURES_TOLD = 20
+"""In the closing lines; all of them are in result.json."""
+
+
+class FederatedTraining(Training[P, S]):
+    """A training of clients that live on other ranks, in rounds, on a public model."""
+
+    may_change = frozenset({"rounds", "device"})
+
+    flat: FlatModel
+    final: dict[str, float]
+    """What the last `watch` found."""
+
+    def __init__(self, system: System, ch: Channel, params: P, options: RunOptions):
+        super().__init__(system, ch, params, options)
+        self.first_host = len(system.roles) - 1
+        self.clients = params.clients or ch.size - self.first_host
+        self.evaluate_every = options.evaluate_every
+
+    def check(self, argv: list[str]) -> None:
+        """Refuse combinations of options before any work is done."""
+        if self.ch.size < len(self.system.roles):
+            who = ", ".join(["a server", *(f"a {role}" for role in self.system.roles[1:-1])])
+            least = len(self.system.roles)
+            raise UsageError(f"there must be at least {least} ranks: {who} and a host of clients, got {self.ch.size}")
+        super().check(argv)
+
+    def data_arguments(self) -> dict[str, Any]:
+        """What to load: each column of a table is scaled, unless --statistics says what is done to it."""
+        given = super().data_arguments()
+        return given if given["statistics"] else given | {"scale": "standard"}
+
+    def load(self) -> None:
+        """The data set, which must have classes, and the public model as it is before any training."""
+        torch.set_num_threads(1)
+        self.data = self.job.load()
+        if not self.data.classes:
+            raise UsageError(f"the data set must have classes, got {self.data.name}")
+        # raises where a client has no row
+        client_rows(self.params.partition, self.data.y_train, self.clients, self.job.seed, self.params.dirichlet_alpha)
+        dtype = getattr(torch, self.params.dtype)
+        shape, scale = input_shape(self.data), divisor_of(self.data)
+        self.flat = FlatModel(
+            build_model(self.params.model, shape, len(self.data.classes), self.job.seed, dtype),
+        )
+        self.test = Inputs.of(self.data.X_test, self.data.y_test, scale, dtype, shape=shape)
+        self.steps = self.params.rounds or 0
+
+    def rows_line(self) -> str:
+        """The data set, for people."""
+        return f"{super().rows_line()}, {len(self.data.classes)} classes, dealt out {self.params.partition}"
+
+    def unchanged(self) -> dict[str, Any]:
+        """All parameters but those that may change, the data set's name, and the number of clients."""
+        return super().unchanged() | {"clients": self.clients}
+
+    def train(self, start: S | None, keeper: Keeper[S]) -> None:
+        """All rounds, and what the model is worth at their end."""
+        with self.ch.phase("distribute"):
+            self.set_up()
+        begun = time.perf_counter()
+        self.state = self.rounds(self.first() if start is None else start, keeper)
+        with self.ch.phase("evaluate"):
+            self.watch(self.state, last=True)
+        self.total_seconds = time.perf_counter() - begun
+        self.finish()
+        self.reports = stop(self.ch)
+
+    @abstractmethod
+    def set_up(self) -> None:
+        """Tell the hosts what is trained."""
+
+    @abstractmethod
+    def first(self) -> S:
+        """The state before the first round."""
+
+    @abstractmethod
+    def rounds(self, start: S, keeper: Keeper[S]) -> S:
+        """Train."""
+
+    def finish(self) -> None:
+        """What is left to do with the clients after the last round."""
+
+    @abstractmethod
+    def parameters_of(self, state: S) -> Vector:
+        """The model's parameters, shape (h,), or those of several models, shape (models, h)."""
+
+    def watch(self, state: S, *, last: bool = False) -> None:
+        """Evaluate the model of the start of a round, while the clients compute."""
+        number = getattr(state, self.step)
+        if number % self.evaluate_every and not last:
+            return
+        self.final = self.evaluate(state, cores() if last else 1)
+        self.progress.step(number, self.final | self.spent(state), self.ch.meter, self.answers)
+
+    def evaluate(self, state: S, threads: int) -> dict[str, float]:
+        """Loss and accuracy on the test rows, the mean of several models; after the last round all cores are free."""
+        found = []
+        for parameters in np.atleast_2d(self.parameters_of(state)):
+            self.flat.load(parameters)
+            found.append(evaluate(self.flat.model, self.test, threads=threads))
+        loss, accuracy = np.mean(found, axis=0)
+        return {"test_loss": float(loss), "test_accuracy": float(accuracy)}
+
+    def spent(self, state: S) -> dict[str, float]:
+        """What the rounds until this state have cost besides; shown, and written beside how good the model is."""
+        return {}
+
+    def metrics(self) -> dict[str, Any]:
+        """How good the final model is, and after how many rounds."""
+        return {**self.final, "rounds": getattr(self.state, self.step)}
+
+    def derived(self) -> dict[str, Any]:
+        """The number of clients, and of the model's parameters."""
+        return {"clients": self.clients, "parameters": len(self.flat)}
+
+    def seconds(self) -> dict[str, float]:
+        """Of a round, and of all."""
+        return {"round": self.total_seconds / max(getattr(self.state, self.step), 1), "total": self.total_seconds}
+
+    def model(self) -> dict[str, NDArray[Any]]:
+        """The final model's parameters by name; of several models the first one's."""
+        self.flat.load(np.atleast_2d(self.parameters_of(self.state))[0])
+        return self.flat.arrays()
+
+    def card(self) -> dict[str, Any]:
+        """A torch model that gives probabilities."""
+        return self.torch_card("softmax")
+
+    def torch_card(self, link: str) -> dict[str, Any]:
+        """A torch model on features that `learn.inputs` has brought to its scale."""
+        return self.data_card() | {
+            "kind": "torch",
+            "link": link,
+            "architecture": self.params.model,
+            "input_shape": list(input_shape(self.data)),
+            "outputs": len(self.data.classes) or 1,
+            "dtype": self.params.dtype,
+            "divisor": divisor_of(self.data),
+        }
+
+    def closing_lines(self, summary: dict[str, Any]) -> list[str]:
+        """Who was lost, and how good the model is."""
+        failures, metrics, seconds = summary["failures"], summary["metrics"], summary["seconds"]
+        lines = [f"round {f['round']}: client {f['client']}: {f['reason']}" for f in failures[:FAILURES_TOLD]]
+        if len(failures) > FAILURES_TOLD:
+            lines.append(f"and {len(failures) - FAILURES_TOLD} more, in result.json")
+        scores = [f"test MSE {metrics['test_mse']:.4f}"] if "test_mse" in metrics else []
+        scores += [f"test accuracy {metrics['test_accuracy']:.4f}"] if "test_accuracy" in metrics else []
+        lines.append(
+            f"{summary['method']} {', '.join(scores)}   {metrics['rounds']} rounds, {seconds['total']:.2f} s, "
+            f"{seconds['round']:.2f} s each"
+        )
+        return lines
+
+    def dismiss(self) -> None:
+        """Send the hosts home, unless the training has."""
+        if self.options.dry_run:
+            super().dismiss()

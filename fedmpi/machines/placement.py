@@ -1,0 +1,98 @@
+"""Ranks that must not collude do not belong on one machine: whoever controls that sees what all of them see."""
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedmpi.errors import UsageError
+from fedmpi.net import Channel, Message
+
+START_SECONDS = 10.0
+"""How long rank 0 waits for the names of the others' machines."""
+
+
+class Host(Message, tag=123):
+    """Any rank → rank 0, at the start: the name of its machine, as it says itself."""
+
+    name: str
+
+
+def tell_host(ch: Channel) -> None:
+    """Ranks that `hosts_of_ranks` asks for, as their first message."""
+    ch.send(0, Host(os.uname().nodename))
+
+
+def hosts_of_ranks(ch: Channel, ranks: Collection[int], seconds: float) -> dict[int, str]:
+    """Rank 0: its own machine, and those of other ranks that tell theirs in time."""
+    told = ch.gather_within(seconds, ranks, Host)
+    return {0: os.uname().nodename} | {rank: host.name for rank, host in told.items()}
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Ranks of which at most `most` may be on one machine."""
+
+    who: str
+    """For people: "workers", "servers S1 and S2"."""
+    ranks: Collection[int]
+    most: int = 1
+
+
+def violations(rules: Sequence[Apart], hosts: Mapping[int, str]) -> list[str]:
+    """One line for each machine that holds more ranks than a rule allows.
+
+    Parameters
+    ----------
+    rules : sequence of Apart
+    hosts : mapping
+        Rank → name of its machine.
+    """
+    lines = []
+    for rule in rules:
+        together = defaultdict(list)
+        for rank in rule.ranks:
+            if rank in hosts:
+                together[hosts[rank]].append(rank)
+        for host, ranks in together.items():
+            if len(ranks) > rule.most:
+                lines.append(
+                    f"at most {rule.most} of the {rule.who} must be on one machine, "
+                    f"got {len(ranks)} on {host} (ranks {_ranges(ranks)})"
+                )
+    return lines
+
+
+def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> None:
+    """Rank 0: warn of ranks that share a machine and should not.
+
+    Machines tell their own names: this finds mistakes, not lies.
+
+    Raises
+    ------
+    UsageError
+        With `strict`, in place of the warning; then also where a rank does not tell its machine.
+    """
+    ranks = {rank for rule in rules for rank in rule.ranks if rank < ch.size} - {0}
+    before, ch.tolerated = ch.tolerated, ranks  # whether a rank can be done without, the protocol will say
+    hosts = hosts_of_ranks(ch, ranks, min(START_SECONDS, ch.timeout_seconds))
+    ch.tolerated = before
+    lines = violations(rules, hosts)
+    if strict and (silent := sorted(ranks - hosts.keys())):
+        lines.append(f"every rank must name its machine, got nothing from ranks {_ranges(silent)}")
+    if strict and lines:
+        raise UsageError(f"--strict-placement: {'; '.join(lines)}")
+    for line in lines:
+        print(f"fedmpi: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _ranges(ranks: Sequence[int]) -> str:
+    """1-3, 7."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1][1:] = [rank]
+        else:
+            runs.append([rank])
+    return ", ".join("-".join(map(str, run)) for run in runs)

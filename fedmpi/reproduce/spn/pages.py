@@ -1,0 +1,170 @@
+"""The figures and tables, with the paper's numbers beside ours, and the page that joins them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedmpi.pages import figures
+from fedmpi.pages.tables import markdown, write_csv
+from fedmpi.reproduce.shared import introduced, write_report
+from fedmpi.reproduce.spn import paper
+from fedmpi.reproduce.spn.gradients import Layer
+from fedmpi.reproduce.spn.settings import FULL, Panel, Scale
+
+
+def write(
+    out: Path,
+    scale: Scale,
+    panels: Sequence[Panel],
+    clients: Mapping[str, Sequence[float]],
+    layers: Sequence[Layer],
+) -> Path:
+    """PNG and CSV files, and report.md."""
+    sections = [introduction(scale)]
+    for panel in panels:
+        sections += [curves(out, panel), caps(out, panel), accuracies(out, panel), gallery(out, panel)]
+    return write_report(out, [*sections, figure4(out, layers), figure7(out, scale, clients)])
+
+
+def introduction(scale: Scale) -> str:
+    """What was run."""
+    return (
+        f"# SPN: privacy and accuracy\n\n`fedmpi reproduce spn`. {introduced(scale, FULL)}\n\n"
+        "DLNet, 10 clients, round-robin, Adam 0.001; attacks on fresh models. ‖B‖/‖E‖: over the gradients of all "
+        "biases. α₁ = 1.\n\nThe secret-head attack is not in the paper: it knows that there is a secret head, and "
+        "takes the gradient at the features as one more unknown."
+    )
+
+
+def curves(out: Path, panel: Panel) -> str:
+    """Figure 5: the PPCs."""
+    name = f"figure5-{panel.dataset}"
+    rows = [
+        {
+            "mechanism": a.mechanism,
+            "batch": a.batch_size,
+            "setting": a.reconstruction.setting,
+            "‖B‖/‖E‖": a.reconstruction.ratio,
+            "log10(‖B‖/‖E‖ + 1)": a.reconstruction.control,
+            "accuracy": a.reconstruction.accuracy,
+            "rMSE": a.reconstruction.distance,
+            "membership distance": a.membership.distance,
+            "tracing distance": a.tracing.distance,
+            "iDLG labels": "" if a.idlg is None else a.idlg,
+        }
+        for a in panel.attacked
+    ]
+    write_csv(out / f"{name}.csv", rows)
+    lines: dict[str, dict[str, figures.Line]] = {}
+    for mechanism in dict.fromkeys(a.mechanism for a in panel.attacked):
+        own = sorted(
+            (a for a in panel.attacked if a.mechanism == mechanism and a.batch_size == 1),
+            key=lambda a: a.reconstruction.control,
+        )
+        x = [a.reconstruction.control for a in own]
+        lines[mechanism] = {
+            "accuracy": (x, [a.reconstruction.accuracy for a in own]),
+            "rMSE (at most 2)": (x, [min(a.reconstruction.distance, 2.0) for a in own]),
+            "tracing distance": (x, [a.tracing.distance for a in own]),
+            "membership distance": (x, [a.membership.distance for a in own]),
+        }
+    figures.panels(out / f"{name}.png", f"PPC, {panel.dataset}, batch 1", lines, "log10(‖B‖/‖E‖ + 1)", "")
+    return (
+        f"## {panel.dataset}: privacy-preserving characteristics (Figure 5)\n\n![PPC]({name}.png)\n\n"
+        f"{markdown(rows)}\n\niDLG labels: the share that the sign of the last bias gradient gives away. SPN's public "
+        "head is trained on cross-entropy alone, so that its labels are never hidden."
+    )
+
+
+def caps(out: Path, panel: Panel) -> str:
+    """Tables 1 and 7 to 10."""
+    rows: list[dict[str, Any]] = []
+    for row in panel.caps():
+        theirs = paper.CAP.get(panel.dataset, {}).get(row["mechanism"]) if row["batch"] == 1 else None
+        rows.append(row | {"paper (rec. / mem. / trac.)": " / ".join(f"{v:.2f}" for v in theirs) if theirs else ""})
+    write_csv(out / f"cap-{panel.dataset}.csv", rows)
+    ones = {row["mechanism"]: row for row in rows if row["batch"] == 1}
+    orders = []
+    for column in ("reconstruction", "rMSE at most 1", "tracing"):
+        order = sorted(ones, key=lambda name: -float(ones[name][column]))
+        orders.append(f"{column}: {' > '.join(order)}")
+    return (
+        f"## {panel.dataset}: calibrated averaged performance (Tables 1, 7 to 10)\n\n{markdown(rows)}\n\n"
+        f"Order for batches of one. {'; '.join(orders)}. An attack that diverges raises the first column; the second "
+        "counts every rMSE as 1 at most."
+    )
+
+
+def accuracies(out: Path, panel: Panel) -> str:
+    """Table 11."""
+    rows = [{"mechanism": "FedAvg", "setting": "", "accuracy": panel.fedavg, "points below FedAvg": 0.0}]
+    for a in panel.attacked:
+        if a.batch_size == 1 and "attack" not in a.mechanism:
+            p = a.reconstruction
+            gap = 100 * (panel.fedavg - p.accuracy)
+            rows.append(
+                {"mechanism": a.mechanism, "setting": p.setting, "accuracy": p.accuracy, "points below FedAvg": gap}
+            )
+    write_csv(out / f"table11-{panel.dataset}.csv", rows)
+    return f"## {panel.dataset}: accuracies (Table 11)\n\n{markdown(rows)}"
+
+
+def gallery(out: Path, panel: Panel) -> str:
+    """Figure 6: originals and reconstructions."""
+    rows: dict[str, np.ndarray] = {}
+    for a in panel.attacked:
+        if a.batch_size == 1:
+            with np.load(a.folder / "images.npz") as z:
+                rows.setdefault("original", z["original"][:6])
+                p = a.reconstruction
+                rows[f"{a.mechanism} {p.setting:g}: rMSE {p.distance:.2f} ({p.ratio:.3g})"] = z["found"][:6]
+    figures.gallery(out / f"figure6-{panel.dataset}.png", rows)
+    return (
+        f"## {panel.dataset}: reconstructions (Figure 6)\n\nIn brackets ‖B‖/‖E‖; the mean over the cases.\n\n"
+        f"![reconstructions](figure6-{panel.dataset}.png)"
+    )
+
+
+def figure4(out: Path, layers: Sequence[Layer]) -> str:
+    """Distributions and cosines of the two gradients."""
+    rows = [
+        {
+            "parameters": layer.name,
+            "cosine": layer.cosine,
+            "rms of α₂·polarization": float(np.sqrt((layer.polarization**2).mean())),
+            "rms of cross-entropy": float(np.sqrt((layer.cross_entropy**2).mean())),
+        }
+        for layer in layers
+    ]
+    write_csv(out / "figure4.csv", rows)
+    figures.histograms(
+        out / "figure4.png",
+        "Gradients of a backbone after training",
+        {
+            f"{layer.name}, cosine {layer.cosine:.3f}": {
+                "α₂·polarization": layer.polarization,
+                "cross-entropy": layer.cross_entropy,
+            }
+            for layer in layers
+        },
+    )
+    least, largest = paper.COSINES
+    return (
+        f"## Gradients of the two losses (Figure 4)\n\nThe paper has cosines from {least} to {largest}.\n\n"
+        f"![gradients](figure4.png)\n\n{markdown(rows)}"
+    )
+
+
+def figure7(out: Path, scale: Scale, clients: Mapping[str, Sequence[float]]) -> str:
+    """Accuracy over the number of clients."""
+    rows = [
+        {"clients": count, **{method: values[i] for method, values in clients.items()}}
+        for i, count in enumerate(scale.clients)
+    ]
+    write_csv(out / "figure7.csv", rows)
+    options = " ".join(scale.figure7)
+    lines = {scale.figure7[1]: {method: (list(scale.clients), list(values)) for method, values in clients.items()}}
+    figures.panels(out / "figure7.png", "Accuracy over clients", lines, "clients", "test accuracy")
+    return f"## Number of clients (Figure 7)\n\n`{options}`\n\n![accuracy](figure7.png)\n\n{markdown(rows)}"

@@ -1,0 +1,137 @@
+"""fedmpi reproduce niss: which runs it asks for, and what it makes of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedmpi.attacks.gradients import gradient_of
+from fedmpi.cli import main
+from fedmpi.data import load
+from fedmpi.errors import UsageError
+from fedmpi.learn import build_model, client_rows
+from fedmpi.niss.params import Params
+from fedmpi.reproduce.niss import pages, reproduce, uploads
+from fedmpi.reproduce.niss.experiments import points_of
+from fedmpi.reproduce.niss.settings import FULL, Panel, Scale
+from fedmpi.runs import batch as jobs
+from fedmpi.runs.options import parse
+
+SCALE = Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 4, 2, 7)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params, Any]]:
+    """What train was asked for, read by the system's own parser; accuracy falls with noise and τ²."""
+    calls: list[tuple[Params, Any]] = []
+
+    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+        assert (system, resume) == ("niss", False)
+        if folder.name.startswith("uploads-"):
+            return {}
+        assert ranks == 4
+        params, run = parse(Params, list(options), "test", "")
+        calls.append((params, run))
+        noise = 0.0 if params.method == "fedavg" else params.leftover * (params.noise_std or 0)
+        return {"metrics": {"test_accuracy": 0.9 - noise}}
+
+    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(jobs, "AT_ONCE", 1)  # the parser is not for threads
+    monkeypatch.setattr(uploads, "attack_all", lambda out, *settings: settings)
+    monkeypatch.setattr(pages, "figure4", lambda out, settings: f"Figure 4 of {settings}")
+    for files in (
+        [
+            f"mnist/{part}-ubyte.gz"
+            for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+        ],
+        ["cifar10/train.npz", "cifar10/test.npz"],
+    ):
+        for name in files:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+    return calls
+
+
+def test_every_setting_is_run_and_drawn(asked: list[tuple[Params, Any]], tmp_path: Path) -> None:
+    report = reproduce(SCALE, tmp_path / "out", tmp_path).read_text()
+    settings = {(run.dataset, params.partition, params.model) for params, run in asked}
+    assert len(settings) == 8
+    assert len(asked) == 8 * (1 + 2 * 4)
+    mine = [params for params, run in asked if (run.dataset, params.partition, params.model) == ("mnist", "iid", "mlp")]
+    assert [p.method for p in mine].count("dp-fedavg") == 2
+    assert {p.tau2 for p in mine if p.method == "niss"} == {0.3, 0.6, 1.0}
+    assert {round((p.noise_std or 0) * 30**0.5, 6) for p in mine if p.method != "fedavg"} == {0.03, 0.1}
+    assert {(p.rounds, p.clients, p.fraction) for p in mine} == {(5, 100, 0.3)}
+    row = next(line for line in report.splitlines() if line.startswith("| mnist, IID, MLP | 0.1"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "90.00 %"
+    assert float(cells[5].removesuffix(" %")) == pytest.approx(90 - 100 * 0.1 / 30**0.5, abs=0.01)
+    assert cells[-1] == "12 to 13"
+    assert report.splitlines()[-1] == f"Figure 4 of ('cifar10', 2, 7, {tmp_path!r})"
+    assert (tmp_path / "out" / "figure3.png").stat().st_size > 20_000
+
+
+def test_a_missing_data_set_is_said_before_any_run(asked: list[tuple[Params, Any]], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="data set cifar10 must be there: fedmpi data fetch cifar10"):
+        (tmp_path / "cifar10" / "test.npz").unlink()
+        reproduce(FULL, tmp_path / "out", tmp_path)
+    assert not asked
+
+
+def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = reproduce(SCALE, tmp_path / "out", tmp_path, "mnist-iid").read_text()
+    assert {(run.dataset, params.partition) for params, run in asked} == {("mnist", "iid")}
+    assert {params.model for params, _ in asked} == {"mlp", "cnn"}
+    assert "Figure 4 of ('mnist'" in report
+    with pytest.raises(UsageError, match=r"--only must begin like one of mnist-iid-mlp, .*, got svhn"):
+        reproduce(SCALE, tmp_path / "out", tmp_path, "svhn")
+    assert main(["reproduce", "spn", "--only", "mnist"]) == 2
+    assert capsys.readouterr().err == "fedmpi: error: --only must be used with niss, got spn\n"
+
+
+@pytest.mark.slow
+def test_a_run_under_mpirun(tmp_path: Path) -> None:
+    panel = Panel("digits", "iid", "mlp")
+    scale = Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 3, 1, 1)
+    method, _, _, run = next(points_of(panel, scale, tmp_path, None))
+    assert method == "fedavg"
+    assert 0 < jobs.train_all([run])[run.folder]["metrics"]["test_accuracy"] < 1
+
+
+# -- Figure 4 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positive control first: FedAvg's upload is the gradient of the client's row, and the attack gets on."""
+    kinds = uploads.kinds()
+    monkeypatch.setattr(uploads, "kinds", lambda: [kinds[0], kinds[-1]])
+    jobs.train_all(uploads.runs(tmp_path, "digits", None))
+    text = pages.figure4(tmp_path, uploads.attack_all(tmp_path, "digits", 1, 3, None))
+    data = load("digits", max_rows=uploads.CLIENTS, seed=0)
+    parts = client_rows("iid", data.y_train, uploads.CLIENTS, 0)
+    model = build_model(uploads.MODEL, (1, 8, 8), 10, 0, torch.float64)
+    plain, hidden = (uploads.view(tmp_path / "runs" / f"uploads-digits-{i}") for i in range(2))
+    for client in (0, 1):
+        X = torch.tensor(data.X_train[parts[client]] / data.X_train.max()).reshape(1, 1, 8, 8)
+        true = gradient_of(model, X, torch.tensor(data.y_train[parts[client]]))
+        largest = max(float(part.abs().max()) for part in true)
+        for expected, got, noisy in zip(
+            true,
+            uploads.gradient(plain, client, model),
+            uploads.gradient(hidden, client, model),
+            strict=True,
+        ):
+            np.testing.assert_allclose(got, expected, atol=1e-6 * largest)
+            assert (noisy - expected).std() > 0.5
+    fedavg, shared = (line.strip("| ").split(" | ") for line in text.splitlines()[-2:])
+    assert (fedavg[0], shared[0]) == ("FedAvg", "NISS, τ² = 1")
+    assert float(fedavg[4]) < float(shared[4])
+    error = 3**0.5 * uploads.NOISE[-1]
+    assert float(shared[2]) == pytest.approx(error, rel=0.1), "noise of its own, what it received, and its distortion"
+    assert (tmp_path / "figure4.png").stat().st_size > 5_000

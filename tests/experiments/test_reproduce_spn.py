@@ -1,0 +1,94 @@
+"""`fedmpi reproduce spn`: which runs it makes, and what it says of their results."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedmpi.data import Entry
+from fedmpi.reproduce import shared
+from fedmpi.reproduce.spn import FULL, experiments, reproduce
+from fedmpi.reproduce.spn.gradients import gradients
+from fedmpi.reproduce.spn.mechanisms import mechanisms
+from fedmpi.reproduce.spn.settings import Scale
+from fedmpi.runs import batch as jobs
+
+RMSE = {"dp": 0.4, "ppdl": 0.5, "spn": 1.2}
+ACCURACY = {"fedavg": 0.7, "dp": 0.5, "ppdl": 0.6, "spn": 0.69, "standalone": 0.3}
+
+
+def option(options: Sequence[str], name: str, default: str = "") -> str:
+    return options[options.index(name) + 1] if name in options else default
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """Replace trainings and attacks by results that are known."""
+    made: list[tuple[str, list[str]]] = []
+
+    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+        assert (ranks, resume) == (1 if system == "attacks" else 2, False)
+        made.append((system, list(options)))
+        if system == "spn":
+            return {"metrics": {"test_accuracy": ACCURACY[option(options, "--method")]}}
+        cases, size = int(option(options, "--cases")), int(option(options, "--batch-size"))
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(0)
+        original = rng.random((cases * size, 3, 8, 8))
+        blind = option(options, "--defence") == "spn" and option(options, "--attack") == "dlg"
+        found = rng.random(original.shape) if blind else original
+        np.savez(folder / "images.npz", original=original, found=found)
+        rmse = 0.2 if option(options, "--attack") == "secret-head" else RMSE[option(options, "--defence")]
+        metrics = {"mean_rmse": rmse, "membership_distance": 0.25, "idlg_labels_right": cases if size == 1 else None}
+        return {"cases": [{"ratio": 1.0}] * cases, "metrics": metrics}
+
+    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(
+        experiments, "gradients", lambda dataset, data_dir: gradients("digits", None, rows=60, epochs=1)
+    )
+    monkeypatch.setattr(shared, "catalogue", lambda _: [Entry("cifar10", True, "", "", "")])
+    return made
+
+
+def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
+    scale = Scale(
+        "quick", ("cifar10", "svhn"), 12, (1, 4), mechanisms((0.1,), (0.5,)), 5, 3, 100, (2, 4), ("--rounds", "2")
+    )
+    report = reproduce(scale, tmp_path).read_text()
+    with (tmp_path / "cap-cifar10.csv").open() as file:
+        caps = {(row["mechanism"], row["batch"]): row for row in csv.DictReader(file)}
+    assert float(caps["SPN", "1"]["reconstruction"]) == pytest.approx(0.69 * 1.2)
+    assert float(caps["SPN", "1"]["rMSE at most 1"]) == pytest.approx(0.69)
+    assert float(caps["DP", "1"]["membership"]) == pytest.approx(0.5 * 0.25)
+    assert float(caps["DP", "4"]["tracing"]) == 0
+    assert float(caps["SPN", "1"]["tracing"]) > 0.2
+    assert ("SPN, secret-head attack", "4") not in caps
+    assert "0.69 / 0.24 / 0.60" in report
+    assert "tracing: SPN > " in report
+    for figure in ("figure4", "figure5-cifar10", "figure6-cifar10", "figure7"):
+        assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert f"({figure}.png)" in report
+    with (tmp_path / "table11-cifar10.csv").open() as file:
+        gaps = {row["mechanism"]: float(row["points below FedAvg"]) for row in csv.DictReader(file)}
+    assert gaps == pytest.approx({"FedAvg": 0, "DP": 20, "PPDL-0.05": 10, "PPDL-0.3": 10, "SPN": 1})
+    trainings = [options for system, options in runs if system == "spn"]
+    assert {option(options, "--clients") for options in trainings} == {"10", "2", "4"}
+    assert "## svhn" not in report  # it is not there
+
+
+def test_gradients_of_both_losses() -> None:
+    layers = gradients("digits", None, rows=60, epochs=1)
+    assert [layer.name for layer in layers] == [f"{i}.{kind}" for i in (0, 2, 4, 6) for kind in ("weight", "bias")]
+    assert all(-1 <= layer.cosine <= 1 and np.abs(layer.polarization).max() > 0 for layer in layers)
+    assert len({round(layer.cosine, 6) for layer in layers}) > 1
+
+
+def test_scales_are_the_paper_s() -> None:
+    assert FULL.rounds == 300
+    assert FULL.batch_sizes == (1, 4, 8)
+    by_name = {m.name: m for m in FULL.mechanisms}
+    assert by_name["SPN"].values == (0.0001, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5)
+    assert by_name["DP"].values == (0.0001, 0.001, 0.01, 0.1, 0.5)
