@@ -1,0 +1,78 @@
+"""`predict`: what the model of a run says of rows in a file."""
+
+import csv
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from fedmpi.cli.types import File, Text
+from fedmpi.data.table import is_number
+from fedmpi.errors import UsageError
+
+_COMPUTED = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Let the model of a run predict the rows of a file, in the units of the file, and write them as CSV.
+
+    Example: fedmpi predict runs/codedml-coded-20261121-105631 patients.csv --out predictions.csv
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run that ended."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Rows with the columns that the model was trained on: any file or folder that --dataset of a run takes."""
+    out: File = None
+    """The CSV file. Default: it is printed."""
+    label_column: Text = None
+    """Column of the labels, if the rows have some: then it is said how many are right. Default: the last column, if the
+    model was not trained on it."""
+    model: Text = None
+    """package.module:Class of a model of one's own, whose code is imported only if it is named here."""
+
+    def __call__(self, options: list[str]) -> int:
+        """Predict, write, and say how good it is where that is known."""
+        if self.out is not None and not self.out.absolute().parent.is_dir():
+            raise UsageError(f"--out must be a file in a folder that exists, got {self.out}")
+        from fedmpi.data.rows import read_rows
+        from fedmpi.runs.folder import write_atomically
+        from fedmpi.runs.model import load_model, score
+
+        model = load_model(self.run, self.model)
+        card = model.card
+        width = card["features"] if card["preparation"] is None else len(card["columns"])
+        table, labels = read_rows(self.data, card["columns"], width, card["categorical"], self.label_column)
+        predicted = model.predict(table)
+        header, cells = ["prediction"], [[_plain(value)] for value in predicted.tolist()]
+        if card["link"] in ("sigmoid", "sigmoids", "softmax"):
+            header += [f"probability of {name}" for name in model.classes_.tolist()]
+            for row, values in zip(cells, model.predict_proba(table).tolist(), strict=True):
+                row += values
+        lines: list[str] = []
+        csv.writer(_Lines(lines), lineterminator="\n").writerows([header, *cells])
+        if self.out is None:
+            print("".join(lines), end="")
+        else:
+            write_atomically(self.out, "".join(lines).encode())
+        said = f"{len(predicted)} rows" if labels is None else score(model, predicted, labels)
+        print(
+            said + (f", written to {self.out}" if self.out else ""), file=sys.stderr if self.out is None else sys.stdout
+        )
+        return 0
+
+
+class _Lines:
+    """A file that is a list."""
+
+    def __init__(self, lines: list[str]):
+        self.write = lines.append
+
+
+def _plain(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; -1 and the like are numbers."""
+    risky = isinstance(value, str) and value.startswith(_COMPUTED) and not is_number(value)
+    return f"'{value}" if risky else value
