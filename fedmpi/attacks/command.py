@@ -15,7 +15,7 @@ from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.net import Channel
-from fedmpi.runs.folder import RunFolder
+from fedmpi.runs.folder import RunFolder, finite
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
 
@@ -49,7 +49,7 @@ def run(ch: Channel, argv: list[str]) -> None:
 
     def watch(seed: int, finding: Finding) -> None:
         lines.append(line_of(seed, finding, *batches[seed], params.success))
-        folder.append_metrics(finite({"iteration": seed, **lines[-1]}))
+        folder.append_metrics({"iteration": seed, **lines[-1]})
         if not quiet:
             print(text_of(lines[-1]), flush=True)
 
@@ -131,13 +131,8 @@ def summarize(
         seed=options.seed,
         cases=lines,
     )
-    return finite(summary)
-
-
-def finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with null for what JSON has no number for: ‖B‖/‖E‖ without a defence is infinite."""
-    same: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
-    return same
+    found: dict[str, Any] = finite(summary)
+    return found
 
 
 def pictures(findings: dict[int, Finding], batches: Batches) -> dict[str, NDArray[Any]]:

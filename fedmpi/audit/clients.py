@@ -53,7 +53,7 @@ class Federated:
 def federated(run: Recorded) -> Federated:
     """What a run of niss, spn or pbpfl trained, and on what."""
     options = run.options
-    arguments = (options.dataset or "digits", options.load_arguments(), options.seed)
+    arguments = (options.dataset or "digits", options.scaled_load_arguments(), options.seed)
     K = int(run.result["params"]["clients"])
     if run.system == "pbpfl":
         return _of_pbpfl(run, arguments, K)

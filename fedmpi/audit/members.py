@@ -65,8 +65,7 @@ def findings(run: Recorded) -> Iterator[Finding]:
 def losses(run: Recorded, fed: Federated) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cross-entropy of the final model on rows it was trained on, and on those of the test part."""
     options = run.options
-    arguments = options.load_arguments() | {"scale": "standard"}  # as `FederatedTraining.data_arguments`
-    data = load(options.dataset or "digits", seed=options.seed, **arguments)
+    data = load(options.dataset or "digits", seed=options.seed, **options.scaled_load_arguments())
     inside = np.concatenate([client.X for client in fed.clients.values()])
     labels = np.concatenate([client.y for client in fed.clients.values()])
     outside = (data.X_test / divisor_of(data)).reshape(len(data.X_test), *inside.shape[1:])

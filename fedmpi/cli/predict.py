@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,30 +47,22 @@ class Predict:
         card = model.card
         width = card["features"] if card["preparation"] is None else len(card["columns"])
         table, labels = read_rows(self.data, card["columns"], width, card["categorical"], self.label_column)
-        predicted = model.predict(table)
+        z = model.decision_function(table)
+        predicted = model.decided(z)
         header, cells = ["prediction"], [[_plain(value)] for value in predicted.tolist()]
         if card["link"] in ("sigmoid", "sigmoids", "softmax"):
             header += [f"probability of {name}" for name in model.classes_.tolist()]
-            for row, values in zip(cells, model.predict_proba(table).tolist(), strict=True):
+            for row, values in zip(cells, model.probabilities(z).tolist(), strict=True):
                 row += values
-        lines: list[str] = []
-        csv.writer(_Lines(lines), lineterminator="\n").writerows([header, *cells])
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *cells])
         if self.out is None:
-            print("".join(lines), end="")
+            print(text.getvalue(), end="")
         else:
-            write_atomically(self.out, "".join(lines).encode())
+            write_atomically(self.out, text.getvalue().encode())
         said = f"{len(predicted)} rows" if labels is None else score(model, predicted, labels)
-        print(
-            said + (f", written to {self.out}" if self.out else ""), file=sys.stderr if self.out is None else sys.stdout
-        )
+        print(f"{said}, written to {self.out}" if self.out else said, file=sys.stdout if self.out else sys.stderr)
         return 0
-
-
-class _Lines:
-    """A file that is a list."""
-
-    def __init__(self, lines: list[str]):
-        self.write = lines.append
 
 
 def _plain(value: Any) -> Any:

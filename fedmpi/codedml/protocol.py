@@ -22,13 +22,10 @@ from fedmpi.codedml.faults import NO_FAULTS, Faults
 from fedmpi.core import FieldArray, Residues
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel, Message, UInt32
-from fedmpi.net.costs import Report, report
+from fedmpi.net.costs import Report, gather_reports, report
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.task import Task, Training
-
-REPORT_SECONDS = 10.0
-"""How long the master waits at the end for what the workers have to report."""
 
 
 class Setup(Message, tag=1):
@@ -267,11 +264,10 @@ def shares_by_worker(parts: list[FieldArray]) -> list[FieldArray]:
 
 def stop(ch: Channel) -> dict[int, Report]:
     """Line 18: end the training, and return what the workers report; the model does not wait for one that hangs."""
-    workers = range(1, ch.size)
     with ch.phase("close"):
-        for worker in workers:
+        for worker in range(1, ch.size):
             ch.send(worker, Stop())
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), workers, Report)
+        return gather_reports(ch)
 
 
 def row_blocks(rows: int, parallelization: int) -> list[slice]:

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message
-from fedmpi.net.costs import Report, report
+from fedmpi.net.costs import Report, gather_reports, report
 from fedmpi.net.message import UInt32, UInt64
 from fedmpi.net.orders import dismiss
 
 SERVER = 0
-
-REPORT_SECONDS = 10.0
-"""How long the server waits at the end for what the others have to report."""
 
 
 class Setup(Message, tag=120):
@@ -65,7 +62,7 @@ def stop(ch: Channel) -> dict[int, Report]:
     """Server: end the training, and return what the others report."""
     with ch.phase("close"):
         dismiss(ch)
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
+        return gather_reports(ch)
 
 
 def leave(ch: Channel) -> None:

@@ -50,9 +50,8 @@ class FederatedTraining(Training[P, S]):
         super().check(argv)
 
     def data_arguments(self) -> dict[str, Any]:
-        """What to load: each column of a table is scaled, unless --statistics says what is done to it."""
-        given = super().data_arguments()
-        return given if given["statistics"] else given | {"scale": "standard"}
+        """What to load: tables with scaled columns."""
+        return self.options.scaled_load_arguments()
 
     def load(self) -> None:
         """The data set, which must have classes, and the public model as it is before any training."""

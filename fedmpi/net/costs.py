@@ -6,6 +6,9 @@ import resource
 from fedmpi.net.channel import Channel
 from fedmpi.net.message import Message
 
+REPORT_SECONDS = 10.0
+"""How long rank 0 waits at the end for what the others have to report: a model does not wait for one that hangs."""
+
 
 class Report(Message, tag=125):
     """Any rank → master, at the end: what its part cost; seconds and bytes."""
@@ -31,3 +34,8 @@ def report(ch: Channel) -> Report:
         host=os.uname().nodename,
         frames=ch.frames.told([ch.role_of(rank) for rank in range(ch.size)]),
     )
+
+
+def gather_reports(ch: Channel) -> dict[int, Report]:
+    """Rank 0: what the other ranks report, of those that do so in time."""
+    return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)

@@ -16,7 +16,7 @@ import numpy as np
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
-from fedmpi.net.costs import Report, report
+from fedmpi.net.costs import Report, gather_reports, report
 from fedmpi.ppadmm.admm import NORMS, Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
@@ -24,9 +24,6 @@ from fedmpi.ppadmm.params import FIRST_ITERATION, SQUARES, SUMS, Params
 from fedmpi.ppadmm.plain import Observe, ignore
 from fedmpi.ppadmm.rounds import Back, ClearUpdate, Finish, Kept, Order, Rounds, layout
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, Sender, participants
-
-REPORT_SECONDS = 10.0
-"""How long S1 waits at the end for what the others have to report."""
 
 
 class Joined(Message, tag=2):
@@ -178,7 +175,7 @@ def finish(ch: Channel, model: Message) -> dict[int, Report]:
         for rank in participants(ch):
             ch.send(rank, Finish())
             ch.send(rank, model)
-        return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
+        return gather_reports(ch)
 
 
 @dataclass(frozen=True, eq=False)

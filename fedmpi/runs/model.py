@@ -215,12 +215,15 @@ class Model:
         UsageError
             If the model gives none: a regression, or one that was trained on squared errors.
         """
+        return self.probabilities(self.decision_function(X))
+
+    def probabilities(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Those that outputs stand for, shape (n, outputs) → (n, classes); errors as of `predict_proba`."""
         from scipy.special import expit, softmax
 
         link = self.card["link"]
         if link not in ("sigmoid", "sigmoids", "softmax"):
             raise UsageError(f"predict_proba must be asked of a model that gives probabilities, got outputs as {link}")
-        z = self.decision_function(X)
         if link == "softmax":
             p: NDArray[np.float64] = softmax(z, axis=1)
             return p
@@ -233,7 +236,10 @@ class Model:
 
     def predict(self, X: ArrayLike | Table) -> NDArray[Any]:
         """Names of classes, or values, shape (n,)."""
-        z = self.decision_function(X)
+        return self.decided(self.decision_function(X))
+
+    def decided(self, z: NDArray[np.float64]) -> NDArray[Any]:
+        """What outputs are taken for: names of classes, or values; shape (n, outputs) → (n,)."""
         if self.card["link"] == "identity":
             values: NDArray[np.float64] = z[:, 0]
             return values

@@ -130,6 +130,11 @@ class RunOptions:
             "image_shape": list(self.image_shape),
         }
 
+    def scaled_load_arguments(self) -> dict[str, Any]:
+        """The same for systems on whose tables each column is scaled, unless --statistics says what is done to it."""
+        given = self.load_arguments()
+        return given if given["statistics"] else given | {"scale": "standard"}
+
     def __post_init__(self) -> None:
         at_least(self, evaluate_every=1, checkpoint_every=0, seed=0)
         positive(self, "timeout")

@@ -328,3 +328,10 @@ def test_the_age_of_this_process() -> None:
     age = process_age_seconds()
     assert 0 < age < 24 * 3600
     assert process_age_seconds() >= age
+
+
+def test_columns_of_tables_are_scaled_unless_statistics_say_how() -> None:
+    """The same for the systems with clients and for the audit of their runs."""
+    assert RunOptions().scaled_load_arguments() == RunOptions().load_arguments() | {"scale": "standard"}
+    given = RunOptions(statistics=Path("public.json"))
+    assert given.scaled_load_arguments() == given.load_arguments()

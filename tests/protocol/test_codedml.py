@@ -42,7 +42,7 @@ from fedmpi.core import WIDE_PRIMES, PrimeField
 from fedmpi.core import field as field_module
 from fedmpi.errors import HeadroomError, PeerFailed, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.machines.placement import Host
-from fedmpi.net import Channel, run_local
+from fedmpi.net import Channel, costs, run_local
 from fedmpi.net.costs import Report
 from fedmpi.net.message import encode
 from fedmpi.net.orders import Leave, dismiss
@@ -310,7 +310,7 @@ def when_sent(ch: Channel, cls: type, dest: int, act: Any) -> None:
 
 
 def test_a_worker_that_never_answers_costs_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(costs, "REPORT_SECONDS", 0.2)
     params = Params(paper=True, parallelization=2, privacy=1, iterations=3)
     X_bar, Y = problem(20, 4)
     held = Held()  # R = 7 of N = 9; it wakes when the training is over
