@@ -7,8 +7,8 @@ from fedmpi.errors import HeadroomError
 
 Words = NDArray[np.uint64]
 
-WIDE_FRACTION_BITS = 52
-"""Of the second word of a wide value: what is left of a double behind the point, in [−1/2, 1/2]."""
+WIDE_BITS = (-52, 0, 52, 104)
+"""Bits behind the point of the words of a wide value: each holds what the words before it have left of a double."""
 
 
 def limit(fraction_bits: int, summands: int) -> float:
@@ -23,7 +23,7 @@ def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what:
     ----------
     values : array of float64, shape (n,)
     fraction_bits : int
-        f, in [0, 62].
+        f, at most 62; negative for large values.
     summands : int
         N, how many values will be added up.
     what : str
@@ -38,6 +38,13 @@ def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what:
     HeadroomError
         Naming the first coordinate that is too large, or not finite.
     """
+    check_headroom(values, fraction_bits, summands, what)
+    scaled = values * 2.0**fraction_bits
+    return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
+
+
+def check_headroom(values: NDArray[np.float64], fraction_bits: int, summands: int, what: str) -> None:
+    """Raise as `encode` does, which has the parameters."""
     most = limit(fraction_bits, summands)
     if not np.abs(values).max(initial=0.0) < most:  # nor is NaN
         at = int((np.abs(values) < most).argmin())
@@ -45,8 +52,6 @@ def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what:
             f"{what} of coordinate {at} must be below 2^63/(N·2^f) = {most:.6g} in size "
             f"for N = {summands} and f = {fraction_bits} fraction bits, got {values[at]:.6g}"
         )
-    scaled = values * 2.0**fraction_bits
-    return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
 
 
 def decode(words: Words, fraction_bits: int) -> NDArray[np.float64]:
@@ -55,12 +60,12 @@ def decode(words: Words, fraction_bits: int) -> NDArray[np.float64]:
 
 
 def encode_wide(values: NDArray[np.float64], summands: int, what: str = "value") -> Words:
-    """Two words a value, the nearest integer and the rest: for sums that need range and precision.
+    """Four words a value: for sums that need range and precision, such as squares in units that nobody chose.
 
     Parameters
     ----------
     values : array of float64, shape (n,)
-        N·|v| < 2^63; the rest is kept to 2^−53.
+        N·|v| < 2^115, kept to 2^−105.
     summands : int
         N, at most 2^11.
     what : str
@@ -68,7 +73,7 @@ def encode_wide(values: NDArray[np.float64], summands: int, what: str = "value")
 
     Returns
     -------
-    array of uint64, shape (2n,)
+    array of uint64, shape (4n,)
 
     Raises
     ------
@@ -77,13 +82,16 @@ def encode_wide(values: NDArray[np.float64], summands: int, what: str = "value")
     """
     if summands > 2**11:  # N halves of 2^52 must stay below 2^63
         raise HeadroomError(f"the number of summands of wide values must be at most {2**11}, got {summands}")
-    with np.errstate(invalid="ignore"):
-        integers = np.rint(values)
-        rest = values - integers
-    return np.concatenate([encode(integers, 0, summands, what), encode(rest, WIDE_FRACTION_BITS, summands, what)])
+    check_headroom(values, WIDE_BITS[0], summands, what)
+    parts, rest = np.empty((len(WIDE_BITS), len(values))), values
+    for part, bits in zip(parts, WIDE_BITS, strict=True):
+        np.rint(rest * 2.0**bits, out=part)
+        rest = rest - part * 2.0**-bits
+    return parts.astype(np.int64).view(np.uint64).ravel()
 
 
 def decode_wide(words: Words) -> NDArray[np.float64]:
     """The reals of a sum of values encoded by `encode_wide`, shape (n,)."""
-    integers, rest = words.reshape(2, -1)
-    return decode(integers, 0) + decode(rest, WIDE_FRACTION_BITS)
+    parts = words.reshape(len(WIDE_BITS), -1).view(np.int64) * np.exp2(np.negative(WIDE_BITS))[:, None]
+    total: NDArray[np.float64] = parts[0] + (parts[1] + (parts[2] + parts[3]))
+    return total

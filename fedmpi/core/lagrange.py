@@ -106,6 +106,8 @@ class LagrangeCode:
         self.betas = tuple(range(blocks))
         self.alphas = tuple(range(blocks, blocks + workers))
         self.encoding_matrix = lagrange_basis(field, self.betas, self.alphas)
+        self._decoded: list[int] = []  # whose answers were recombined last, and the matrix for them
+        self._recombining = np.empty((0, 0), np.uint32)
 
     @property
     def completion(self) -> FieldArray:
@@ -161,12 +163,15 @@ class LagrangeCode:
         """
         return self.field.matmul(*self._recombination(answers))
 
-    def decode_sum(self, answers: dict[int, FieldArray]) -> FieldArray:
-        """The sum of F over the blocks, shape s, for 1/K of the work of `decode`; see there."""
+    def decode_sums(self, answers: dict[int, FieldArray], runs: int = 1) -> FieldArray:
+        """The sums of F over so many runs of blocks, shape (runs, *s), for runs/K of the work of `decode`; see there.
+
+        The runs are those of `numpy.array_split`.
+        """
         recombination, values = self._recombination(answers)
-        row = self.field.array(recombination.sum(axis=0, keepdims=True, dtype=np.uint64))
-        total: FieldArray = self.field.matmul(row, values)[0]
-        return total
+        starts = [run[0] for run in np.array_split(np.arange(len(recombination)), runs)]
+        rows = self.field.array(np.add.reduceat(recombination, starts, axis=0, dtype=np.uint64))
+        return self.field.matmul(rows, values)
 
     def _recombination(self, answers: dict[int, FieldArray]) -> tuple[FieldArray, list[FieldArray]]:
         """The matrix that turns the answers of the first R workers into F at every block, and those answers."""
@@ -174,5 +179,7 @@ class LagrangeCode:
             raise ValueError(f"decode: answers must be at least {self.recovery_threshold}, got {len(answers)}")
         workers = sorted(answers)[: self.recovery_threshold]
         points = self.betas[: self.parallelization]
-        recombination = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)
-        return recombination, [answers[i] for i in workers]
+        if self._decoded != workers:  # often the same are the fastest, or all are needed
+            self._recombining = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)
+            self._decoded = workers
+        return self._recombining, [answers[i] for i in workers]

@@ -63,7 +63,7 @@ def examine(data_dir: Path | None = None) -> Iterator[Check]:
     advice = "compiled" if compiled else "numpy twin, many times slower: install a C compiler, then reinstall fedmpi"
     yield Check("kernels", compiled, advice, optional=True)
     yield _memory()
-    for name, extra in (("pooch", "data"), ("matplotlib", "report")):
+    for name, extra in (("pooch", "data"), ("pyarrow", "data"), ("matplotlib", "report")):
         present = importlib.util.find_spec(name) is not None
         text = (
             f"{name} {importlib.metadata.version(name)}"

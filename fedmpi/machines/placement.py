@@ -1,10 +1,13 @@
 """Ranks that must not collude do not belong on one machine: whoever controls that sees what all of them see."""
 
+import contextlib
 import os
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, Message
@@ -14,20 +17,32 @@ START_SECONDS = 10.0
 
 
 class Host(Message, tag=123):
-    """Any rank → rank 0, at the start: the name of its machine, as it says itself."""
+    """Any rank → rank 0, at the start: the name of its machine, as it says itself, and the memory that is free there.
+
+    `free_bytes` is 0 where nobody knows.
+    """
 
     name: str
+    free_bytes: int
+
+
+def this_host() -> Host:
+    """The machine of this process."""
+    free = 0
+    with contextlib.suppress(OSError):  # only Linux has it
+        found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        free = 1024 * int(found[1]) if found else 0
+    return Host(os.uname().nodename, free)
 
 
 def tell_host(ch: Channel) -> None:
     """Ranks that `hosts_of_ranks` asks for, as their first message."""
-    ch.send(0, Host(os.uname().nodename))
+    ch.send(0, this_host())
 
 
-def hosts_of_ranks(ch: Channel, ranks: Collection[int], seconds: float) -> dict[int, str]:
+def hosts_of_ranks(ch: Channel, ranks: Collection[int], seconds: float) -> dict[int, Host]:
     """Rank 0: its own machine, and those of other ranks that tell theirs in time."""
-    told = ch.gather_within(seconds, ranks, Host)
-    return {0: os.uname().nodename} | {rank: host.name for rank, host in told.items()}
+    return {0: this_host(), **ch.gather_within(seconds, ranks, Host)}
 
 
 @dataclass(frozen=True)
@@ -64,10 +79,14 @@ def violations(rules: Sequence[Apart], hosts: Mapping[int, str]) -> list[str]:
     return lines
 
 
-def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> None:
+def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> dict[int, Host]:
     """Rank 0: warn of ranks that share a machine and should not.
 
     Machines tell their own names: this finds mistakes, not lies.
+
+    Returns
+    -------
+    Rank → its machine, as far as they tell
 
     Raises
     ------
@@ -78,13 +97,14 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> Non
     before, ch.tolerated = ch.tolerated, ranks  # whether a rank can be done without, the protocol will say
     hosts = hosts_of_ranks(ch, ranks, min(START_SECONDS, ch.timeout_seconds))
     ch.tolerated = before
-    lines = violations(rules, hosts)
+    lines = violations(rules, {rank: host.name for rank, host in hosts.items()})
     if strict and (silent := sorted(ranks - hosts.keys())):
         lines.append(f"every rank must name its machine, got nothing from ranks {_ranges(silent)}")
     if strict and lines:
         raise UsageError(f"--strict-placement: {'; '.join(lines)}")
     for line in lines:
         print(f"fedmpi: warning: {line}", file=sys.stderr, flush=True)
+    return hosts
 
 
 def _ranges(ranks: Sequence[int]) -> str:

@@ -1,8 +1,7 @@
 """The channel a role speaks through: typed, metered, every wait with a deadline."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -184,14 +183,15 @@ class Channel(Endpoint):
             answers |= {source: self._surplus[source] for source in self._present(self._surplus)}
         else:
             self._begin_gather()
+        silent = self._silent(sources, answers)
 
         def complete() -> dict[int, M] | None:
             nonlocal last_arrival
-            if self._collect(answers, count, sources, cls, shapes, heard, match):
+            if self._collect(answers, count, sources, silent, cls, shapes, heard, match):
                 last_arrival = time.monotonic()
             if len(answers) >= count:
                 return answers
-            if len(answers) + len(set(self._present(sources)) - answers.keys()) < count:
+            if self.departed and len(answers) + len(set(self._present(sources)) - answers.keys()) < count:
                 raise self._too_few(cls.__name__, count, sources)
             return None
 
@@ -220,68 +220,75 @@ class Channel(Endpoint):
         answers: dict[int, M] = {}
         end = time.monotonic() + seconds
         self._begin_gather()
+        silent = self._silent(sources, answers)
 
         def complete() -> dict[int, M] | None:
-            self._collect(answers, len(sources), sources, cls, shapes, lambda source, scalars: None, match)
-            done = set(self._present(sources)) <= answers.keys() or time.monotonic() > end
+            self._collect(answers, len(sources), sources, silent, cls, shapes, lambda source, scalars: None, match)
+            done = set(self._present(sources)) <= answers.keys() or time.monotonic() >= end
             return answers if done else None
 
         with self.patience(seconds + self.timeout_seconds):  # `complete` keeps the time
             return self._wait(complete, cls.__name__, None)
+
+    def _silent(self, sources: Collection[int], answers: Mapping[int, M]) -> set[int]:
+        """Those of whom nothing is under way: a peer that ran ahead may have sent what a later call will ask for."""
+        return set(self._present(sources)) - answers.keys() - {entry.frame.source for entry in self._under_way}
 
     def _collect(
         self,
         answers: dict[int, M],
         count: int,
         sources: Collection[int],
+        silent: set[int],
         cls: type[M],
         shapes: Mapping[str, Shape],
         heard: Callable[[int, Mapping[str, Any]], None],
         match: Mapping[str, bool | int | str],
     ) -> bool:
-        """Take what has arrived; whether something had."""
+        """Take what has arrived, one message from each of the silent at a time; whether something had."""
         arrived = False
+        silent.difference_update(self.departed)
         while True:
-            # A peer that ran ahead may have sent what a later call will ask for: one from each source at a time.
-            waiting = set(self._present(sources)) - answers.keys() - {entry.frame.source for entry in self._under_way}
-            while waiting and (frame := self.transport.poll(cls.tag, waiting)) is not None:
-                waiting.discard(frame.source)
-                with self._blaming(frame.source):
+            while silent and (frame := self.transport.poll(cls.tag, silent)) is not None:
+                silent.discard(frame.source)
+                try:
                     self._under_way.append(_UnderWay(frame, *self._start(frame, cls, shapes, match), self._gathers))
-            done = []
+                except ProtocolError as error:
+                    self._blame(frame.source, error)
+            done: list[_UnderWay] = []
+            others: list[_UnderWay] = []
             for entry in self._under_way:
-                with self._blaming(entry.frame.source):
-                    if entry.frame.done():
-                        done.append(entry)
-            self._under_way = [e for e in self._under_way if e not in done and e.frame.source not in self.departed]
+                try:
+                    (done if entry.frame.done() else others).append(entry)
+                except ProtocolError as error:
+                    self._blame(entry.frame.source, error)
+            self._under_way = [entry for entry in others if entry.frame.source not in self.departed]
             if not done:
                 return arrived
             arrived = True
             for entry in done:
+                source = entry.frame.source
                 message = self._finish(entry.frame, entry.header, entry.arrays)
-                heard(entry.frame.source, entry.header.scalars)
+                heard(source, entry.header.scalars)
                 wanted = entry.gather == self._gathers and entry.header.matches(match)
                 if wanted and isinstance(message, cls) and len(answers) < count:
-                    answers[entry.frame.source] = message
-                else:
-                    self.meter.late += 1
-                    if wanted:
-                        self._surplus[entry.frame.source] = message
-            # and again: a good answer may stand behind a stale one
+                    answers[source] = message
+                    continue
+                self.meter.late += 1
+                if wanted:
+                    self._surplus[source] = message
+                elif source in sources and source not in answers:
+                    silent.add(source)  # a good answer may stand behind a stale one
 
     def _begin_gather(self) -> None:
         self._gathers += 1
         self._surplus.clear()
 
-    @contextmanager
-    def _blaming(self, source: int) -> Iterator[None]:
-        """Let a tolerated rank that breaks the protocol depart."""
-        try:
-            yield
-        except ProtocolError as error:
-            if source not in self.tolerated:
-                raise
-            self.depart(self._peer_failed(source, f"broke the protocol: {error}"))
+    def _blame(self, source: int, error: ProtocolError) -> None:
+        """Let a tolerated rank that broke the protocol depart."""
+        if source not in self.tolerated:
+            raise error
+        self.depart(self._peer_failed(source, f"broke the protocol: {error}"))
 
     def _start(
         self, frame: Frame, cls: type[Message], shapes: Mapping[str, Shape], match: Mapping[str, bool | int | str]
@@ -358,8 +365,10 @@ class Channel(Endpoint):
 
         def all_closing() -> bool | None:
             while (frame := self.transport.poll(Closing.tag, others)) is not None:
-                with self._blaming(frame.source):
+                try:
                     closed[frame.source] = bool(decode(Closing, frame.header, frame.source).scalars["complete"])
+                except ProtocolError as error:
+                    self._blame(frame.source, error)
             return None if missing() else True
 
         arrived: Callable[[], bool | None] = lambda: self.transport.outstanding_bytes() == 0 or None  # noqa: E731

@@ -60,12 +60,16 @@ class Doorbell:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until somebody rings, or for so long; whether somebody rang."""
-        if not self._rung.poll(1e3 * seconds):
-            return False
+        return bool(self._rung.poll(1e3 * seconds))
+
+    def heard(self) -> bool:
+        """Whether somebody rang; who rings from now on wakes this rank once more."""
+        rings = 0
         with contextlib.suppress(BlockingIOError):
-            for _ in range(_HEARD):
+            while rings < _HEARD:
                 self._bell.recv(1)
-        return True
+                rings += 1
+        return rings > 0
 
 
 def _datagrams() -> socket.socket:

@@ -57,9 +57,11 @@ class Endpoint:
         if dest in self._gone:
             return
         header, arrays = encode(message)
-        owned = [array.copy() if array.flags.writeable else array for array in arrays]
+        size, owned = len(header), []
+        for array in arrays:
+            size += array.nbytes
+            owned.append(array.copy() if array.flags.writeable else array)
         name = type(message).__name__
-        size = len(header) + sum(array.nbytes for array in owned)
         self.meter.bytes_sent[name] += size
         self.meter.messages_sent[name] += 1
         self.frames.note(True, dest, message, size)
@@ -186,7 +188,7 @@ class Endpoint:
         self.transport.forget(failed.rank)
 
     def _present(self, ranks: Collection[int]) -> list[int]:
-        return [rank for rank in ranks if rank not in self.departed]
+        return [rank for rank in ranks if rank not in self.departed] if self.departed else list(ranks)
 
     def _too_few(self, what: str, count: int, ranks: Collection[int]) -> TooFewWorkers:
         gone = "; ".join(str(failed) for rank, failed in self.departed.items() if rank in ranks)

@@ -105,7 +105,7 @@ def _hear_rank_0(ch: Channel, seconds: float) -> tuple[type[Message] | None, set
 
 
 def leave_incomplete(ch: Channel, abort: Abort, *, survives: bool) -> NoReturn:
-    """End a job that is done, and from which some ranks have departed."""
+    """End a job that is done, and from which some ranks have departed; see also `end_incomplete`."""
     if ch.rank == 0:
         if survives:
             _leave_survivors(ch, 0)
@@ -117,7 +117,22 @@ def leave_incomplete(ch: Channel, abort: Abort, *, survives: bool) -> NoReturn:
     abort(0)
 
 
+def end_incomplete(ch: Channel, abort: Abort, *, survives: bool) -> None:
+    """Rank 0, when its program ends some time after a job from which some ranks have departed."""
+    code = int(hasattr(sys, "last_value"))  # there if an error has ended the program
+    if survives:
+        _outlast(ch, code)
+        return
+    write_exit_code(code)
+    abort(code)
+
+
 def _leave_survivors(ch: Channel, code: int) -> NoReturn:
+    _outlast(ch, code)
+    _exit(code)
+
+
+def _outlast(ch: Channel, code: int) -> None:
     """Rank 0: wait until the others have left, and take the launcher down where one does not."""
     end = time.monotonic() + GRACE_SECONDS
     listening = [rank for rank in range(1, ch.size) if rank not in ch.departed]
@@ -129,7 +144,6 @@ def _leave_survivors(ch: Channel, code: int) -> NoReturn:
     if not left and parent.exists() and parent.read_text().strip() in _LAUNCHERS:
         sys.stdout.flush()
         os.kill(os.getppid(), signal.SIGTERM)
-    _exit(code)
 
 
 def _leave_in_order(ch: Channel, code: int, abort: Abort) -> NoReturn:

@@ -97,6 +97,12 @@ class LocalTransport:
             self._own.arrived.wait(0.05 if waited_seconds > 0.001 else 0.0005)
 
 
+def channels(ranks: int) -> list[Channel]:
+    """One for each rank, all in this thread: whoever waits must have been sent to before."""
+    mailboxes = [_Mailbox() for _ in range(ranks)]
+    return [Channel(LocalTransport(rank, mailboxes)) for rank in range(ranks)]
+
+
 def run_local(
     roles: Sequence[Callable[[Channel], Any]],
     *,

@@ -5,10 +5,12 @@ wrote is checked before memory is allocated for it.
 """
 
 import dataclasses
+import itertools
+import math
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -31,10 +33,17 @@ MAX_DIMENSIONS = 8
 
 _MAGIC = b"fM\x01"
 _PREFIX = struct.Struct("<3sBI")  # magic and version, tag, schema
-_SCALARS = {bool: struct.Struct("<?"), int: struct.Struct("<q"), float: struct.Struct("<d")}
+_SCALARS: dict[Any, struct.Struct] = {bool: struct.Struct("<?"), int: struct.Struct("<q"), float: struct.Struct("<d")}
 _DTYPES = {np.dtype(code) for code in ("u1", "<u4", "<u8", "<f8")}
 _LENGTH = struct.Struct("<I")
-_DIMENSIONS = struct.Struct("<B")
+_SHAPES = [struct.Struct(f"<B{dimensions}Q") for dimensions in range(MAX_DIMENSIONS + 1)]
+_ACCEPTED: dict[Any, Any] = {
+    int: (int, np.integer),
+    float: (float, int, np.floating),
+    bool: (bool, np.bool_),
+    str: str,
+    bytes: bytes,
+}
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
@@ -48,6 +57,14 @@ class Message:
     tag: ClassVar[int]
     _schema: ClassVar[int]
     _types: ClassVar[dict[str, Any]]
+    _start: ClassVar[bytes]
+    """Prefix of every frame."""
+    _leading: ClassVar[struct.Struct]
+    """The prefix and the scalars before the first field whose size varies: read and written in one go."""
+    _names: ClassVar[list[str]]
+    """Of these scalars."""
+    _others: ClassVar[list[tuple[str, Any]]]
+    """The names and types of the fields behind them."""
 
     def __init_subclass__(cls, *, tag: int):
         super().__init_subclass__()
@@ -59,6 +76,11 @@ class Message:
         cls._types = {field.name: _wire_type(cls, field.name, hints[field.name]) for field in dataclasses.fields(made)}
         text = f"{cls.__name__}({', '.join(f'{name}: {kind!r}' for name, kind in cls._types.items())})"
         cls._schema = zlib.crc32(text.encode())
+        cls._start = _PREFIX.pack(_MAGIC, tag, cls._schema)
+        cls._names = list(itertools.takewhile(lambda name: cls._types[name] in _SCALARS, cls._types))
+        cls._others = list(cls._types.items())[len(cls._names) :]
+        scalars = (_SCALARS[cls._types[name]].format.removeprefix("<") for name in cls._names)
+        cls._leading = struct.Struct(f"<{_PREFIX.size}s{''.join(scalars)}")
 
 
 def _wire_type(cls: type, name: str, hint: Any) -> Any:
@@ -79,10 +101,11 @@ class Header:
     size: int
     """Bytes of the encoded header itself."""
 
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of all arrays together."""
-        return sum(array_bytes(self.cls._types[name], shape) for name, shape in self.shapes.items())
+    payload_bytes: int = field(init=False)
+    """Of all arrays together."""
+
+    def __post_init__(self) -> None:
+        self.payload_bytes = sum(array_bytes(self.cls._types[name], shape) for name, shape in self.shapes.items())
 
     def allocate(self) -> dict[str, NDArray[Any]]:
         """Memory for the arrays; call `check` first."""
@@ -111,7 +134,7 @@ class Header:
             )
         for name, shape in self.shapes.items():
             # An empty array may still have a dimension that no machine can hold: count empty ones as 1.
-            if array_bytes(self.cls._types[name], [n or 1 for n in shape]) >= 2**63:
+            if 0 in shape and array_bytes(self.cls._types[name], [n or 1 for n in shape]) >= 2**63:
                 raise ProtocolError(
                     f"{self.cls.__name__}.{name} from rank {source} must have a possible shape, got {_text(shape)}"
                 )
@@ -119,19 +142,20 @@ class Header:
     def message(self, arrays: Mapping[str, NDArray[Any]]) -> Message:
         """The message, with read-only arrays."""
         for array in arrays.values():
-            array.flags.writeable = False
-        return self.cls(**self.scalars, **arrays)
+            array.setflags(write=False)
+        message = object.__new__(self.cls)  # its fields are the ones of the class, and never set again
+        message.__dict__.update(self.scalars, **arrays)
+        return message
 
 
 def array_bytes(dtype: np.dtype[Any], shape: Sequence[int]) -> int:
     """Size of an array; Python integers, so that a hostile shape can't overflow."""
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    return size
+    return math.prod(shape, start=dtype.itemsize)
 
 
 def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    if None not in wanted:
+        return shape == wanted
     return len(shape) == len(wanted) and all(w is None or w == n for n, w in zip(shape, wanted, strict=True))
 
 
@@ -148,27 +172,26 @@ def encode(message: Message) -> tuple[bytes, list[NDArray[Any]]]:
         If a value is not of its declared type: a bug of the sender's, found before anything is sent.
     """
     cls = type(message)
-    parts, arrays = [_PREFIX.pack(_MAGIC, cls.tag, cls._schema)], []
+    parts, arrays = [cls._start], []
     for name, kind in cls._types.items():
         value = getattr(message, name)
         if isinstance(kind, np.dtype):
             if not isinstance(value, np.ndarray) or value.dtype != kind or value.ndim > MAX_DIMENSIONS:
                 got = getattr(value, "dtype", type(value).__name__)
                 raise TypeError(f"{cls.__name__}.{name} must be an array of {kind}, got {got}")
-            parts.append(_DIMENSIONS.pack(value.ndim) + struct.pack(f"<{value.ndim}Q", *value.shape))
-            arrays.append(np.ascontiguousarray(value).reshape(value.shape))
+            parts.append(_SHAPES[value.ndim].pack(value.ndim, *value.shape))
+            arrays.append(value if value.flags.c_contiguous else np.ascontiguousarray(value))
         else:
-            parts.append(_encode_scalar(f"{cls.__name__}.{name}", kind, value))
+            parts.append(_encode_scalar(cls, name, kind, value))
     header = b"".join(parts)
     if len(header) > HEADER_LIMIT:
         raise TypeError(f"the scalars of {cls.__name__} must fit in {HEADER_LIMIT} bytes, got {len(header)}")
     return header, arrays
 
 
-def _encode_scalar(name: str, kind: Any, value: Any) -> bytes:
-    accepted = {int: (int, np.integer), float: (float, int, np.floating), bool: (bool, np.bool_)}.get(kind, kind)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise TypeError(f"{name} must be of type {kind.__name__}, got {type(value).__name__}")
+def _encode_scalar(cls: type[Message], name: str, kind: Any, value: Any) -> bytes:
+    if not isinstance(value, _ACCEPTED[kind]) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{cls.__name__}.{name} must be of type {kind.__name__}, got {type(value).__name__}")
     try:
         if kind in _SCALARS:
             packed: bytes = _SCALARS[kind].pack(value)
@@ -176,7 +199,7 @@ def _encode_scalar(name: str, kind: Any, value: Any) -> bytes:
         data = value.encode() if kind is str else value
         return b"".join([_LENGTH.pack(len(data)), data])
     except (struct.error, OverflowError, UnicodeEncodeError) as error:
-        raise TypeError(f"{name} must fit its type, got {value!r}: {error}") from None
+        raise TypeError(f"{cls.__name__}.{name} must fit its type, got {value!r}: {error}") from None
 
 
 def decode(cls: type[Message], data: bytes | memoryview, source: int) -> Header:
@@ -188,19 +211,20 @@ def decode(cls: type[Message], data: bytes | memoryview, source: int) -> Header:
         Naming the rank, what was expected and what came.
     """
     reader = _Reader(data, cls, source)
-    magic, tag, schema = reader.unpack(_PREFIX)
-    if magic != _MAGIC:
-        raise reader.error(f"the magic bytes {_MAGIC.hex()}", magic.hex())
-    if (tag, schema) != (cls.tag, cls._schema):
+    if reader.data[: _PREFIX.size] != cls._start:
+        magic, tag, schema = reader.unpack(_PREFIX)
+        if magic != _MAGIC:
+            raise reader.error(f"the magic bytes {_MAGIC.hex()}", magic.hex())
         raise reader.error(f"tag {cls.tag} and schema {cls._schema:#010x}", f"tag {tag} and schema {schema:#010x}")
-    scalars: dict[str, Any] = {}
+    _, *values = reader.unpack(cls._leading)
+    scalars: dict[str, Any] = dict(zip(cls._names, values, strict=True))
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, kind in cls._types.items():
+    for name, kind in cls._others:
         if isinstance(kind, np.dtype):
-            (ndim,) = reader.unpack(_DIMENSIONS)
+            ndim = reader.peek()
             if ndim > MAX_DIMENSIONS:
                 raise reader.error(f"at most {MAX_DIMENSIONS} dimensions in {name}", str(ndim))
-            shapes[name] = reader.unpack(struct.Struct(f"<{ndim}Q"))
+            shapes[name] = reader.unpack(_SHAPES[ndim])[1:]
         elif kind in _SCALARS:
             (scalars[name],) = reader.unpack(_SCALARS[kind])
         else:
@@ -217,16 +241,25 @@ class _Reader:
 
     def __init__(self, data: bytes | memoryview, cls: type[Message], source: int):
         self.data, self.cls, self.source, self.position = memoryview(data), cls, source, 0
+        self.limit = min(len(self.data), HEADER_LIMIT)
 
     def error(self, expected: str, got: str) -> ProtocolError:
         return ProtocolError(f"{self.cls.__name__} from rank {self.source} must have {expected}, got {got}")
 
     def take(self, count: int) -> bytes:
-        end = self.position + count
-        if end > min(len(self.data), HEADER_LIMIT):
-            raise self.error(f"{end} bytes", f"{len(self.data)}")
-        start, self.position = self.position, end
-        return bytes(self.data[start:end])
+        start, self.position = self.position, self._end(count)
+        return bytes(self.data[start : self.position])
+
+    def peek(self) -> int:
+        self._end(1)
+        return self.data[self.position]
 
     def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
-        return layout.unpack(self.take(layout.size))
+        start, self.position = self.position, self._end(layout.size)
+        return layout.unpack_from(self.data, start)
+
+    def _end(self, count: int) -> int:
+        end = self.position + count
+        if end > self.limit:
+            raise self.error(f"{end} bytes", f"{len(self.data)}")
+        return end

@@ -1,27 +1,29 @@
 """Ranks as MPI processes. The only importer of mpi4py."""
 
+import atexit
 import os
+import sys
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from traceback import print_exception
 from typing import Any, NoReturn
-from weakref import WeakSet
 
 import mpi4py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import FedmpiError, ProtocolError
+from fedmpi.errors import FedmpiError, ProtocolError, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.doorbell import NAME_BYTES, Doorbell
 from fedmpi.net.job_folder import write_exit_code, write_pid
-from fedmpi.net.leaving import leave_incomplete, leave_with_error, wait_until_read
+from fedmpi.net.leaving import end_incomplete, leave_incomplete, leave_with_error, wait_until_read
 from fedmpi.net.message import HEADER_LIMIT
 from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
 
-mpi4py.rc.threads = False  # one thread speaks to MPI: no locks
+mpi4py.rc.thread_level = "serialized"  # one thread at a time speaks to MPI: no locks
+mpi4py.rc.finalize = False  # `_finalize` does it, unless ranks are missing: MPI waits for them
 
 from mpi4py import MPI  # noqa: E402
 
@@ -34,7 +36,7 @@ buffer."""
 
 _DEATHS = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 _UNUSED_TAG = 0
-_PAYLOAD = 128  # MPI tag of the arrays of the message with tag t: _PAYLOAD + t
+_PAYLOAD = 128  # MPI tag of the arrays of the message with tag t, on a communicator of their own: _PAYLOAD + t
 _REAP_SENDS = 256
 _SLEEP_SECONDS = 75e-6
 """How long an idle rank with a core of its own sleeps between two looks, each of some 15 µs; of r ranks on c cores each
@@ -42,11 +44,24 @@ sleeps r/c times as long, so that they keep a fifth of the machine from its work
 _NAP_SECONDS = 0.005
 """How long an idle rank sleeps at least where others wake it."""
 _LOOKS = 2
-"""MPI takes in what has arrived after it has looked for it, and not all at once: it is found one or two looks later."""
+"""MPI takes in what has arrived after it has looked for it: what somebody rang for is found at the second look."""
+_FRESH_SECONDS = 50e-6
+"""After a look that found nothing no other is worth its time for so long: who waits asks for several tags in turn."""
 _LONGEST_SLEEP_SECONDS = 0.05
 
 SURVIVES_DEATHS = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
 """Whether the job was started by ``mpirun --with-ft ulfm``: then it outlives ranks that die."""
+
+
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_PLACES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+"""Where launchers tell how many ranks they have started, and which this one is, whether MPI understands them or not."""
+
+
+@atexit.register
+def _finalize() -> None:
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.Finalize()
 
 
 def _pieces(arrays: list[NDArray[Any]]) -> list[NDArray[np.uint8]]:
@@ -64,16 +79,16 @@ class _MpiFrame:
 
     def __init__(
         self,
-        comm: MPI.Comm,
+        bulk: MPI.Comm,
         source: int,
         tag: int,
         data: bytearray,
         queue: "deque[_MpiFrame]",
-        under_way: "WeakSet[_MpiFrame]",
+        under_way: "set[_MpiFrame]",
     ):
         self.source = source
         self.header = memoryview(data)
-        self._comm, self._tag, self._queue, self._under_way = comm, tag, queue, under_way
+        self._bulk, self._tag, self._queue, self._under_way = bulk, tag, queue, under_way
         self._size = 0
         self._pieces: deque[NDArray[np.uint8]] = deque()
         self._requests: list[MPI.Request] = []
@@ -109,12 +124,15 @@ class _MpiFrame:
     def _take_pieces(self) -> None:
         status = MPI.Status()
         while self._pieces and self._queue[0] is self:
-            message = _improbe(self._comm, self.source, _PAYLOAD + self._tag, status)
+            tag = _PAYLOAD + self._tag
+            # MPI takes in what has arrived after it has looked for it: what is not found is found at a second look.
+            message = _improbe(self._bulk, self.source, tag, status) or _improbe(self._bulk, self.source, tag, status)
             if message is None:
                 break
             if (size := status.Get_count(MPI.BYTE)) != self._pieces[0].size:
                 _receive(message, status)
                 self._queue.popleft()
+                self._under_way.discard(self)
                 raise self._wrong_size(self._size, size)
             self._requests.append(message.Irecv([self._pieces.popleft(), MPI.BYTE]))
             if not self._pieces:
@@ -182,11 +200,15 @@ def _doorbell(comm: MPI.Comm) -> Doorbell | None:
 
 
 class MpiTransport:
-    """Frames over a private duplicate of a communicator. See `fedmpi.net.transport.Transport`."""
+    """Frames over private duplicates of a communicator, one for pieces. See `fedmpi.net.transport.Transport`.
+
+    So one look for anything at all finds all headers and small messages that have come, under whatever tag.
+    """
 
     def __init__(self, comm: MPI.Comm):
-        self._comm = comm
-        self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self._comm, self._bulk = comm, comm.Dup()
+        for each in (self._comm, self._bulk):
+            each.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
         self.library = MPI.Get_library_version().split(",")[0].strip("\0 ")
         self._sends: defaultdict[int, deque[tuple[list[MPI.Request], list[Any], int]]] = defaultdict(deque)
@@ -196,12 +218,13 @@ class MpiTransport:
         here = _ranks_here(comm)
         self._sleep_seconds = _SLEEP_SECONDS * max(1.0, here / (os.cpu_count() or 1))
         self._doorbell = _doorbell(comm) if here == comm.size > 1 else None
+        self._spin_seconds = 0.0 if self._doorbell and here > (os.cpu_count() or 1) else 1e-4
         self._forgotten: set[int] = set()
         self._failed: frozenset[int] = frozenset()
-        self._looked = 0.0
+        self._asked = self._looked = 0.0
         self._stash: defaultdict[int, deque[_MpiFrame | RefusedFrame]] = defaultdict(deque)
         self._queues: defaultdict[tuple[int, int], deque[_MpiFrame]] = defaultdict(deque)
-        self._under_way: WeakSet[_MpiFrame] = WeakSet()
+        self._under_way: set[_MpiFrame] = set()
 
     def post(self, dest: int, tag: int, header: bytes, arrays: list[NDArray[Any]]) -> None:
         """Start the sends and keep their buffers until they are complete.
@@ -216,9 +239,9 @@ class MpiTransport:
             buffers: list[Any] = [b"".join([header, *(array.tobytes() for array in arrays)])]
         else:
             buffers = [header, *_pieces(arrays)]
-        tags = [tag] + [_PAYLOAD + tag] * (len(buffers) - 1)
         try:
-            requests = [self._comm.Isend([buffer, MPI.BYTE], dest, t) for buffer, t in zip(buffers, tags, strict=True)]
+            requests = [self._comm.Isend([buffers[0], MPI.BYTE], dest, tag)]
+            requests += [self._bulk.Isend([piece, MPI.BYTE], dest, _PAYLOAD + tag) for piece in buffers[1:]]
         except MPI.Exception as error:
             _check_is_death(error)
             return
@@ -246,8 +269,8 @@ class MpiTransport:
 
     def failed(self) -> frozenset[int]:
         """Ranks that MPI has found dead; looked at a few times a second."""
-        if SURVIVES_DEATHS and (now := time.monotonic()) - self._looked > _LONGEST_SLEEP_SECONDS:
-            self._looked = now
+        if SURVIVES_DEATHS and (now := time.monotonic()) - self._asked > _LONGEST_SLEEP_SECONDS:
+            self._asked = now
             _improbe(self._comm, MPI.ANY_SOURCE, _UNUSED_TAG, MPI.Status())  # MPI learns of deaths while it is asked
             group = self._comm.Get_failed()
             if group.size > len(self._failed):
@@ -259,70 +282,87 @@ class MpiTransport:
     def forget(self, rank: int) -> None:
         """Drop what arrives from a rank, but for `KEPT_TAGS`; buffers that it may still take from stay here."""
         self._forgotten.add(rank)
+        self._under_way -= {frame for frame in self._under_way if frame.source == rank}
         for tag in self._stash.keys() - set(KEPT_TAGS):
             self._stash[tag] = deque(frame for frame in self._stash[tag] if frame.source != rank)
 
     def poll(self, tag: int, sources: Collection[int]) -> _MpiFrame | RefusedFrame | None:
         """The next frame with this tag from one of the sources; frames from others are kept for later."""
         stash = self._stash[tag]
-        for kept in stash:
-            if kept.source in sources:
-                stash.remove(kept)
-                return kept
-        source = next(iter(sources)) if len(sources) == 1 else MPI.ANY_SOURCE
-        while (taken := self._take(source, tag)) is not None:
-            if taken.source in self._forgotten and tag not in KEPT_TAGS:
-                continue
-            if taken.source in sources:
-                return taken
-            stash.append(taken)
-        return None
+        if (kept := _first(stash, sources)) is None and time.monotonic() - self._looked > _FRESH_SECONDS:
+            self._look()
+            kept = _first(stash, sources)
+        return kept
 
-    def _take(self, source: int, tag: int) -> _MpiFrame | RefusedFrame | None:
+    def _look(self) -> None:
+        """Keep all headers and small messages that have come."""
+        looks = _LOOKS if self._doorbell and self._doorbell.heard() else 1
         status = MPI.Status()
-        message = _improbe(self._comm, source, tag, status)
-        if message is None or (received := _receive(message, status)) is None:
-            return None
-        size, data = received
-        if size > (limit := INLINE_BYTES + HEADER_LIMIT):
-            why = f"a header from rank {status.source} must be at most {limit} bytes, got {size}"
-            return RefusedFrame(status.source, why)
-        return self._frame(status, data)
+        while looks:
+            if (message := _improbe(self._comm, MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is None:
+                looks -= 1
+            elif (received := _receive(message, status)) is not None:
+                source, tag = status.source, status.tag
+                if source not in self._forgotten or tag in KEPT_TAGS:
+                    self._stash[tag].append(self._frame(source, tag, *received))
+        self._looked = time.monotonic()
 
-    def _frame(self, status: MPI.Status, data: bytearray) -> _MpiFrame:
-        queue = self._queues[status.source, status.tag]
-        return _MpiFrame(self._comm, status.source, status.tag, data, queue, self._under_way)
+    def _frame(self, source: int, tag: int, size: int, data: bytearray) -> _MpiFrame | RefusedFrame:
+        if size > (limit := INLINE_BYTES + HEADER_LIMIT):
+            return RefusedFrame(source, f"a header from rank {source} must be at most {limit} bytes, got {size}")
+        return _MpiFrame(self._bulk, source, tag, data, self._queues[source, tag], self._under_way)
 
     def discard(self) -> int | None:
-        """Take one MPI message that nobody will ask for, and drop it. Those of the channel itself are kept."""
+        """Drop a message that nobody will ask for, or a piece of one. Those of the channel itself are kept."""
+        self._look()
+        for tag in self._stash.keys() - set(KEPT_TAGS):
+            if self._stash[tag]:
+                self._stash[tag].popleft()
+                return 1
         status = MPI.Status()
-        message = _improbe(self._comm, MPI.ANY_SOURCE, MPI.ANY_TAG, status)
+        message = _improbe(self._bulk, MPI.ANY_SOURCE, MPI.ANY_TAG, status)
         if message is None:
             return None
-        if (received := _receive(message, status)) is None:
-            return 0
-        data = received[1]
-        if status.tag in KEPT_TAGS:
-            self._stash[status.tag].append(self._frame(status, data))
-            return 0
-        return int(status.tag < _PAYLOAD)
+        _receive(message, status)
+        return 0
 
     def pause(self, waited_seconds: float) -> None:
-        """Yield at first, then sleep for a part of the time waited, so that idle ranks leave the cores to others."""
-        was_sending, self._sending = self._sending, self.outstanding_bytes() > 0
-        if waited_seconds < 1e-4 or (was_sending and not self._sending):
+        """Sleep for a part of the time waited, so that idle ranks leave the cores to others, or until somebody rings.
+
+        Ranks that have cores of their own, or can't be rung, yield at first.
+        """
+        was_sending, self._sending = self._sending, bool(self._sends) and self.outstanding_bytes() > 0
+        if waited_seconds < self._spin_seconds or (was_sending and not self._sending):
             os.sched_yield()
-        elif self._doorbell is None or self._sending or self._under_way:  # these get on only while they are looked at
+        elif self._doorbell is None or self._under_way or self._sends_bulk():  # these get on only while looked at
             longer = waited_seconds / (1000 if self._sending or self._under_way else 100)
             time.sleep(min(waited_seconds / 4, max(self._sleep_seconds, longer), _LONGEST_SLEEP_SECONDS))
-        elif self._doorbell.wait(min(max(waited_seconds / 4, _NAP_SECONDS), _LONGEST_SLEEP_SECONDS)):
-            for _ in range(_LOOKS):
-                _improbe(self._comm, MPI.ANY_SOURCE, _UNUSED_TAG, MPI.Status())
+        else:
+            short = self._sending or waited_seconds < _NAP_SECONDS
+            if self._doorbell.wait(_NAP_SECONDS if short else _LONGEST_SLEEP_SECONDS):
+                self._look()
+
+    def _sends_bulk(self) -> bool:
+        """Whether something is on its way that receivers can't take at once."""
+        return self._sending and any(size > INLINE_BYTES for sends in self._sends.values() for _, _, size in sends)
+
+
+def _first(stash: deque[_MpiFrame | RefusedFrame], sources: Collection[int]) -> _MpiFrame | RefusedFrame | None:
+    """The first frame from one of the sources, taken out."""
+    for kept in stash:
+        if kept.source in sources:
+            stash.remove(kept)
+            return kept
+    return None
 
 
 @contextmanager
 def job(
-    *, traceback: bool = False, wrap: Callable[[Transport], Transport] = lambda transport: transport, **options: Any
+    *,
+    traceback: bool = False,
+    goes_on: bool = False,
+    wrap: Callable[[Transport], Transport] = lambda transport: transport,
+    **options: Any,
 ) -> Iterator[Channel]:
     """The channel over all ranks of this MPI job, for the time of a block; an error in it ends the whole job.
 
@@ -330,6 +370,8 @@ def job(
     ----------
     traceback : bool
         Print tracebacks of errors that are not fedmpi's own. The environment variable FEDMPI_TRACEBACK=1 prints all.
+    goes_on : bool
+        Whether the program of rank 0 has more to do after the block, also where ranks are missing by then.
     wrap : callable
         Applied to the transport before anything is sent.
     **options
@@ -343,6 +385,7 @@ def job(
     """
     inner = MpiTransport(MPI.COMM_WORLD.Dup())
     try:
+        _check_world(inner)
         channel = Channel(wrap(inner), **options)
     except FedmpiError as error:
         leave_with_error(Channel(inner, **options), error, _abort, survives=SURVIVES_DEATHS)
@@ -355,10 +398,30 @@ def job(
         if os.environ.get("FEDMPI_TRACEBACK") or (traceback and not isinstance(error, FedmpiError | SystemExit)):
             print_exception(error)
         leave_with_error(channel, error, _abort, survives=SURVIVES_DEATHS)
-    if not complete:
+    if not complete and (not goes_on or (SURVIVES_DEATHS and channel.rank != 0)):
         leave_incomplete(channel, _abort, survives=SURVIVES_DEATHS)
+    if not complete and channel.rank == 0:
+        atexit.unregister(_finalize)
+        atexit.register(end_incomplete, channel, _abort, survives=SURVIVES_DEATHS)
     if channel.rank == 0:
         write_exit_code(0)
+
+
+def _check_world(inner: MpiTransport) -> None:
+    """Refuse to be alone among ranks that do not see one another: each would train by itself."""
+    started = max(_number(name) for name in _SIZES)
+    if inner.size == 1 < started:
+        if max(_number(name) for name in _PLACES) > 0:
+            sys.exit(2)  # one line is enough
+        raise UsageError(
+            f"all {started} ranks must see one another, got a world of one: {inner.library}, which mpi4py has loaded, "
+            "does not understand what started them; start them with its own mpirun, or srun --mpi=pmix or pmi2"
+        )
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else 0
 
 
 def _abort(code: int) -> NoReturn:

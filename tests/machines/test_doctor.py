@@ -149,13 +149,13 @@ def test_what_is_optional_is_reported_and_no_failure(
 ) -> None:
     mpirun("echo 2 Open MPI v5")
     monkeypatch.setattr(doctor, "kernels_are_compiled", lambda: False)
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pooch" else find_spec(name))
+    find_spec, missing = importlib.util.find_spec, ("pooch", "pyarrow")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
     code, lines = examine()
     assert code == 0
     assert lines["kernels"][0][0] == "--"
     assert "install a C compiler" in lines["kernels"][0][1]
-    assert lines["[data]"] == [("--", 'pooch missing: pip install "fedmpi[data]"')]
+    assert lines["[data]"] == [("--", f'{name} missing: pip install "fedmpi[data]"') for name in missing]
 
 
 @pytest.mark.parametrize("compiled", [True, False])

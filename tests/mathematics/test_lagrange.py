@@ -174,6 +174,9 @@ def test_every_subset_of_enough_workers_decodes_every_block(p, K, T, workers, de
     assert subsets
     for workers_left in subsets:
         np.testing.assert_array_equal(code.decode(subset(answers, workers_left)), expected)
+        for runs in range(1, K + 1):
+            sums = [sum(run) for run in np.array_split(np.array(expected, object), runs)]
+            np.testing.assert_array_equal(code.decode_sums(subset(answers, workers_left), runs), np.array(sums) % p)
 
 
 @pytest.mark.parametrize("settings", [PAPER, SLACK], ids=["R=49", "R=43"])

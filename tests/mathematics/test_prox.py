@@ -18,5 +18,7 @@ def test_the_prox_is_the_minimizer(penalty, l1_ratio, weight):
     x = np.linspace(-4, 4, 800_001)
     for v in (-2.5, -0.7, 0.0, 0.1, 3.1):
         objective = penalty * (l1_ratio * np.abs(x) + (1 - l1_ratio) / 2 * x**2) + weight / 2 * (x - v) ** 2
-        got = prox_elastic_net(np.array([v]), penalty, l1_ratio, weight)[0]
+        got = prox_elastic_net(
+            np.array([v]), np.array([penalty * l1_ratio]), np.array([penalty * (1 - l1_ratio)]), weight
+        )[0]
         assert got == pytest.approx(x[objective.argmin()], abs=2e-5)

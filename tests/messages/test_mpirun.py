@@ -196,3 +196,21 @@ def has_ended(pid: str) -> bool:
         return Path("/proc", pid, "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_ranks_that_do_not_see_one_another_are_refused(mpirun: Run, tmp_path: Path) -> None:
+    """As with an mpirun of another MPI: each would be rank 0 of a world of its own, and train alone."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, runpy, sys\n"
+        "for name in [*os.environ]:\n"
+        "    if name.startswith(('PMIX', 'PRTE')):\n"
+        "        del os.environ[name]\n"
+        f"sys.argv[1:] = ['--method', 'plain', '--out', {str(tmp_path / 'run')!r}]\n"
+        "runpy.run_module('fedmpi.codedml', run_name='__main__')\n"
+    )
+    done = mpirun(3, program)
+    assert done.returncode == 2, done.stderr
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("fedmpi: error")]
+    assert "all 3 ranks must see one another, got a world of one: Open MPI" in said
+    assert not (tmp_path / "run").exists()
