@@ -12,8 +12,9 @@ from fedmpi.bench.timing import fastest, last_json
 from fedmpi.core.fixed_point import decode, decode_wide, encode, encode_wide
 from fedmpi.crypto.masks import KINDS, MaskKind, mask_words
 from fedmpi.machines.launcher import mpirun_command
-from fedmpi.ppadmm.admm import Consensus, Shard, Vector
-from fedmpi.ppadmm.params import Params
+from fedmpi.ppadmm.admm import Consensus, Scaling, Shard, Vector
+from fedmpi.ppadmm.params import FIRST_ITERATION, Params
+from fedmpi.ppadmm.rounds import words_of
 
 
 def measure(participants: int, rows: int, columns: int) -> dict[str, Any]:
@@ -43,8 +44,8 @@ def iteration(participants: int, rows: int, columns: int) -> dict[str, dict[str,
     with threadpool_limits(1):
         for _ in range(participants):
             shards.append(Shard(rng.standard_normal((rows, columns)), rng.standard_normal(rows)))
-            shards[-1].begin(500.0, np.ones(columns))
-        consensus = Consensus(params, 500.0, np.zeros(columns))
+            shards[-1].begin(500.0, np.ones(columns + 1))
+        consensus = Consensus(params, Scaling.none(columns).weights(params), 500.0, np.zeros(columns), 500.0)
         methods: list[MaskKind | None] = [None, *KINDS]
         seconds = fastest(
             *(lambda kind=kind: iterate(shards, consensus, kind) for kind in methods), clock=time.thread_time
@@ -62,7 +63,7 @@ def iterate(shards: list[Shard], consensus: Consensus, kind: MaskKind | None) ->
         total, norms = np.sum([v for v, _ in vectors], axis=0), np.sum([n for _, n in vectors], axis=0)
     else:
         total, norms = under_masks(vectors, kind, keys, columns)
-    consensus.update(total, norms, N)
+    consensus.update(total, norms, N, 0)
     for shard in shards:
         shard.dual_step(consensus.z)
 
@@ -72,7 +73,7 @@ def under_masks(
 ) -> tuple[Vector, Vector]:
     """The sums, as participants, S2 and S1 make them."""
     N = len(vectors)
-    opened = np.zeros(columns + 2 * len(vectors[0][1]), np.uint64)
+    opened = np.zeros(words_of(FIRST_ITERATION, columns), np.uint64)
     for key, (vector, norms) in zip(keys, vectors, strict=True):  # participants, and S1
         words = np.concatenate([encode(vector, 40, N), encode_wide(norms, N)])
         words += mask_words(kind, key, 0, len(words))

@@ -85,6 +85,8 @@ class Step:
     """Ranks that do the same at the same time."""
     overlaps: bool = False
     """Whether computing and sending go on at the same time."""
+    hidden_bytes: int = 0
+    """Of these bytes those that come in while the step before goes out: they take no time of their own."""
 
     @property
     def bytes(self) -> int:
@@ -135,7 +137,8 @@ def project(protocol: str, workers: int, task: Task, machines: Machines, rates: 
             hidden = 0.0 if machines.shared_cores else min(cpu, link)  # copying takes a core, a network card none
             seconds |= {"encode": cpu, "distribute": link - hidden + latency}
         else:
-            seconds[step.name] = seconds.get(step.name, 0.0) + cpu + link + latency
+            hidden = 0.0 if machines.shared_cores else step.times * step.hidden_bytes / machines.bandwidth_bytes
+            seconds[step.name] = seconds.get(step.name, 0.0) + cpu + link - hidden + latency
     seconds["total"] = sum(value for name, value in seconds.items() if name != "offline")
     sizes = {step.name: step.times * step.bytes for step in steps if step.messages}
     return Projection(protocol, workers, layout, seconds, busy, sizes)
@@ -168,16 +171,21 @@ def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) 
         return layout, [distribute, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
     weights = rates.draw(T * d * r) + rates.matmul(N, T + 1, d * r)
     compute = size * (r + 1) / 2 / rates.gradient
-    decode = rates.basis(R, K) + rates.matmul(K, R, d) + rates.convert(K * d)
     return layout, [
         distribute,
         *prepare(task, rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
         Step("compute", "worker", compute, times=J, actors=N),
-        Step("gather", "master", 0.0, 4 * R * d, R, R, 1, J),
-        Step("decode", "master", decode, times=J),
+        Step("gather", "master", 0.0, 4 * R * d, R, R, 1, J, hidden_bytes=min(4 * N * d * r, 4 * R * d)),
+        Step("decode", "master", rates.recombine(R, d) + rates.convert(d), times=J),
+        Step("decode", "master", rates.basis(R, K), times=bases(N, R, J)),
     ]
+
+
+def bases(N: int, R: int, J: int) -> int:
+    """How often the matrix that recombines R answers is made: where all N are needed, once."""
+    return 1 if R == N else J
 
 
 def two_exchanges(layout: dict[str, int], N: int, rows: int, d: int, J: int, rates: Rates) -> list[Step]:
@@ -188,13 +196,15 @@ def two_exchanges(layout: dict[str, int], N: int, rows: int, d: int, J: int, rat
     K, T, R = layout["K"], layout["T"], layout["R"]
     encode = rates.draw(T * (d + rows)) + rates.matmul(N, T + 1, d) + rates.matmul(N, K + T, rows)
     compute = rows * d / rates.product + rows * d / rates.transposed
-    decode = 2 * rates.basis(R, K) + rates.matmul(K, R, rows) + rates.recombine(R, d) + rates.convert(K * rows + d)
+    decode = rates.matmul(K, R, rows) + rates.recombine(R, d) + rates.convert(K * rows + d)
+    hidden = 4 * (min(N * d, R * rows) + min(N * rows, R * d))
     return [
         Step("encode weights", "master", encode, times=J),
         Step("send", "master", 0.0, 4 * N * (d + rows), 2 * N, 2 * N, 2, J),
         Step("compute", "worker", compute, times=J, actors=N),
-        Step("gather", "master", 0.0, 4 * R * (d + rows), 2 * R, 2 * R, 2, J),
+        Step("gather", "master", 0.0, 4 * R * (d + rows), 2 * R, 2 * R, 2, J, hidden_bytes=hidden),
         Step("decode", "master", decode, times=J),
+        Step("decode", "master", 2 * rates.basis(R, K), times=bases(N, R, J)),
     ]
 
 

@@ -14,6 +14,7 @@ from fedmpi.cli.audit import Audit
 from fedmpi.cli.bench import Bench
 from fedmpi.cli.data import Data
 from fedmpi.cli.doctor import Doctor
+from fedmpi.cli.export import Export
 from fedmpi.cli.hostfile import Hostfile
 from fedmpi.cli.keygen import Keygen
 from fedmpi.cli.predict import Predict
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Any] = {
     "keygen": Keygen,
     "hostfile": Hostfile,
     "predict": Predict,
+    "export": Export,
     "attack": Attack,
     "audit": Audit,
     "doctor": Doctor,

@@ -38,6 +38,19 @@ class BenchCodedml:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchMaster:
+    """Time the master's steps of an iteration with up to 1000 workers, without MPI, beside what the cost model says."""
+
+    workers: tuple[int, ...] = (50, 200, 1000)
+    """Numbers of workers."""
+    json: Json = False
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        return _measure("master", self)
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchEncryption:
     """Time `bench codedml` with encrypted links against plain ones, in runs that take turns."""
 
@@ -189,6 +202,7 @@ class Bench:
         | Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
+        | Annotated[BenchMaster, tyro.conf.subcommand("master")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
         | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
         | Annotated[BenchPrecision, tyro.conf.subcommand("precision")]

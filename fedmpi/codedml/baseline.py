@@ -108,12 +108,8 @@ class GroupWorkers:
                 for rank in group:
                     who = (params.method, group[0], len(group), self._threshold)
                     ch.send(rank, GroupSetup(ch.timeout_seconds, *who, *what, primes, coefficients))
-                rows = [self._problem.X_bar[block]]
-                distribute(
-                    ch,
-                    group,
-                    Deal([s.completion for s in sharings], residues, rows, self.blocks[0].stop, self._task.seed),
-                )
+                completions = [s.completion for s in sharings]
+                distribute(ch, group, Deal(completions, residues, self._problem.X_bar, [block], self._task.seed))
         members = [rank for group in self._groups for rank in group]
         with ch.phase("communicate"):
             ch.gather(members, Ready)
@@ -137,7 +133,7 @@ class GroupWorkers:
         raise UsageError(f"--method {self._params.method} must be used with a polynomial, -r 1 or more, got none")
 
     def polynomial(
-        self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Callable[[], None]
+        self, step: int, W_bar: NDArray[np.int64], bits: int, runs: int, meanwhile: Callable[[], None]
     ) -> NDArray[np.float64]:
         """2^-bits·X̄ᵀ s̄(X̄, W̄), from the sub-gradients of all groups."""
         ch, byzantine = self._ch, self._params.byzantine

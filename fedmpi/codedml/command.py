@@ -13,13 +13,17 @@ from fedmpi.codedml.faults import parse_faults
 from fedmpi.codedml.metrics import Metrics
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.room import check_room
 from fedmpi.codedml.solvers import State
 from fedmpi.codedml.summary import CodedWords, layout
 from fedmpi.codedml.training import Outcome, new_task, train, train_in_the_clear
 from fedmpi.errors import UsageError
-from fedmpi.machines.placement import Apart
+from fedmpi.machines.placement import Apart, Host
 from fedmpi.runs.checkpointing import Arrays, Keeper
 from fedmpi.runs.own_options import own_options
+
+IN_MEMORY_BYTES = 256 << 20
+"""The rows of larger .npy files stay there, and those of LIBSVM files that are larger when dense stay sparse."""
 
 MOST_LOST = 0.02
 """Of accuracy or R², between training in the clear and in private, without a warning."""
@@ -54,6 +58,9 @@ class CodedTraining(CodedWords):
         for fault in faults:
             if fault.rank is not None and fault.rank >= ranks:
                 raise UsageError(f"--inject must name ranks from 1 to {ranks - 1}, got {fault.rank}")
+        if options.class_weight and not (params.model == "logistic" and params.exact):
+            what = "a linear model" if params.model == "linear" else f"--degree {params.degree}"
+            raise UsageError(f"--class-weight must be given for a logistic model with the sigmoid itself, got {what}")
         if params.method == "plain" and (options.resume or options.checkpoint_every):
             raise UsageError("--resume and --checkpoint-every must be used with a private method, got --method plain")
 
@@ -62,7 +69,7 @@ class CodedTraining(CodedWords):
         linear, named = self.params.model == "linear", self.options.dataset is not None
         if linear and not named:
             raise UsageError("--model linear must have a --dataset with a real target, got none")
-        given = super().data_arguments() | {"regression": linear}
+        given = super().data_arguments() | {"regression": linear, "in_memory_bytes": IN_MEMORY_BYTES}
         return given if given["classes"] or named else given | {"classes": ["4", "9"]}
 
     def load(self) -> None:
@@ -73,7 +80,11 @@ class CodedTraining(CodedWords):
     def prepare(self) -> None:
         """Scale and quantize the data."""
         begun, data = time.perf_counter(), self.data
-        self.problem = Problem.prepare(self.params, data.X_train, data.y_train, len(data.classes))
+        weights = None
+        if self.options.class_weight:
+            counts = np.bincount(data.y_train)  # every class has a training row
+            weights = len(data.y_train) / (len(counts) * counts)[data.y_train]
+        self.problem = Problem.prepare(self.params, data.X_train, data.y_train, len(data.classes), weights)
         self.quantize_seconds = time.perf_counter() - begun
 
     def remarks(self) -> Iterable[str]:
@@ -89,7 +100,11 @@ class CodedTraining(CodedWords):
         """At most T workers may share a machine."""
         return (Apart("workers", range(1, self.ch.size), self.numbers.get("T", self.ch.size)),)
 
-    def digested(self) -> Sequence[NDArray[Any]]:
+    def check_machines(self, hosts: Mapping[int, Host]) -> None:
+        """Refuse shares of the data that the workers' machines have no room for, before any is sent."""
+        check_room(self.params, self.problem.X_bar.shape, len(self.problem.precision.primes), self.numbers, hosts)
+
+    def digested(self) -> Sequence[Any]:
         """The data as they were quantized."""
         return self.problem.X_bar, self.problem.objective.Y
 
@@ -141,12 +156,12 @@ class CodedTraining(CodedWords):
         """How good the weights are; with --compare, after a training in the clear."""
         params, problem, outcome = self.params, self.problem, self.outcome
         metrics: dict[str, Any] = dict(self.judge.of(outcome.W, quantized=params.method != "plain"))
-        metrics |= self.judge.test_loss(outcome.slope * outcome.W)
+        metrics |= self.judge.at_the_end(outcome.slope * outcome.W)
         if outcome.headroom_bits is not None:
             metrics["headroom_bits"] = outcome.headroom_bits
         if params.method != "plain" and self.options.compare:
             plain = train_in_the_clear(params, problem, self.data.X_train, lambda it, W: self.ch.on_pause())
-            metrics["plain"] = self.judge.of(plain.W, quantized=False) | self.judge.test_loss(plain.W)
+            metrics["plain"] = self.judge.of(plain.W, quantized=False) | self.judge.at_the_end(plain.W)
             metrics["plain"]["iterations"] = plain.iterations
             self.ch.meter.seconds["plain"] = plain.total_seconds
         return metrics | {"iterations": outcome.iterations, "converged": outcome.converged}
@@ -162,7 +177,7 @@ class CodedTraining(CodedWords):
         if self.params.method != "plain":
             yield from self.problem.warnings
         score = "test_r2" if self.params.model == "linear" else "test_accuracy"
-        lost = metrics["plain"][score] - metrics[score] if "plain" in metrics else 0.0
+        lost = metrics["plain"][score] - metrics[score] if score in metrics.get("plain", {}) else 0.0
         if lost > MOST_LOST:
             yield f"the private model's {score.replace('_', ' ')} is {lost:.4f} below that of training in the clear"
 

@@ -8,7 +8,7 @@ of Shamir's sharing, is the matrix that makes them.
 import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from fedmpi.core import FieldArray, PrimeField, Residues
 from fedmpi.core.packing import pack, packed_words, unpack
 from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message, UInt8, UInt32
+
+if TYPE_CHECKING:  # a worker never loads what only the master needs
+    from fedmpi.codedml.transform import Quantized
 
 MASTER = 0
 
@@ -51,9 +54,9 @@ class Deal:
     completions : sequence of arrays, shape (N - T, K + T)
         `completion` of the code, or of Shamir's sharing, for each prime.
     residues : Residues
-    blocks : sequence of arrays, shape (rows or fewer, d)
-        What is shared: K blocks of X̄, which are padded with zeros; of Shamir's sharing there is one.
-    rows : int
+    X_bar : array, shape (m, d)
+    blocks : sequence of slices
+        What is shared: K blocks of rows of X̄, padded with zeros where it ends; of Shamir's sharing there is one.
     seed : callable
         Gives fresh secret seeds.
     """
@@ -62,13 +65,14 @@ class Deal:
         self,
         completions: Sequence[FieldArray],
         residues: Residues,
-        blocks: Sequence[NDArray[Any]],
-        rows: int,
+        X_bar: "Quantized",
+        blocks: Sequence[slice],
         seed: Callable[[], bytes],
     ):
-        self._completions, self._residues, self._blocks, self._rows = completions, residues, blocks, rows
+        self._completions, self._residues, self._X_bar, self._blocks = completions, residues, X_bar, blocks
+        self._rows = blocks[0].stop - blocks[0].start
         others, known = completions[0].shape
-        self._columns = blocks[0].shape[1]
+        self._columns = X_bar.shape[1]
         self.seeds = [seed() for _ in range(known - len(blocks))]
         """Of the first T workers."""
         workers = len(self.seeds) + others
@@ -87,7 +91,7 @@ class Deal:
         words = []
         for j, (completion, field) in enumerate(zip(self._completions, self._residues.fields, strict=True)):
             for value, block in zip(values, self._blocks, strict=True):
-                raw = block[start : start + rows]
+                raw = self._X_bar[block.start + start : block.start + start + rows]
                 value[: len(raw)] = field.from_signed(raw)  # `Transform.quantized` has seen to its size
                 value[len(raw) :] = 0
             drawn = [stretched(seed, field.p, j, start // self.step, values.shape[1:]) for seed in self.seeds]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.headroom import NORM_ROUNDING, Headroom
-from fedmpi.codedml.objective import Surrogate, target_correlation
+from fedmpi.codedml.objective import Surrogate, column_sums, target_correlation
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import COARSE
 from fedmpi.codedml.problem import Problem, exact_product
@@ -44,10 +44,10 @@ class Workers(Protocol):
     def multiply(self, step: int, V: NDArray[np.int64], transposed: bool, bits: int, meanwhile: Meanwhile) -> Vector:
         """2^-bits·X̄V for V of shape (d, C), or 2^-bits·X̄ᵀV for V of shape (m, C)."""
 
-    def polynomial(self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Meanwhile) -> Vector:
+    def polynomial(self, step: int, W_bar: NDArray[np.int64], bits: int, runs: int, meanwhile: Meanwhile) -> Vector:
         """2^-bits·X̄ᵀ s̄(X̄, W̄) for W̄ of shape (r, d, C), shape (d, C).
 
-        `whole`: the sum over all rows fits in the field. Otherwise that over the rows of each block does.
+        `runs`: where the blocks are divided into so many runs, the sum over the rows of each fits in the field.
         """
 
 
@@ -254,7 +254,7 @@ class Polynomial:
         self._descent, self._workers = descent, workers
         self._bits, self._half = problem.precision.data_bits, problem.precision.residues.half
         self.headroom = Headroom(problem.X_bar, descent.blocks, public_coefficients(params, problem), self._half)
-        ones = problem.X_bar.sum(axis=0, dtype=np.float64)[:, None]
+        ones = column_sums(problem.X_bar, np.float64)[:, None]
         XtY = target_correlation(problem.X_bar, problem.objective.Y) * 2.0**-self._bits
         objective = problem.objective
         self.surrogate = Surrogate(objective.kind, objective.Y, objective.l2, objective.weights)
@@ -296,10 +296,8 @@ class Polynomial:
                 f"the weights must converge, got {largest:g} in iteration {iteration}: lower --learning-rate"
             )
         W_bar = quantize_stochastic(W, params.weight_bits, self._descent.noise(iteration, (params.degree, *W.shape)))
-        whole = self.headroom.check(W_bar, iteration)
-        gradient = self._workers.polynomial(
-            iteration, W_bar, params.gradient_bits, whole, lambda: observe(iteration, W)
-        )
+        runs = self.headroom.check(W_bar, iteration)
+        gradient = self._workers.polynomial(iteration, W_bar, params.gradient_bits, runs, lambda: observe(iteration, W))
         return np.asarray(gradient + self._c0 - self._XtY)
 
     def product(self, step: int, P: Vector) -> tuple[Vector, Vector]:
@@ -307,8 +305,7 @@ class Polynomial:
         problem = self._descent.problem
         noise = self._descent.noise(step, P.shape)
         P_bar, bits, _ = fitting(P, problem.row_bound, _EXACT, noise)
-        features = problem.X_bar[:, : len(P)]
-        product = exact_product(features, P_bar) * 2.0 ** -(self._bits + bits)
+        product = exact_product(problem.X_bar, P_bar) * 2.0 ** -(self._bits + bits)
         return np.asarray(product), np.multiply(P_bar, 2.0**-bits, dtype=np.float64)
 
     def gradient(self, step: int, W: Vector, Z: Vector) -> tuple[Vector, Vector]:

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from fedmpi.codedml.cluster import current
+from fedmpi.codedml.cluster import current, turn
 from fedmpi.codedml.objective import Objective
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
@@ -20,6 +20,7 @@ from fedmpi.core.sigmoid import sigmoid
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
 from fedmpi.net.orders import dismiss
+from fedmpi.rules import parameters_of_python
 
 
 class _Coded(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -88,16 +89,23 @@ class _Coded(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         return tags
 
     def _train(self, X: Any, y: NDArray[Any], n_classes: int, weights: NDArray[np.float64] | None) -> None:
+        on_ranks = current() is not None
+        with parameters_of_python(_SHORT_FLAGS, ranks=on_ranks):
+            self._train_as_told(X, y, n_classes, weights, on_ranks)
+
+    def _train_as_told(
+        self, X: Any, y: NDArray[Any], n_classes: int, weights: NDArray[np.float64] | None, on_ranks: bool
+    ) -> None:
         settings = {name: _whole(name, value) for name, value in self.get_params().items()}
         n_workers, seed = settings.pop("n_workers"), _seed(settings.pop("random_state"))
         settings.pop("class_weight", None)
         params = Params(model=self._model, **settings)
-        channel = current()
-        if channel is None:
+        if not on_ranks:
             params.code(n_workers)  # refuse impossible numbers before a thread starts
         problem = Problem.prepare(params, X, y, n_classes, weights)
-        if channel is not None:
-            outcome = train(channel, replace(new_task(params, problem, seed), keep=True))
+        if on_ranks:
+            with turn() as channel:
+                outcome = train(channel, replace(new_task(params, problem, seed), keep=True))
         else:
             outcome = _train_on_threads(params, problem, seed, n_workers)
         self._transform, self._weights = problem.transform, outcome.slope * outcome.W
@@ -302,6 +310,9 @@ _WHOLE = {
     "n_workers", "parallelization", "privacy", "case", "degree", "data_bits", "weight_bits", "coefficient_bits",
     "prime", "primes", "iterations", "byzantine", "spares",
 }  # fmt: skip
+
+
+_SHORT_FLAGS = {"K": "parallelization", "T": "privacy", "r": "degree"}
 
 
 def _whole(name: str, value: Any) -> Any:

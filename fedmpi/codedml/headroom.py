@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.codedml.objective import exact_gradient
-from fedmpi.codedml.transform import row_chunks
+from fedmpi.codedml.transform import Quantized, row_chunks, times
 from fedmpi.core import WIDE_PRIMES
-from fedmpi.core.quantize import Reals
 from fedmpi.errors import HeadroomError
 
 NORM_ROUNDING = 1 + 2.0**-20
@@ -40,21 +39,22 @@ class Headroom:
     By Cauchy-Schwarz |(X̄_kᵀ s̄)_j| ≤ ‖column j of X̄_k‖·‖s̄_k‖, and |s̄_i| ≤ Σ_n |c̄_n| Π_{l≤n} |z_il|.
     """
 
-    def __init__(self, X_bar: Reals, blocks: list[slice], coefficients: list[int], half: float):
+    def __init__(self, X_bar: Quantized, blocks: list[slice], coefficients: list[int], half: float):
         self.X_bar, self.blocks, self.coefficients, self.limit = X_bar, blocks, coefficients, half
         self.row_norms = np.empty(len(X_bar))
         self.column_norms = np.empty(len(blocks))
         total = np.zeros(X_bar.shape[1])
         for k, block in enumerate(blocks):
-            rows = X_bar[block]
             squares = np.zeros(X_bar.shape[1])
-            for part in row_chunks(*rows.shape):
-                x = rows[part]
-                self.row_norms[block][part] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) * NORM_ROUNDING
+            for part in row_chunks(block.stop - block.start, X_bar.shape[1]):
+                rows = slice(block.start + part.start, block.start + part.stop)
+                x = X_bar[rows]
+                self.row_norms[rows] = np.sqrt(np.einsum("ij,ij->i", x, x, dtype=np.float64)) * NORM_ROUNDING
                 squares += np.einsum("ij,ij->j", x, x, dtype=np.float64)
             self.column_norms[k] = math.sqrt(squares.max(initial=0.0)) * NORM_ROUNDING
             total += squares
         self.whole_norm = math.sqrt(total.max(initial=0.0)) * NORM_ROUNDING
+        self._squares = np.zeros((len(blocks), 1))  # Σ s̄² of each block, of the last weights
         self.largest = 0.0
         """The largest bound, or exact value where the bound failed, so far."""
 
@@ -75,17 +75,15 @@ class Headroom:
         for w, norm, c in zip(W_bar, norms, self.coefficients[1:], strict=True):
             z = self.row_norms[:, None] * norm
             if look_at_data:
-                z = z * (len(w) + 1) * 2.0**-23 + np.abs(self.X_bar @ w.astype(self.X_bar.dtype))
+                z = z * (len(w) + 1) * 2.0**-23 + np.abs(times(self.X_bar, w))
             with np.errstate(over="ignore"):  # an infinite bound is refused
                 products *= z
                 s += abs(c) * products
         with np.errstate(over="ignore"):
             s *= s
-            blocks = [
-                float(self.column_norms[k] * np.sqrt(s[block].sum(axis=0).max(initial=0.0)))
-                for k, block in enumerate(self.blocks)
-            ]
-            return float(self.whole_norm * np.sqrt(s.sum(axis=0).max(initial=0.0))), max(blocks)
+            self._squares = np.stack([s[block].sum(axis=0) for block in self.blocks])
+            blocks = self.column_norms * np.sqrt(self._squares.max(axis=1, initial=0.0))
+            return float(self.whole_norm * np.sqrt(self._squares.sum(axis=0).max(initial=0.0))), float(blocks.max())
 
     def excess(self, W_bar: NDArray[np.int64]) -> float:
         """Bits by which the bound over all rows is beyond what fits; below 0 where it fits, which is then noted."""
@@ -94,8 +92,8 @@ class Headroom:
             self.largest = max(self.largest, value)
         return math.log2(max(value, 1.0) / self.limit) if value < float("inf") else float("inf")
 
-    def check(self, W_bar: NDArray[np.int64], iteration: int, *, foreseen: bool = False) -> bool:
-        """Whether the sum over all rows fits; raise unless that over the rows of each block does.
+    def check(self, W_bar: NDArray[np.int64], iteration: int, *, foreseen: bool = False) -> int:
+        """Into how many runs of blocks the rows must be divided for the sum over each to fit; 1: all rows together.
 
         `foreseen`: these are the last weights, so that primes that are enough for them are enough.
 
@@ -108,7 +106,7 @@ class Headroom:
         if not whole < self.limit / 8:  # close enough to be worth a better bound, which is what is reported
             whole, value = self.bounds(W_bar, look_at_data=True)
         if self.limit <= value < 2**53:  # the bound is loose; below 2^53 the true value can be computed exactly
-            gradients = (exact_gradient(self.X_bar[block], W_bar, self.coefficients) for block in self.blocks)
+            gradients = (exact_gradient(self.X_bar, W_bar, self.coefficients, block) for block in self.blocks)
             value = max(float(np.abs(gradient).max()) for gradient in gradients)
         self.largest = max(self.largest, value)
         if not value < self.limit:
@@ -119,4 +117,14 @@ class Headroom:
                 f"({math.log2(value / self.limit) if value < float('inf') else value:.1f} bits too many): "
                 f"{wider}leave out --weight-bits, --paper and --prime, and bits and field follow the data"
             )
-        return whole < self.limit
+        return 1 if whole < self.limit else self._runs()
+
+    def _runs(self) -> int:
+        """As few as the bounds of the last weights prove enough, or one for each block."""
+        squares = np.square(self.column_norms)
+        for parts in range(2, len(self.blocks)):
+            runs = np.array_split(np.arange(len(self.blocks)), parts)
+            largest = [squares[run].sum() * self._squares[run].sum(axis=0).max(initial=0.0) for run in runs]
+            if max(largest) < self.limit**2:
+                return parts
+        return len(self.blocks)

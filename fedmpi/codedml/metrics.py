@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from fedmpi.codedml import objective
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem, targets
-from fedmpi.data import Dataset
+from fedmpi.data import Dataset, FileRows
+from fedmpi.runs.scores import class_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +24,22 @@ class Metrics:
     def of(self, W: NDArray[np.float64], *, quantized: bool) -> dict[str, float]:
         """Loss on the training rows, as they were trained on; accuracy or R² on the training and the test rows."""
         z = self.problem.outputs(W) if quantized else self.problem.transform.outputs(self.data.X_train, W)
-        z_test = self.test_outputs(W)
         loss = self.problem.objective.loss(z.astype(np.float64)) / self.problem.objective.total_weight
-        if self.params.model == "linear":
-            return {
-                "train_loss": loss,
-                "train_r2": objective.r2_score(z, self.data.y_train),
-                "test_r2": objective.r2_score(z_test, self.data.y_test),
-            }
-        return {
-            "train_loss": loss,
-            "train_accuracy": objective.accuracy(z, self.data.y_train),
-            "test_accuracy": objective.accuracy(z_test, self.data.y_test),
-        }
+        name, score = ("r2", objective.r2_score) if self.params.model == "linear" else ("accuracy", objective.accuracy)
+        found = {"train_loss": loss, f"train_{name}": score(z, self.data.y_train)}
+        if len(self.data.y_test):
+            found[f"test_{name}"] = score(self.test_outputs(W), self.data.y_test)
+        return found
 
-    def test_loss(self, W: NDArray[np.float64]) -> dict[str, float]:
-        """Mean cross-entropy on the test rows, in nats; nothing for a linear model."""
-        if self.params.model == "linear":
+    def at_the_end(self, W: NDArray[np.float64]) -> dict[str, float]:
+        """Mean cross-entropy on the test rows, in nats, and `class_scores`; nothing for a linear model."""
+        if self.params.model == "linear" or not len(self.data.y_test):
             return {}
-        Y = targets(self.data.y_test, len(self.data.classes))
+        Y, z = targets(self.data.y_test, len(self.data.classes)), self.test_outputs(W)
         unpenalized = objective.Objective(self.problem.objective.kind, Y)
-        return {"test_loss": unpenalized.loss(self.test_outputs(W)) / max(len(Y), 1)}
+        loss = {"test_loss": unpenalized.loss(z) / len(Y)}
+        several = z.shape[1] > 1  # where the outputs of a row are compared with one another, by what they mean
+        return loss | class_scores(unpenalized.activation(z) if several else z, self.data.y_test)
 
     @cached_property
     def X_test(self) -> NDArray[np.float64]:
@@ -52,6 +48,8 @@ class Metrics:
 
     def test_outputs(self, W: NDArray[np.float64]) -> NDArray[np.float64]:
         """XW on the test rows, shape (rows, C)."""
+        if isinstance(self.data.X_test, FileRows):
+            return self.problem.transform.outputs(self.data.X_test, W)
         columns = self.X_test.shape[1]
         z: NDArray[np.float64] = self.X_test @ W[:columns]
         return z + W[columns] if len(W) > columns else z

@@ -6,8 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.transform import row_chunks
-from fedmpi.core.quantize import Reals
+from fedmpi.codedml.transform import Quantized, row_chunks
 from fedmpi.core.sigmoid import sigmoid
 
 _POWER_ITERATIONS = 20
@@ -124,7 +123,12 @@ class Surrogate(Objective):
         return np.where(np.abs(Z) <= reach, slope, A * (1 - A))
 
 
-def largest_eigenvalue(X: Reals) -> float:
+def column_sums(X: Quantized, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    """1ᵀX, shape (d,)."""
+    return sum((X[part].sum(axis=0, dtype=dtype) for part in row_chunks(*X.shape)), np.zeros(X.shape[1], dtype))
+
+
+def largest_eigenvalue(X: Quantized) -> float:
     """λ_max(XᵀX) by power iteration.
 
     The direction is found in the precision of X, the Rayleigh quotient is then taken in float64: its error is
@@ -132,10 +136,14 @@ def largest_eigenvalue(X: Reals) -> float:
     """
     # The column sums are close to the leading direction of data that is not centred, and random numbers are not
     # orthogonal to any.
-    sums, random = X.sum(axis=0), np.random.default_rng(0).standard_normal(X.shape[1], X.dtype)
+    sums, random = column_sums(X, np.float32), np.random.default_rng(0).standard_normal(X.shape[1], X.dtype)
     v = sums / max(np.linalg.norm(sums), 1e-30) + random / np.linalg.norm(random)
     for _ in range(_POWER_ITERATIONS):
-        v = X.T @ (X @ v)
+        products = np.zeros_like(v)
+        for part in row_chunks(*X.shape):
+            x = X[part]
+            products += x.T @ (x @ v)
+        v = products
         norm = np.linalg.norm(v)
         if not norm > 0:
             return 0.0
@@ -145,7 +153,9 @@ def largest_eigenvalue(X: Reals) -> float:
     return square / float(direction @ direction)
 
 
-def exact_gradient(X_bar: Reals, W_bar: NDArray[np.int64], coefficients: list[int]) -> NDArray[np.float64]:
+def exact_gradient(
+    X_bar: Quantized, W_bar: NDArray[np.int64], coefficients: list[int], block: slice | None = None
+) -> NDArray[np.float64]:
     """X̄ᵀ s̄(X̄, W̄) over the integers [So et al. 2021, eq. (18)], exact while every sum stays below 2^53.
 
     Parameters
@@ -153,6 +163,8 @@ def exact_gradient(X_bar: Reals, W_bar: NDArray[np.int64], coefficients: list[in
     X_bar : array, shape (m, d)
     W_bar : array of int64, shape (r, d, C)
     coefficients : list of r + 1 int
+    block : slice, optional
+        The rows that count; by default all.
 
     Returns
     -------
@@ -160,8 +172,9 @@ def exact_gradient(X_bar: Reals, W_bar: NDArray[np.int64], coefficients: list[in
     """
     total = np.zeros((X_bar.shape[1], W_bar.shape[2]))
     weights = W_bar.astype(np.float64)
-    for part in row_chunks(*X_bar.shape):
-        x = X_bar[part].astype(np.float64)
+    block = block or slice(0, len(X_bar))
+    for part in row_chunks(block.stop - block.start, X_bar.shape[1]):
+        x = X_bar[block.start + part.start : block.start + part.stop].astype(np.float64)
         s, power = np.full((len(x), total.shape[1]), float(coefficients[0])), 1.0
         for w, c in zip(weights, coefficients[1:], strict=True):
             power = power * (x @ w)
@@ -170,7 +183,7 @@ def exact_gradient(X_bar: Reals, W_bar: NDArray[np.int64], coefficients: list[in
     return total
 
 
-def target_correlation(X_bar: Reals, Y: NDArray[np.float64]) -> NDArray[np.float64]:
+def target_correlation(X_bar: Quantized, Y: NDArray[np.float64]) -> NDArray[np.float64]:
     """X̄ᵀY, shape (d, C), in float64; in a fixed order, so that the number of BLAS threads changes no bit."""
     total = np.zeros((X_bar.shape[1], Y.shape[1]))
     for part in row_chunks(*X_bar.shape):

@@ -11,7 +11,7 @@ from fedmpi.codedml.objective import Objective
 from fedmpi.codedml.problem import Problem, exact_product
 from fedmpi.codedml.protocol import row_blocks
 from fedmpi.codedml.solvers import Columns, State, Vector, first_order, minimize
-from fedmpi.core.quantize import Reals
+from fedmpi.codedml.transform import Quantized, times, times_transposed
 
 if TYPE_CHECKING:
     from fedmpi.codedml.params import Params
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def train_plain(
     params: "Params",
-    X: NDArray[np.float64],
+    X: Quantized,
     objective: Objective,
     columns: Columns,
     learning_rate: float,
@@ -29,7 +29,7 @@ def train_plain(
 
     Parameters
     ----------
-    X : array of reals, shape (m, d)
+    X : array of reals, shape (m, d), or rows that are made anew
         Scaled features, with a column of ones where the solver takes steps in the units of X.
     columns : Columns
         Of the features.
@@ -43,7 +43,7 @@ def train_plain(
 
         def gradient(iteration: int, W: Vector) -> Vector:
             observe(iteration, state.W)
-            return np.asarray(X.T @ objective.residuals(X @ W))
+            return times_transposed(X, objective.residuals(times(X, W)))
 
         states = first_order(gradient, params, learning_rate, len(X), state)
     else:
@@ -61,16 +61,16 @@ class _InTheClear:
 
     headroom_bits = float("inf")
 
-    def __init__(self, X: NDArray[np.float64], objective: Objective, observe: Callable[[int, Vector], None]):
+    def __init__(self, X: Quantized, objective: Objective, observe: Callable[[int, Vector], None]):
         self._X, self._objective, self._observe = X, objective, observe
 
     def product(self, step: int, P: Vector) -> tuple[Vector, Vector]:
-        return self._X @ P, P
+        return times(self._X, P), P
 
     def gradient(self, step: int, W: Vector, Z: Vector) -> tuple[Vector, Vector]:
         self._observe(step // 2, W)
         S = self._objective.residuals(Z)
-        return self._X.T @ S, S.sum(axis=0, keepdims=True)
+        return times_transposed(self._X, S), S.sum(axis=0, keepdims=True)
 
 
 class IntegerWorkers:
@@ -85,7 +85,7 @@ class IntegerWorkers:
         meanwhile()
         return _rounded(integer_product(self._X_bar, V, transposed=transposed), bits)
 
-    def polynomial(self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Meanwhile) -> Vector:
+    def polynomial(self, step: int, W_bar: NDArray[np.int64], bits: int, runs: int, meanwhile: Meanwhile) -> Vector:
         """2^-bits·X̄ᵀ s̄(X̄, W̄)."""
         meanwhile()
         power: Any = 1
@@ -100,7 +100,7 @@ _DIGIT = 15
 """Bits of the pieces of integers whose products with X̄ add up below 2^53."""
 
 
-def integer_product(X_bar: Reals, V: NDArray[Any], *, transposed: bool = False) -> NDArray[Any]:
+def integer_product(X_bar: Quantized, V: NDArray[Any], *, transposed: bool = False) -> NDArray[Any]:
     """X̄V or X̄ᵀV for integers of any size, as an array of Python's integers."""
     signs, rest = np.where(V < 0, -1, 1), np.abs(V)
     total = np.zeros((X_bar.shape[1] if transposed else len(X_bar), V.shape[1]), object)

@@ -12,8 +12,7 @@ from fedmpi.codedml.objective import Kind, Objective, largest_eigenvalue
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import Norms, Precision, choose
 from fedmpi.codedml.solvers import Columns
-from fedmpi.codedml.transform import KEPT, KEPT_LINEAR, Erased, Transform, row_chunks
-from fedmpi.core.quantize import Reals
+from fedmpi.codedml.transform import KEPT, KEPT_LINEAR, Erased, Quantized, Transform, row_chunks, times
 from fedmpi.errors import HeadroomError, UsageError
 
 _SMALLEST_TARGET = 1e-100
@@ -45,7 +44,7 @@ class Problem:
     """
 
     transform: Transform
-    X_bar: Reals
+    X_bar: Quantized
     objective: Objective
     precision: Precision
     columns: Columns
@@ -134,7 +133,7 @@ class Problem:
         if self._known and self._known[0] is W:
             return np.asarray(self._known[1])
         d = self.X_bar.shape[1]
-        z: NDArray[Any] = self.X_bar @ W[:d].astype(self.X_bar.dtype)
+        z = times(self.X_bar, W[:d])
         z *= 2.0**-self.precision.data_bits
         if len(W) > d:
             z += W[d]
@@ -167,8 +166,8 @@ def targets(y: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
     return Y if Y.ndim == 2 else Y.reshape(-1, 1)
 
 
-def exact_product(X_bar: Reals, V: NDArray[np.int64], *, transposed: bool = False) -> NDArray[np.float64]:
-    """X̄V or X̄ᵀV over the integers, exact while every sum stays below 2^53."""
+def exact_product(X_bar: Quantized, V: NDArray[np.int64], *, transposed: bool = False) -> NDArray[np.float64]:
+    """X̄V, of as many columns of X̄ as V has rows, or X̄ᵀV over the integers; exact while every sum is below 2^53."""
     out = np.zeros((X_bar.shape[1] if transposed else len(X_bar), V.shape[1]))
     values = V.astype(np.float64)
     for part in row_chunks(*X_bar.shape):
@@ -176,5 +175,5 @@ def exact_product(X_bar: Reals, V: NDArray[np.int64], *, transposed: bool = Fals
         if transposed:
             out += x.T @ values[part]
         else:
-            out[part] = x @ values
+            out[part] = x[:, : len(values)] @ values
     return out

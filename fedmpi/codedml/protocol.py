@@ -120,9 +120,13 @@ def master(ch: Channel, task: "Task") -> "Training":
 
 def encoded(task: "Task", workers: "CodedWorkers") -> Encoded:
     """What the workers are about to hold."""
+    from fedmpi.codedml.transform import row_chunks
+
     X_bar, code = task.problem.X_bar, workers.codes[0]
-    digest = hashlib.blake2b(np.ascontiguousarray(X_bar).data, digest_size=32).digest()
-    return digest, X_bar.shape, code.parallelization, code.privacy, code.workers, *workers.residues.primes
+    digest = hashlib.blake2b(digest_size=32)
+    for part in row_chunks(*X_bar.shape):
+        digest.update(np.ascontiguousarray(X_bar[part]).data)
+    return digest.digest(), X_bar.shape, code.parallelization, code.privacy, code.workers, *workers.residues.primes
 
 
 def forget(ch: Channel) -> Encoded | None:
@@ -165,9 +169,8 @@ class CodedWorkers:
         for worker in self._workers:
             ch.send(worker, Setup(self._training, ch.timeout_seconds, *shape, again, primes, coefficients))
         if not again:
-            blocks = [self._problem.X_bar[block] for block in self.blocks]
             completions = [code.completion for code in self.codes]
-            deal = Deal(completions, residues, blocks, self._rows, self._seed)
+            deal = Deal(completions, residues, self._problem.X_bar, self.blocks, self._seed)
             self._delivery = Delivery(ch, self._workers, deal)
             self._delivery.begin(self.codes[0].recovery_threshold + 2 * params.byzantine)
 
@@ -177,7 +180,7 @@ class CodedWorkers:
         return self._delivery is None or not self._delivery.behind
 
     def polynomial(
-        self, step: int, W_bar: NDArray[np.int64], bits: int, whole: bool, meanwhile: Callable[[], None]
+        self, step: int, W_bar: NDArray[np.int64], bits: int, runs: int, meanwhile: Callable[[], None]
     ) -> NDArray[np.float64]:
         """Lines 7–8 and 12–13."""
         with self._ch.phase("encode"):  # line 7
@@ -185,7 +188,7 @@ class CodedWorkers:
         self._send(step, lambda share: CodedWeights(self._training, step, share), coded)
         answers = self._answers(step, CodedGradient, "gradient", (self._d, self._outputs), meanwhile)
         with self._ch.phase("decode"):
-            return self._sum_of_blocks(answers, bits, whole)
+            return self._sum_of_blocks(answers, bits, runs)
 
     def multiply(
         self, step: int, V: NDArray[np.int64], transposed: bool, bits: int, meanwhile: Callable[[], None]
@@ -202,7 +205,7 @@ class CodedWorkers:
         answers = self._answers(step, CodedProduct, "product", shape, meanwhile)
         with self._ch.phase("decode"):
             if transposed:
-                return self._sum_of_blocks(answers, bits, whole=True)
+                return self._sum_of_blocks(answers, bits, 1)
             blocks = np.stack([code.decode(part) for code, part in zip(self.codes, answers, strict=True)])
             return self.residues.reals(blocks.reshape(len(self.codes), -1, self._outputs)[:, : self._m], bits)
 
@@ -246,13 +249,10 @@ class CodedWorkers:
             arrays = self.collected.gather(iteration, receive, name)
         return [{i: array[j] for i, array in arrays.items()} for j in range(len(self.codes))]
 
-    def _sum_of_blocks(self, answers: Sequence[dict[int, FieldArray]], bits: int, whole: bool) -> NDArray[np.float64]:
-        """Line 13, and the sum over the blocks: at once where it fits in the field, else as signed integers."""
-        if whole:
-            total = [code.decode_sum(part) for code, part in zip(self.codes, answers, strict=True)]
-            return self.residues.reals(np.stack(total), bits)
-        blocks = [code.decode(part) for code, part in zip(self.codes, answers, strict=True)]
-        return self.residues.sum_reals(np.stack(blocks), bits)
+    def _sum_of_blocks(self, answers: Sequence[dict[int, FieldArray]], bits: int, runs: int) -> NDArray[np.float64]:
+        """Line 13, and the sum over the blocks: of each of so many runs in the field, of the runs as integers."""
+        sums = [code.decode_sums(part, runs) for code, part in zip(self.codes, answers, strict=True)]
+        return self.residues.sum_reals(np.stack(sums), bits)
 
 
 def shares_by_worker(parts: list[FieldArray]) -> list[FieldArray]:

@@ -77,8 +77,10 @@ class CodedWords(Training[Params, State]):
     def closing_lines(self, summary: dict[str, Any]) -> list[str]:
         """The end of a run, for people."""
         metrics, seconds = summary["metrics"], summary["seconds"]
-        score = "test_r2" if summary["params"]["model"] == "linear" else "test_accuracy"
-        name = "test R²" if score == "test_r2" else "test accuracy"
+        rows = "test" if len(self.data.y_test) else "train"
+        linear = summary["params"]["model"] == "linear"
+        score = f"{rows}_r2" if linear else f"{rows}_accuracy"
+        name = f"{rows} R²" if linear else f"{rows} accuracy"
         lines = []
         for failure in summary["failures"]:
             when = "" if failure["iteration"] is None else f"iteration {failure['iteration']}: "

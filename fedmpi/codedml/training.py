@@ -16,9 +16,11 @@ from fedmpi.codedml.plain import train_plain
 from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.protocol import master
 from fedmpi.codedml.task import Observe, Task, Training, ignore
+from fedmpi.codedml.transform import Quantized, RowsAnew
 from fedmpi.core import WIDE_PRIMES
 from fedmpi.core.lagrange import Uniform
 from fedmpi.crypto.random import FieldRandom, SecretStream, fresh_seed
+from fedmpi.data import FileRows
 from fedmpi.net import Channel
 from fedmpi.net.costs import Report
 
@@ -114,9 +116,13 @@ def _apart(ch: Channel) -> float:
 
 def train_in_the_clear(params: Params, problem: Problem, X: Any, observe: Observe = ignore) -> Outcome:
     """Conventional training on unquantized features, by the same solver."""
-    features = problem.transform.apply(X)
+    transform, columns = problem.transform, problem.transform.columns
     if params.solver in ("lbfgs", "cg"):
-        features = features[:, : len(problem.columns.means)]
+        columns = len(problem.columns.means)
+    if isinstance(X, FileRows):
+        features: Quantized = RowsAnew(X, columns, np.float64, lambda rows: transform.apply(rows)[:, :columns])
+    else:
+        features = transform.apply(X)[:, :columns]
     start = time.perf_counter()
     last = 0
 

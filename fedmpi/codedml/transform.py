@@ -1,5 +1,6 @@
 """From a data set's features to the quantized matrix X̄ and back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core.quantize import Reals, quantize
+from fedmpi.data import FileRows
 from fedmpi.errors import HeadroomError, UsageError
 
 SCALES = ("column", "std", "max", "none")
@@ -35,6 +37,22 @@ def row_chunks(rows: int, columns: int) -> list[slice]:
 def dense(X: Any) -> NDArray[Any]:
     """Rows as an array, also those of a SciPy sparse matrix."""
     return np.asarray(X.toarray() if hasattr(X, "toarray") else X)
+
+
+def times(X: "Quantized", W: NDArray[Any]) -> NDArray[Any]:
+    """XW for weights of the first columns of X, in the precision of X, shape (m, C)."""
+    Z, W = np.empty((len(X), W.shape[1]), X.dtype), W.astype(X.dtype)
+    for part in row_chunks(*X.shape):
+        np.matmul(X[part][:, : len(W)], W, out=Z[part])
+    return Z
+
+
+def times_transposed(X: "Quantized", S: NDArray[np.float64]) -> NDArray[np.float64]:
+    """XᵀS, shape (d, C)."""
+    total = np.zeros((X.shape[1], S.shape[1]))
+    for part in row_chunks(*X.shape):
+        total += X[part].T @ S[part]
+    return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +149,10 @@ class Transform:
             z[part] = x @ W[:columns]
         return z + W[columns] if len(W) > columns else z
 
-    def quantized(self, X: Any, bits: int, largest: float) -> tuple[Reals, "Erased"]:
+    def quantized(self, X: Any, bits: int, largest: float) -> tuple["Quantized", "Erased"]:
         """X̄ as signed integers, and what rounding erased; float32, shape (m, d), is exact, and half of float64.
+
+        Of rows that stay in their file, so does X̄.
 
         Parameters
         ----------
@@ -146,25 +166,33 @@ class Transform:
         HeadroomError
             If a value does not fit [So et al. 2021, below eq. (5)], or needs more than 24 bits.
         """
-        result, features = np.empty((X.shape[0], self.columns), np.float32), len(self.mean)
+        result: Quantized
+        if isinstance(X, FileRows):
+            result = RowsAnew(X, self.columns, np.float32, lambda rows: quantize(self.apply(rows), bits))
+        else:
+            result = np.empty((X.shape[0], self.columns), np.float32)
+        features = len(self.mean)
         entries, left = 0, 0
-        before, after = _Range(features), _Range(features)
+        low, high = np.full(features, np.inf), np.full(features, -np.inf)
         for part in row_chunks(*result.shape):
             x = self.apply(X[part])
             entries += int(np.count_nonzero(x[:, :features]))
-            before.see(x[:, :features])
+            np.minimum(low, x[:, :features].min(axis=0, initial=np.inf), out=low)
+            np.maximum(high, x[:, :features].max(axis=0, initial=-np.inf), out=high)
             integers = quantize(x, bits)
             left += int(np.count_nonzero(integers[:, :features]))
-            after.see(integers[:, :features])
-            value = float(np.abs(integers).max(initial=0.0))
-            if not value < min(largest, _FLOAT32_INTEGERS):
-                raise HeadroomError(
-                    f"quantized features must be below p/2 = {largest:.0f} and 2^24, got {value:g}: "
-                    f"lower --data-bits, or take --scale column"
-                )
-            result[part] = integers
-        vary = before.low < before.high
-        return result, Erased(entries, entries - left, int(vary.sum()), int((vary & (after.low == after.high)).sum()))
+            if isinstance(result, np.ndarray):
+                result[part] = integers
+        # Rounding keeps the order: the largest value before it is the largest after it.
+        ends = quantize(np.stack([low, high]), bits)
+        value = max(float(np.abs(ends).max(initial=0.0)), 2.0**bits * self.ones)
+        if not value < min(largest, _FLOAT32_INTEGERS):
+            raise HeadroomError(
+                f"quantized features must be below p/2 = {largest:.0f} and 2^24, got {value:g}: "
+                f"lower --data-bits, or take --scale column"
+            )
+        vary = low < high
+        return result, Erased(entries, entries - left, int(vary.sum()), int((vary & (ends[0] == ends[1])).sum()))
 
     def original_units(self, W: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Coefficients (C, features) and intercepts (C,) for untransformed features, from weights W.
@@ -189,6 +217,37 @@ class Transform:
         return coefficients, intercepts - coefficients @ self.mean
 
 
+class RowsAnew:
+    """Rows that are made from those of a file whenever some are asked for, and kept nowhere.
+
+    Parameters
+    ----------
+    X : FileRows
+    columns : int
+        Of what is made.
+    dtype : data type
+        Likewise.
+    make : callable
+        Rows of the file, shape (n, features) → shape (n, columns).
+    """
+
+    def __init__(self, X: FileRows, columns: int, dtype: Any, make: Callable[[NDArray[Any]], NDArray[Any]]):
+        self.shape, self.dtype = (len(X), columns), np.dtype(dtype)
+        self._X, self._make = X, make
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Some of them."""
+        return self._make(self._X[rows]).astype(self.dtype, copy=False)
+
+
+Quantized = Reals | RowsAnew
+"""X̄, shape (m, d): in memory, or of rows that stay in their file."""
+
+
 @dataclass(frozen=True)
 class Erased:
     """What quantization leaves of the features."""
@@ -209,17 +268,6 @@ class Erased:
             f"{self.erased_entries / max(self.entries, 1):.2%} of the non-zero entries and "
             f"{self.erased_columns} of {self.columns} columns"
         )
-
-
-class _Range:
-    """The lowest and the highest value of each column of the rows seen so far."""
-
-    def __init__(self, columns: int):
-        self.low, self.high = np.full(columns, np.inf), np.full(columns, -np.inf)
-
-    def see(self, x: Reals) -> None:
-        np.minimum(self.low, x.min(axis=0, initial=np.inf), out=self.low)
-        np.maximum(self.high, x.max(axis=0, initial=-np.inf), out=self.high)
 
 
 def _largest(X: Any, mean: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -260,12 +308,14 @@ def _ordinary(X: Any, mean: NDArray[np.float64], largest: NDArray[np.float64]) -
     found = np.full(columns, np.inf)
     # With 95 % of the values below 1/100 of the largest, their mean is below 0.95/100 + 0.05 of it.
     suspects = np.flatnonzero((totals < 0.06 * counts) & (counts >= 20))
-    for j in suspects:
-        x = np.abs(dense(X[:, [j]])[:, 0] - mean[j])
-        x = x[x > 0]
-        ordinary = x[x <= OUTLIER * np.quantile(x, 0.95)]
-        if len(ordinary) < len(x):
-            found[j] = ordinary.max()
+    several = max(1, _CHUNK_BYTES // (8 * max(rows, 1)))  # a look at columns of a file reads all of it
+    for start in range(0, len(suspects), several):
+        group = suspects[start : start + several]
+        for j, x in zip(group, np.abs(dense(X[:, group]) - mean[group]).T, strict=True):
+            x = x[x > 0]
+            ordinary = x[x <= OUTLIER * np.quantile(x, 0.95)]
+            if len(ordinary) < len(x):
+                found[j] = ordinary.max()
     return found
 
 

@@ -7,9 +7,10 @@ out to clients.
 
 from fedmpi.data.dataset import Dataset
 from fedmpi.data.download import fetch
+from fedmpi.data.filerows import FileRows
 from fedmpi.data.known import Entry, catalogue
 from fedmpi.data.loading import load
 from fedmpi.data.preparation import Preparation
 from fedmpi.data.table import Table
 
-__all__ = ["Dataset", "Entry", "Preparation", "Table", "catalogue", "fetch", "load"]
+__all__ = ["Dataset", "Entry", "FileRows", "Preparation", "Table", "catalogue", "fetch", "load"]

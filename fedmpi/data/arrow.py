@@ -1,6 +1,6 @@
 """Parquet and Feather, read by pyarrow."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,13 @@ from numpy.typing import NDArray
 
 from fedmpi.data.builder import Builder, Cells, lay_out
 from fedmpi.data.dataset import Raw
+from fedmpi.data.options import FileOptions
 from fedmpi.errors import UsageError
 
 ROWS = 1 << 14  # of a block
 
 
-def read_arrow(
-    path: Path,
-    label_column: str | None = None,
-    group_column: str | None = None,
-    categorical: Collection[str] = (),
-    only: Collection[str] = (),
-) -> Raw:
+def read_arrow(path: Path, options: FileOptions) -> Raw:
     """Read a .parquet or .feather file.
 
     Whole numbers stay what they are where they are labels; categories are text, and one that is null is missing.
@@ -40,7 +35,7 @@ def read_arrow(
         schema, rows, batches = _open(path)
         names = ["" if name.startswith("__index_level_") else name for name in schema.names]
         index = [k for k, name in enumerate(names) if not name]  # of pandas, which puts it after the columns
-        layout = lay_out(str(path), names, label_column, group_column, categorical, empty=index, only=only)
+        layout = lay_out(str(path), names, options, empty=index)
         for k in layout.used:
             _check_type(f'column "{layout.names[k]}" of {path}', schema.field(k).type)
         builder = Builder(str(path), layout, rows)

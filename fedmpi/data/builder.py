@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.data.dataset import Raw, check_size
+from fedmpi.data.options import FileOptions
 from fedmpi.data.table import MISSING, Where, check_values, is_number, labels_of, recode
 from fedmpi.errors import UsageError
 
@@ -62,13 +63,10 @@ class Layout:
 def lay_out(
     what: str,
     names: Sequence[str],
-    label_column: str | None,
-    group_column: str | None,
-    categorical: Collection[str] = (),
+    options: FileOptions,
     *,
     empty: Collection[int] = (),
     named: bool = True,
-    only: Collection[str] = (),
 ) -> Layout:
     """Find the columns that were asked for; leave out an index.
 
@@ -78,20 +76,18 @@ def lay_out(
         The file, for messages.
     names : sequence of str
         Of all columns; empty for those without a name.
-    label_column, group_column, categorical
-        See `fedmpi.data.load`.
+    options : FileOptions
     empty : collection of int
         The columns that seem to have no values, or none that count; left out if they have no name.
     named : bool
         Whether the file has names; else `names` are the places.
-    only : collection of str
-        The features that are wanted; others are left out. Empty: all are.
 
     Raises
     ------
     UsageError
         For columns that are not there or not alike, or when no feature is left.
     """
+    label_column, group_column, only = options.label_column, options.group_column, options.only
     if len(names) < 2 and label_column != NO_LABELS:
         raise UsageError(f"{what} must have a label column and at least one feature column, got {len(names)} column")
     left_out: list[int] = []
@@ -131,7 +127,7 @@ def lay_out(
     group = None if group_column is None else place(group_column, "group_column")
     if group is not None and group == label:
         raise UsageError(f"group_column must not be the label column, got {group_column}")
-    wanted = frozenset(place(column, "categorical") for column in categorical)
+    wanted = frozenset(place(column, "categorical") for column in options.categorical)
     left = [k for k in left_out if k not in (label, group, *wanted)]
     unwanted = [k for k in range(len(names)) if k not in (label, group, *left) and only and names[k] not in only]
     others = tuple(names[k] for k in unwanted)
@@ -156,10 +152,12 @@ class Builder:
     layout : Layout
     rows : int, optional
         How many there will be, where that is known; more than `dataset.MAX_BYTES` allows are refused at once.
+    decimal : str
+        What stands before the fraction of a number; labels and groups are read as text.
     """
 
-    def __init__(self, what: str, layout: Layout, rows: int = 0) -> None:
-        self.what, self.layout = what, layout
+    def __init__(self, what: str, layout: Layout, rows: int = 0, decimal: str = ".") -> None:
+        self.what, self.layout, self.decimal = what, layout, decimal
         self._features = layout.features
         self._X = np.empty((0, len(self._features)))
         self._codes: dict[int, dict[str, int]] = {}
@@ -273,5 +271,8 @@ class Builder:
                 raise UsageError(f"{name} must be finite, got {column[row]}{where(row)}")
             return column
         texts = tuple(self._codes[place])
-        labels = labels_of(name, texts, lambda value: where(int(np.argmax(column == texts.index(value)))))
+        read = [text.replace(self.decimal, ".", 1) for text in texts]
+        if not all(map(is_number, read)):
+            read = list(texts)
+        labels = labels_of(name, read, lambda value: where(int(np.argmax(column == read.index(value)))))
         return np.asarray(labels[column])

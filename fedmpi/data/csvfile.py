@@ -6,7 +6,7 @@ import itertools
 import re
 import warnings
 from codecs import BOM_UTF8
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data.builder import Builder, Cells, Layout, lay_out
 from fedmpi.data.dataset import Raw, open_binary
+from fedmpi.data.options import FileOptions
 from fedmpi.data.table import MISSING, is_number
 from fedmpi.errors import UsageError
 
@@ -42,13 +43,7 @@ class _Form:
     """Characters of the longest line that was looked at."""
 
 
-def read_csv(
-    path: Path,
-    label_column: str | None = None,
-    group_column: str | None = None,
-    categorical: Collection[str] = (),
-    only: Collection[str] = (),
-) -> Raw:
+def read_csv(path: Path, options: FileOptions) -> Raw:
     """Read a table of text, plain or packed.
 
     Cells are separated by ``,``, ``;``, ``|`` or tabs. A first line of names is found by itself. Numbers come back as
@@ -59,8 +54,8 @@ def read_csv(
     UsageError
         If the file breaks a rule; with the column and the line.
     """
-    form = _sniff(path, label_column, group_column, categorical, only)
-    builder = Builder(str(path), form.layout)
+    form = _sniff(path, options)
+    builder = Builder(str(path), form.layout, decimal=form.decimal)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -157,13 +152,7 @@ def _open_text(path: Path) -> IO[str]:
 # ------------------------------------------------------------------ how a file is laid out
 
 
-def _sniff(
-    path: Path,
-    label_column: str | None,
-    group_column: str | None,
-    categorical: Collection[str],
-    only: Collection[str],
-) -> _Form:
+def _sniff(path: Path, options: FileOptions) -> _Form:
     lines = _sample(path)
     skip = next((k for k, line in enumerate(lines) if line.strip()), None)
     if skip is None:
@@ -177,14 +166,15 @@ def _sniff(
         first = ["", *first]  # R names the columns, but not the one of the rows' names
     decimal = "," if delimiter != "," and _decimal_comma(body or [first]) else "."
     columns = [[row[k] for row in body if k < len(row)] for k in range(len(first))]
-    wanted = {name for name in (label_column, group_column, *categorical) if name and not is_number(name)}
+    given = (options.label_column, options.group_column, *options.categorical)
+    wanted = {name for name in given if name and not is_number(name)}
     if header := bool(wanted.intersection(first)) or _is_header(first, columns, decimal):
         skip += lines_of_first
     else:
         columns = [[cell, *column] for cell, column in zip(first, columns, strict=True)]
     names = first if header else [str(k) for k in range(len(first))]
     empty = {k for k, column in enumerate(columns) if all(cell in MISSING for cell in column)}
-    layout = lay_out(str(path), names, label_column, group_column, categorical, empty=empty, named=header, only=only)
+    layout = lay_out(str(path), names, options, empty=empty, named=header)
     text = {place for place in (layout.label, layout.group, *layout.wanted) if place is not None}
     for k in layout.features:
         kinds = {_is_number(cell, decimal) for cell in columns[k] if cell not in MISSING}

@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import hashlib
 import lzma
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data.filerows import FileRows, SparseRows
 from fedmpi.data.preparation import Preparation
 from fedmpi.data.table import Where
 from fedmpi.errors import UsageError
@@ -46,7 +48,7 @@ class Dataset:
         The name for people; a stand-in says that it is one.
     X_train, X_test : ndarray of shape (m, d)
         Rows of features, C-contiguous, finite, in the integer or float type of the source (images stay
-        uint8, flattened).
+        uint8, flattened). Of a caller who asks for that `FileRows`, whose rows stay in their file or sparse.
     y_train, y_test : ndarray of shape (m,)
         Classification: int64 in 0..C-1. Regression: float64.
     classes : tuple of str
@@ -80,6 +82,32 @@ class Dataset:
     values: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the training rows and what they mean: ranks that read one file must have the same.
+
+        Where missing values are filled in by what was learnt here the rows are left out: sums over doubles differ in
+        the last bit between kinds of processors.
+        """
+        filled = self.preparation is not None and any(c.fill is not None for c in self.preparation.columns)
+        words = (self.columns, self.classes, self.shape, sorted(self.values.items()), self.X_train.shape)
+        found = hashlib.sha256(repr((*words, self.X_train.dtype.str)).encode())
+        for array in (self.y_train,) if filled else (self.X_train, self.y_train):
+            found.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+        return found.digest()
+
+    def check_same(self, digest: bytes, rank: int) -> None:
+        """Refuse another version of the file than rank 0 has; nothing is compared where it gave no digest.
+
+        Raises
+        ------
+        UsageError
+        """
+        if digest and digest != self.digest:
+            raise UsageError(
+                f"the data set must be the same on all ranks, got another {self.name} on rank {rank} than on 0"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,16 +213,19 @@ def check_part(
     UsageError
         For a wrong dtype or shape, no rows, lengths that differ, or a value that is not finite.
     """
-    X, y = _house_form(X, f"X of {what}", "biuf"), _house_form(y, f"y of {what}", "biufU")
+    y = _house_form(y, f"y of {what}", "biufU")
+    if not isinstance(X, FileRows):
+        X = _house_form(X, f"X of {what}", "biuf")
     if X.ndim != 2:
         raise UsageError(f"X of {what} must be 2-D (rows, columns), got shape {X.shape}")
-    if X.size == 0:
+    if 0 in X.shape:
         raise UsageError(f"X of {what} must have rows and columns, got shape {X.shape}")
     if y.shape == (len(X), 1):
         y = y[:, 0]
     if y.shape != X.shape[:1]:
         raise UsageError(f"y of {what} must have shape ({len(X)},) like X has rows, got {y.shape}")
-    check_finite(X, f"X of {what}", columns, where, missing=missing)
+    if not (isinstance(X, SparseRows) and X.finite):
+        check_finite(X, f"X of {what}", columns, where, missing=missing)
     check_finite(y[:, None], f"y of {what}")
     return X, y
 

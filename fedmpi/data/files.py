@@ -4,8 +4,7 @@ import csv
 import io
 import math
 import zipfile
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,8 @@ from fedmpi.data.arrow import read_arrow
 from fedmpi.data.builder import Builder, Cells, lay_out
 from fedmpi.data.csvfile import read_csv
 from fedmpi.data.dataset import Raw, check_size, open_binary, reading
+from fedmpi.data.filerows import SparseRows
+from fedmpi.data.options import PLAIN, FileOptions
 from fedmpi.errors import UsageError
 
 PACKED = ("", ".gz", ".bz2", ".xz", ".zip")
@@ -28,7 +29,6 @@ KINDS = {
     "svm": tuple(end + pack for end in (".svm", ".libsvm") for pack in PACKED),
 }
 """Kind of file → how its name ends."""
-TABLES = ("csv", "arrow", "arff")
 
 
 def kind_of(name: str) -> str | None:
@@ -36,36 +36,7 @@ def kind_of(name: str) -> str | None:
     return next((kind for kind, ends in KINDS.items() if name.lower().endswith(ends)), None)
 
 
-@dataclass(frozen=True)
-class FileOptions:
-    """How a user file is read; see `fedmpi.data.load`."""
-
-    label_column: str | None = None
-    group_column: str | None = None
-    categorical: tuple[str, ...] = ()
-    features: int | None = None
-    index_base: int | None = None
-    only: tuple[str, ...] = ()
-    """Tables: the features that are wanted, where not all are."""
-
-    def check(self, what: str, kind: str | None) -> None:
-        """Refuse what has no meaning for this kind of file, or for no file at all."""
-        for option, kinds, for_whom in (
-            ("label_column", (*TABLES, "npz"), "tables and .npz files"),
-            ("group_column", (*TABLES, "npz"), "tables and .npz files"),
-            ("categorical", TABLES, "tables"),
-            ("features", ("svm",), ".svm files"),
-            ("index_base", ("svm",), ".svm files"),
-        ):
-            if getattr(self, option) not in (None, ()) and kind not in kinds:
-                raise UsageError(f"{option} must be given for {for_whom} only, got {what}")
-        if self.index_base not in (None, 0, 1):
-            raise UsageError(f"index_base must be 0 or 1, got {self.index_base}")
-        if self.features is not None and self.features < 1:
-            raise UsageError(f"features must be at least 1, got {self.features}")
-
-
-def read_file(path: Path, options: FileOptions = FileOptions()) -> Raw:
+def read_file(path: Path, options: FileOptions = PLAIN) -> Raw:
     """Read a user file; its suffix says the format.
 
     Parameters
@@ -89,21 +60,21 @@ def read_file(path: Path, options: FileOptions = FileOptions()) -> Raw:
         raise UsageError(f"data file must exist, got {path}")
     kind = kind_of(path.name)
     options.check(str(path), kind)
-    label, group, categorical = options.label_column, options.group_column, options.categorical
     with reading(path):
         if kind == "npz":
+            label, group = options.label_column, options.group_column
             named = label is not None or group is not None
             return images_as_rows(read_columns(path, label, group) if named else read_npz(path))
         if kind == "npy":
-            return images_as_rows(read_npy(path))
+            return images_as_rows(read_npy(path, options.in_memory_bytes))
         if kind == "csv":
-            return read_csv(path, label, group, categorical, options.only)
+            return read_csv(path, options)
         if kind == "arrow":
-            return read_arrow(path, label, group, categorical, options.only)
+            return read_arrow(path, options)
         if kind == "arff":
-            return read_arff(path, label, group, categorical, options.only)
-        X, y = read_svm(path, options.features, options.index_base)
-        return Raw(path.name, X, y)
+            return read_arff(path, options)
+        X, y = read_svm(path, options.features, options.index_base, sparse=True)
+        return Raw(path.name, _svm_rows(X, str(path), options), y)
 
 
 def images_as_rows(raw: Raw) -> Raw:
@@ -181,10 +152,11 @@ def _test_part(path: Path, z: dict[str, NDArray[Any]], y: str) -> tuple[NDArray[
     return z.get("X_test"), z.get(y)
 
 
-def read_npy(path: Path) -> Raw:
+def read_npy(path: Path, in_memory_bytes: int | None = None) -> Raw:
     """Read X.npy and the y.npy beside it: the name of the labels' file has y in place of the X.
 
-    X_train.npy has its test part in X_test.npy and y_test.npy, where these are there.
+    X_train.npy has its test part in X_test.npy and y_test.npy, where these are there. Files of more than
+    `in_memory_bytes` are memory-mapped.
     """
     if not path.name.startswith("X"):
         raise UsageError(f"name of an .npy file must begin with X, beside a file of labels with y, got {path}")
@@ -197,6 +169,9 @@ def read_npy(path: Path) -> Raw:
         if not name.is_file():
             raise UsageError(f"file of labels must exist beside {path}, got no {name}")
         with reading(name), name.open("rb") as file:
+            if in_memory_bytes is not None and name.stat().st_size > in_memory_bytes:
+                found.append(np.load(name, mmap_mode="r", allow_pickle=False))
+                continue
             _check_header(_header(file), str(name))
             file.seek(0)
             found.append(np.load(file, allow_pickle=False))
@@ -244,13 +219,7 @@ def read_columns(path: Path, label_column: str | None, group_column: str | None)
 # ------------------------------------------------------------------ ARFF and svmlight
 
 
-def read_arff(
-    path: Path,
-    label_column: str | None = None,
-    group_column: str | None = None,
-    categorical: tuple[str, ...] = (),
-    only: Collection[str] = (),
-) -> Raw:
+def read_arff(path: Path, options: FileOptions) -> Raw:
     """Read an ARFF file of numbers and nominal attributes, by scipy.
 
     Raises
@@ -270,7 +239,7 @@ def read_arff(
         raise ValueError(f"it is no ARFF file: {error!r}") from None
     finally:
         csv.field_size_limit(limit)  # scipy lifts it, for the whole process
-    layout = lay_out(str(path), meta.names(), label_column, group_column, categorical, only=only)
+    layout = lay_out(str(path), meta.names(), options)
     for name, kind in zip(meta.names(), meta.types(), strict=True):
         if kind not in ("numeric", "nominal"):
             raise UsageError(f'column "{name}" of {path} must hold numbers or be nominal, got type {kind}')
@@ -330,6 +299,12 @@ def read_svm_pair(path: Path, test: Path, options: FileOptions) -> Raw:
     base = "auto" if options.index_base is None else options.index_base == 0
     with reading(path), open_binary(path) as first, open_binary(test) as second:
         X, y, X_test, y_test = load_svmlight_files([first, second], n_features=options.features, zero_based=base)
-    for part in (X, X_test):
-        check_size(part.shape[0], part.shape[1], part.dtype.itemsize, str(path))
-    return Raw(path.name, X.toarray(), y, X_test.toarray(), y_test)
+    return Raw(path.name, _svm_rows(X, str(path), options), y, _svm_rows(X_test, str(test), options), y_test)
+
+
+def _svm_rows(X: Any, what: str, options: FileOptions) -> Any:
+    """Dense rows, or sparse ones where these would take more than `options.in_memory_bytes`."""
+    if options.in_memory_bytes is not None and X.shape[0] * X.shape[1] * X.dtype.itemsize > options.in_memory_bytes:
+        return SparseRows(X)
+    check_size(X.shape[0], X.shape[1], X.dtype.itemsize, what)
+    return X.toarray()

@@ -16,6 +16,7 @@ from fedmpi.data.csvfile import read_csv
 from fedmpi.data.dataset import Raw, open_binary, reading
 from fedmpi.data.files import read_npz, read_svm
 from fedmpi.data.lesions import read_originals, read_small
+from fedmpi.data.options import FileOptions
 from fedmpi.data.regression import NAME, diabetes
 from fedmpi.errors import UsageError
 
@@ -233,7 +234,7 @@ def _gisette(paths: list[Path]) -> Raw:
 
 def _wine(paths: list[Path]) -> Raw:
     with reading(paths[0]):
-        raw = read_csv(paths[0], "quality")
+        raw = read_csv(paths[0], FileOptions("quality"))
     return Raw("wine", raw.X, raw.y, columns=raw.columns)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from fedmpi.data import regression as regression_data
 from fedmpi.data import synthetic
 from fedmpi.data.dataset import Dataset, Raw, check_part
-from fedmpi.data.files import FileOptions, kind_of, read_file, read_svm_pair
+from fedmpi.data.filerows import FileRows
+from fedmpi.data.files import kind_of, read_file, read_svm_pair
 from fedmpi.data.folder import read_folder
 from fedmpi.data.known import KNOWN, read_known, unknown
+from fedmpi.data.options import FileOptions
 from fedmpi.data.preparation import Preparation
 from fedmpi.data.table import Table, join
 from fedmpi.errors import UsageError
@@ -40,6 +42,8 @@ def load(
     impute: str | None = None,
     statistics: str | Path | None = None,
     prepare: bool = True,
+    in_memory_bytes: int | None = None,
+    missing: bool | None = None,
 ) -> Dataset:
     """Load a data set, checked, split and prepared.
 
@@ -61,8 +65,8 @@ def load(
     max_rows : int, optional
         Keep the first `max_rows` training rows of the kept classes; the test part stays whole.
     test_fraction : float
-        Share of the rows that becomes the test part, in (0, 1); only for sets that come without one.
-        Drawn per class for classification; a class keeps at least one training row.
+        Share of the rows that becomes the test part, in [0, 1); only for sets that come without one. Drawn per class
+        for classification; a class keeps at least one training row. 0: all rows are for training, and X_test is empty.
     regression : bool
         Take the targets as float64 numbers instead of classes.
     label_column : str, optional
@@ -91,6 +95,11 @@ def load(
     prepare : bool
         False: leave the rows as they are, text as places in `Dataset.values` and missing values as NaN; for callers
         whose preparation comes out of a protocol.
+    in_memory_bytes : int, optional
+        Unless they are prepared, the rows of larger .npy files stay there, and those of LIBSVM files that are larger
+        when dense stay sparse: X_train and X_test are `FileRows`.
+    missing : bool, optional
+        Whether values may be missing; by default where something may stand in for them.
 
     Returns
     -------
@@ -106,8 +115,8 @@ def load(
         raise UsageError(f"seed must be at least 0, got {seed}")
     if max_rows is not None and max_rows < 1:
         raise UsageError(f"max_rows must be at least 1, got {max_rows}")
-    if not 0 < test_fraction < 1:
-        raise UsageError(f"test_fraction must lie in (0, 1), got {test_fraction}")
+    if not 0 <= test_fraction < 1:
+        raise UsageError(f"test_fraction must lie in [0, 1), got {test_fraction}")
     if regression and classes:
         raise UsageError(f"classes must be empty for regression, got {', '.join(classes)}")
     asked = scale is not None or impute is not None or statistics is not None
@@ -115,6 +124,8 @@ def load(
         raise UsageError("one of prepare=False, statistics, or scale and impute must be given, got several")
 
     options = FileOptions(label_column, group_column, tuple(categorical), features, index_base)
+    if not asked:
+        options = replace(options, in_memory_bytes=in_memory_bytes)
     raw = _read(name, data_dir, options, test_file, seed)
     if image_shape:
         if math.prod(image_shape) != raw.X.shape[1] or len(image_shape) != 3:
@@ -122,25 +133,51 @@ def load(
                 f"image_shape must be (channels, height, width) of {raw.X.shape[1]} features, got {tuple(image_shape)}"
             )
         raw = replace(raw, shape=tuple(image_shape))
-    raw = _checked(raw, missing=impute is not None or statistics is not None or not prepare)
+    stays = isinstance(raw.X, np.memmap)
+    if missing is None:
+        missing = impute is not None or statistics is not None or not prepare
+    raw = _checked(raw, missing=missing)
+    if stays:
+        X_test = None if raw.X_test is None else FileRows(raw.X_test)
+        raw = replace(raw, X=cast(NDArray[Any], FileRows(raw.X)), X_test=cast(NDArray[Any] | None, X_test))
     raw, aliases = (_as_numbers(raw), {}) if regression else _as_labels(raw)
-    raw = _split(raw, test_fraction, seed, by_class=not regression)
+    drawn = raw.X_test is None
+    raw = split(raw, test_fraction, seed, by_class=not regression)
+    assert raw.y_test is not None
+    if drawn and test_fraction and not len(raw.y_test) and len(raw.names) != 1:  # of one class another rule says more
+        raise UsageError(f"test part of {raw.name} must have at least one row, got none")
     data = _select(raw, aliases, classes, max_rows)
     if not prepare or not (asked or raw.values) or (data.shape and impute is None and statistics is None):
         return data
-    train = Table(data.X_train, data.columns or tuple(map(str, range(data.X_train.shape[1]))), data.values)
     if statistics is not None:
-        preparation = Preparation.read(Path(statistics).expanduser())
-    else:
-        drop = asked and not data.shape
-        preparation = Preparation.fit(
-            train, scale=scale or "none", impute=impute, drop_constants=drop, classes=data.classes
-        )
-    X_test = preparation.apply(replace(train, X=data.X_test))
+        return prepared(data, Preparation.read(Path(statistics).expanduser()))
+    drop = asked and not data.shape
+    return prepared(
+        data,
+        Preparation.fit(
+            training_table(data), scale=scale or "none", impute=impute, drop_constants=drop, classes=data.classes
+        ),
+    )
+
+
+def training_table(data: Dataset) -> Table:
+    """The training rows of a set that was not prepared; columns without names are called by their places."""
+    return Table(data.X_train, data.columns or tuple(map(str, range(data.X_train.shape[1]))), data.values)
+
+
+def prepared(data: Dataset, preparation: Preparation) -> Dataset:
+    """The same set, with a preparation done to its rows.
+
+    Raises
+    ------
+    UsageError
+        As `Preparation.apply`.
+    """
+    train = training_table(data)
     return replace(
         data,
         X_train=preparation.apply(train),
-        X_test=X_test,
+        X_test=preparation.apply(replace(train, X=data.X_test)),
         columns=preparation.names,
         values={},
         notes=(*data.notes, *preparation.notes),
@@ -225,8 +262,8 @@ def _as_labels(raw: Raw) -> tuple[Raw, dict[str, int]]:
     return replace(raw, y=codes[: len(raw.y)], y_test=y_test, names=names), aliases
 
 
-def _split(raw: Raw, fraction: float, seed: int, by_class: bool) -> Raw:
-    """Draw a test part if the set has none."""
+def split(raw: Raw, fraction: float, seed: int, by_class: bool) -> Raw:
+    """Draw a test part if the set has none; of few rows none may be drawn."""
     if raw.X_test is not None:
         return raw
     rng = np.random.default_rng(seed)
@@ -235,6 +272,9 @@ def _split(raw: Raw, fraction: float, seed: int, by_class: bool) -> Raw:
     for rows in strata:
         test[rng.permutation(rows)[: min(round(fraction * len(rows)), len(rows) - 1)]] = True
     train, rest = np.flatnonzero(~test), np.flatnonzero(test)
+    if isinstance(raw.X, FileRows):
+        X, X_test = _taken(raw.X, train), _taken(raw.X, rest)
+        return replace(raw, X=X, y=raw.y[train], X_test=X_test, y_test=raw.y[rest])
     X = _sorted(raw.X, np.concatenate([train, rest]))
     groups = None if raw.groups is None else raw.groups[train]
     cut = len(train)
@@ -253,10 +293,11 @@ def _sorted(X: NDArray[Any], order: NDArray[np.intp]) -> NDArray[Any]:
 
 def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows: int | None) -> Dataset:
     """Keep the wanted classes, number them in the wanted order, then cut the training part."""
-    assert raw.X_test is not None  # _split saw to it
+    assert raw.X_test is not None  # split saw to it
     assert raw.y_test is not None
+    wanted = len(raw.y_test) > 0
     if not raw.names:
-        parts = (raw.X[:max_rows], raw.y[:max_rows], raw.X_test, raw.y_test)
+        parts = (_taken(raw.X, np.arange(len(raw.X))[:max_rows]), raw.y[:max_rows], raw.X_test, raw.y_test)
     else:
         codes = _codes(raw, aliases, classes)
         parts = (*_rows(raw.X, raw.y, codes, max_rows), *_rows(raw.X_test, raw.y_test, codes, None))
@@ -265,7 +306,7 @@ def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows:
             lost = raw.names[codes[int(counts.argmin())]]
             raise UsageError(f'class "{lost}" must have a training row, got none in {len(parts[1])} rows of {raw.name}')
         raw = replace(raw, names=tuple(raw.names[code] for code in codes))
-    if not len(parts[3]):
+    if wanted and not len(parts[3]):
         raise UsageError(f"test part of {raw.name} must have at least one row, got none")
     groups = None if raw.groups is None or raw.names else raw.groups[:max_rows]
     return Dataset(
@@ -300,4 +341,11 @@ def _rows(
     label_of[codes] = np.arange(len(codes))
     labels = label_of[y]
     keep = np.flatnonzero(labels >= 0)[:max_rows]
-    return X if len(keep) == len(X) else X[keep], labels[keep]
+    return _taken(X, keep), labels[keep]
+
+
+def _taken(X: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Some rows, in their order."""
+    if len(rows) == len(X):
+        return X
+    return cast(NDArray[Any], X.rows(rows)) if isinstance(X, FileRows) else X[rows]

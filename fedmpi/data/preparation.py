@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +57,11 @@ class Preparation:
             if not column.dropped
             for name in ([f"{column.name}={value}" for value in column.values] or [column.name])
         )
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names of the columns that are the same in all rows."""
+        return tuple(column.name for column in self.columns if column.dropped)
 
     # -------------------------------------------------------------- where it comes from
 
@@ -131,6 +136,7 @@ class Preparation:
         *,
         shift: ArrayLike = 0.0,
         values: dict[int, tuple[str, ...]] | None = None,
+        fills: Mapping[int, str] | None = None,
         impute: str | None = None,
         drop_constants: bool = True,
         classes: Sequence[str] = (),
@@ -150,6 +156,8 @@ class Preparation:
             another, such as times, a public number among them keeps the digits of the deviation.
         values : dict, optional
             Column of text → its public values.
+        fills : mapping, optional
+            Column of text → what stands in for missing values. Default: there may be none.
         impute : str, optional
             None or "mean".
         drop_constants, classes
@@ -160,7 +168,7 @@ class Preparation:
         UsageError
             If they can't be the sums of any rows.
         """
-        d, values = len(names), values or {}
+        d, values, fills = len(names), values or {}, fills or {}
         if impute not in (None, "mean"):
             raise UsageError(f"impute must be mean where only sums are known, got {impute}")
         given = {"counts": counts, "sums": sums, "squares": squares, "shift": shift}
@@ -171,7 +179,7 @@ class Preparation:
         columns = []
         for k, name in enumerate(names):
             if k in values:
-                columns.append(Column(name, tuple(values[k]), dropped=len(values[k]) < 2))
+                columns.append(Column(name, tuple(values[k]), fills.get(k), dropped=len(values[k]) < 2))
                 continue
             count, total, square, origin = (float(arrays[key][k]) for key in given)
             columns.append(column_of_moments(name, rows, count, total, square, origin, impute is not None))

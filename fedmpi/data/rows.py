@@ -1,16 +1,18 @@
 """Rows that a model is to predict: a file with the columns of the training rows, with labels or without."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.data.builder import NO_LABELS
 from fedmpi.data.dataset import Raw
-from fedmpi.data.files import KINDS, TABLES, FileOptions, kind_of, read_file
+from fedmpi.data.files import KINDS, kind_of, read_file
 from fedmpi.data.folder import read_folder
+from fedmpi.data.options import TABLES, FileOptions
 from fedmpi.data.table import Table
 from fedmpi.errors import UsageError
 
@@ -67,6 +69,45 @@ def read_rows(
             has = ", ".join((*raw.columns, *raw.others)[:20])
             raise UsageError(f'rows of {path} must have the column "{missing[0]}", got {has}')
     return _ordered(raw, columns), raw.y.ravel() if labelled else None
+
+
+def rows_of_frame(frame: Any, columns: Sequence[str], text: Collection[str]) -> Table:
+    """Rows of a DataFrame of pandas, whose columns are found by name.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    columns : sequence of str
+        The features of the model.
+    text : collection of str
+        Those that hold text.
+
+    Raises
+    ------
+    UsageError
+        If one is missing, or has text where the model was trained on numbers.
+    """
+    if missing := [name for name in columns if name not in frame.columns]:
+        has = ", ".join(map(str, frame.columns[:20]))
+        raise UsageError(f'rows must have the column "{missing[0]}", got {has}')
+    X, values = np.full((len(frame), len(columns)), np.nan), {}
+    for place, name in enumerate(columns):
+        column = frame[name]
+        if name not in text:
+            try:
+                X[:, place] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f'column "{name}" must hold numbers, got others: {error}') from None
+            continue
+        there = ~column.isna().to_numpy()
+        cells = [_as_text(cell) for cell in column[there]]
+        values[place], X[there, place] = np.unique(np.array(cells, dtype=np.str_), return_inverse=True)
+    return Table(X, tuple(columns), {place: tuple(texts.tolist()) for place, texts in values.items()})
+
+
+def _as_text(cell: Any) -> str:
+    """What a category is called in a file: pandas makes 1.0 of a 1 in a column where values are missing."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _ordered(raw: Raw, columns: Sequence[str]) -> Table:

@@ -210,6 +210,21 @@ def test_svm_too_large_when_dense(tmp_path):
         load(path)
 
 
+def test_svm_too_large_when_dense_stays_sparse_for_who_asks_for_it(tmp_path):
+    path = write(tmp_path / "a.svm", "1 7:2 2000000:1\n-1 1:1\n" * 500)
+    got = load(path, in_memory_bytes=1 << 20, test_fraction=0)
+    assert got.X_train.shape == (1000, 2_000_000)
+    assert got.X_train[:2].sum(axis=1).tolist() == [3, 1]
+    with pytest.raises(UsageError, match="8 GiB when dense"):
+        load(path, in_memory_bytes=1 << 20, scale="maxabs")
+
+
+def test_sparse_rows_must_be_finite(tmp_path):
+    path = write(tmp_path / "a.svm", "1 3:1\n-1 1:1 2:inf\n")
+    with pytest.raises(UsageError, match=r"must be finite, got inf in row 1, column 1 \(counted from 0\)"):
+        load(path, in_memory_bytes=0)
+
+
 @pytest.mark.parametrize("text", ["1 a:b\n", "1 1:2\nx 1:2\n", "1 99999999999999999999:1\n"])
 def test_svm_that_is_none(tmp_path, text):
     with pytest.raises(UsageError, match="complete and readable"):

@@ -171,7 +171,7 @@ def test_unknown_names(name, text):
     [
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"max_rows": 0}, "max_rows must be at least 1, got 0"),
-        ({"test_fraction": 0.0}, r"must lie in \(0, 1\), got 0.0"),
+        ({"test_fraction": -0.1}, r"must lie in \[0, 1\), got -0.1"),
         ({"test_fraction": 1.0}, "got 1.0"),
         ({"test_fraction": float("nan")}, "got nan"),
         ({"regression": True, "classes": ("1", "2")}, "must be empty for regression, got 1, 2"),
@@ -236,6 +236,16 @@ def test_regression_split_and_max_rows(tmp_path):
 def test_no_row_left_for_the_test_part(tmp_path):
     with pytest.raises(UsageError, match=r"test part of a.npz must have at least one row, got none"):
         load(labelled(tmp_path / "a.npz", [0, 1]))
+
+
+def test_all_rows_may_be_for_training(tmp_path):
+    got = load(labelled(tmp_path / "a.npz", [0, 1]), test_fraction=0)
+    assert got.y_train.tolist() == [0, 1]
+    assert got.X_test.shape == (0, got.X_train.shape[1])
+    assert len(got.y_test) == 0
+    given = {"X_train": np.eye(2), "y_train": [0, 1], "X_test": np.ones((3, 2)), "y_test": [1, 0, 0]}
+    np.savez(tmp_path / "b.npz", **given)
+    assert len(load(str(tmp_path / "b.npz"), test_fraction=0).y_test) == 3, "a test part that is there stays"
 
 
 def test_labels_of_minus_one_and_one_start_with_the_negative(tmp_path):

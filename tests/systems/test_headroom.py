@@ -168,9 +168,8 @@ def test_only_primes_that_are_enough_are_named(w: int, named: str) -> None:
 def test_the_sum_over_all_rows_fits_or_only_those_of_blocks_do() -> None:
     X_bar = np.full((100, 2), 4, np.float32)
     of_a_block = 20 * 4 * 4 * 2
-    assert Headroom(X_bar, row_blocks(100, 5), [0, 1], 5 * of_a_block + 1).check(weights(1, 1), 0)
-    assert not Headroom(X_bar, row_blocks(100, 5), [0, 1], 5 * of_a_block - 1).check(weights(1, 1), 0)
-    assert not Headroom(X_bar, row_blocks(100, 5), [0, 1], of_a_block + 1).check(weights(1, 1), 0)
+    for limit, runs in ((5 * of_a_block + 1, 1), (5 * of_a_block - 1, 2), (2 * of_a_block + 1, 3), (of_a_block + 1, 5)):
+        assert Headroom(X_bar, row_blocks(100, 5), [0, 1], limit).check(weights(1, 1), 0) == runs
 
 
 @pytest.mark.parametrize("w", [2**40, 2**61])

@@ -49,8 +49,9 @@ def problem(rows: int = 47, dtype: torch.dtype = torch.float64) -> Inputs:
 def autograd(model: nn.Module, w: np.ndarray, inputs: Inputs, settings: LocalTraining, seed: int) -> np.ndarray:
     """The oracle: torch's own optimizer and clipping."""
     model = copy.deepcopy(model)
-    nn.utils.vector_to_parameters(torch.tensor(w, dtype=inputs.X.dtype), model.parameters())
-    optimizer = torch.optim.SGD(model.parameters(), settings.learning_rate, settings.momentum)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    nn.utils.vector_to_parameters(torch.tensor(w, dtype=inputs.X.dtype), trained)
+    optimizer = torch.optim.SGD(trained, settings.learning_rate, settings.momentum)
     order = np.random.default_rng(seed)
     for _ in range(settings.epochs):
         shuffled = order.permutation(len(inputs))
@@ -59,9 +60,9 @@ def autograd(model: nn.Module, w: np.ndarray, inputs: Inputs, settings: LocalTra
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs.X[rows]), inputs.y[rows]).backward()
             if settings.clip != float("inf"):
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+                nn.utils.clip_grad_norm_(trained, settings.clip)
             optimizer.step()
-    return nn.utils.parameters_to_vector(model.parameters()).detach().double().numpy()
+    return nn.utils.parameters_to_vector(trained).detach().double().numpy()
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -269,7 +270,7 @@ def test_a_model_of_your_own_is_found_by_its_import_path(monkeypatch: pytest.Mon
         ("vgg", "or package.module:Class, got vgg"),
         ("no_such_module:X", "must be importable, got no_such_module:X"),
         ("torch.nn:NoSuchLayer", "must be importable"),
-        ("torch.nn:Identity", "must be a torch.nn.Module with parameters, got torch.nn:Identity"),
+        ("torch.nn:Identity", "must be a torch.nn.Module with parameters to train, got torch.nn:Identity"),
         ("torch.nn:Bilinear", "must be callable with"),
         ("test_learn:WithBuffers", "must keep its whole state in parameters"),
     ],

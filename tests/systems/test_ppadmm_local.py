@@ -30,15 +30,15 @@ def shard() -> Shard:
     return Shard(rng.normal(size=(5, D)), rng.normal(size=5))
 
 
-def order(stage: int, values: np.ndarray, *, counted: bool = True, asked: bool = True, keep: bool = False) -> Order:
-    return Order(0, stage, counted, asked, keep, values)
+def order(stage: int, values: np.ndarray, *, counted: bool = True, rho: float = 2.0, **rest: bool) -> Order:
+    return Order(0, stage, counted, rest.get("asked", True), rest.get("keep", False), rho, values)
 
 
 def prepared(shelf: Memory | None = None) -> Local:
     local = Local(shard(), shelf)
     local.answer(order(SUMS, np.empty(0)))
     local.answer(order(SQUARES, np.zeros(D + 1)))
-    local.answer(order(FIRST_ITERATION, np.array([2.0, 1, 1, 1])))
+    local.answer(order(FIRST_ITERATION, np.ones(D + 1)))
     return local
 
 
@@ -74,11 +74,22 @@ def test_one_that_slept_through_the_preparation_can_not_take_part() -> None:
     assert Local(shard()).answer(order(SQUARES, np.zeros(D + 1))) is None
 
 
+def test_one_that_was_away_has_its_dual_variable_under_the_new_rho() -> None:
+    local = prepared()
+    local.answer(order(FIRST_ITERATION + 1, Z))
+    u = local.shard.u.copy()
+    local.answer(order(FIRST_ITERATION + 5, Z, counted=False, rho=8.0))
+    np.testing.assert_array_equal(local.shard.u, u / 4)
+    for rho in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ProtocolError, match="must have a positive ρ, got"):
+            local.answer(order(FIRST_ITERATION + 6, Z, rho=rho))
+
+
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_was_kept_is_gone_on_from(asked: bool) -> None:
     shelf = Memory()
     whole, local = prepared(), prepared(shelf)
-    keep = order(FIRST_ITERATION + 1, Z, keep=True, asked=asked)
+    keep = order(FIRST_ITERATION + 1, Z, keep=True, asked=asked, rho=3.0)
     if asked:
         local.answer(keep)
     else:  # the premature end
@@ -86,9 +97,9 @@ def test_what_was_kept_is_gone_on_from(asked: bool) -> None:
         local.step(keep)
     assert shelf.kept.keys() == {1}
     resumed = Local(shard(), shelf, first_iteration=1)
-    expected = whole.answer(order(FIRST_ITERATION + 1, Z))
+    expected = whole.answer(order(FIRST_ITERATION + 1, Z, rho=3.0))
     for counted in (True, False):  # S1 counts the members of the checkpoint: no second step
-        got = resumed.answer(order(FIRST_ITERATION + 1, Z, counted=counted))
+        got = resumed.answer(order(FIRST_ITERATION + 1, Z, counted=counted, rho=3.0))
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(
