@@ -18,10 +18,11 @@ SERVER = 0
 
 
 class Setup(Message, tag=120):
-    """Server → host, once: parameters and data set as JSON; public."""
+    """Server → host, once: parameters and data set as JSON, public; the digest of the data set if all have one."""
 
     job: str
     timeout_seconds: float
+    digest: bytes
 
 
 class Ready(Message, tag=121):
@@ -31,7 +32,7 @@ class Ready(Message, tag=121):
     rows: UInt64
 
 
-def setup(ch: Channel, job: str, clients: int, first_host: int = 1) -> NDArray[np.int64]:
+def setup(ch: Channel, job: str, clients: int, first_host: int = 1, digest: bytes = b"") -> NDArray[np.int64]:
     """Server: tell the hosts what is to be done, and hear who holds how many rows, shape (K,).
 
     Raises
@@ -41,7 +42,7 @@ def setup(ch: Channel, job: str, clients: int, first_host: int = 1) -> NDArray[n
     """
     hosts = range(first_host, ch.size)
     for rank in hosts:
-        ch.send(rank, Setup(job, ch.timeout_seconds))
+        ch.send(rank, Setup(job, ch.timeout_seconds, digest))
     rows = np.zeros(clients, np.int64)
     for rank, ready in ch.gather(hosts, Ready).items():
         expected = np.arange(rank - first_host, clients, len(hosts))

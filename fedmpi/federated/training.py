@@ -2,20 +2,30 @@
 
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from fedmpi.errors import UsageError
+from fedmpi.data import Preparation
+from fedmpi.data.loading import prepared
+from fedmpi.data.schema import Schema
+from fedmpi.errors import PeerFailed, TooFewWorkers, UsageError
+from fedmpi.federated.judging import judge
 from fedmpi.federated.messages import stop
 from fedmpi.federated.params import FederatedParams
-from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores, evaluate
+from fedmpi.federated.statistics import survey
+from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores
+from fedmpi.learn.evaluation import evaluate_outputs
 from fedmpi.learn.inputs import divisor_of, input_shape
+from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
 from fedmpi.runs.checkpointing import Keeper
 from fedmpi.runs.options import RunOptions
+from fedmpi.runs.scores import class_scores
 from fedmpi.system import System, Training
 
 P = TypeVar("P", bound=FederatedParams)
@@ -30,10 +40,13 @@ class FederatedTraining(Training[P, S]):
     """A training of clients that live on other ranks, in rounds, on a public model."""
 
     may_change = frozenset({"rounds", "device"})
+    takes_own_rows = True
 
     flat: FlatModel
     final: dict[str, float]
     """What the last `watch` found."""
+    outputs: list[NDArray[np.float64]]
+    """Of each model on the test rows, at the last evaluation."""
 
     def __init__(self, system: System, ch: Channel, params: P, options: RunOptions):
         super().__init__(system, ch, params, options)
@@ -48,29 +61,63 @@ class FederatedTraining(Training[P, S]):
             least = len(self.system.roles)
             raise UsageError(f"there must be at least {least} ranks: {who} and a host of clients, got {self.ch.size}")
         super().check(argv)
+        if self.options.schema is not None and self.params.method == "standalone":
+            raise UsageError("--schema must be given without --method standalone, whose models are many")
+        if self.options.impute not in (None, "mean") and not self.options.statistics:
+            raise UsageError(
+                f"--impute must be mean in {self.system.name}, where only sums over all clients' rows are known, "
+                f"got {self.options.impute}"
+            )
 
     def data_arguments(self) -> dict[str, Any]:
-        """What to load: tables with scaled columns."""
-        return self.options.scaled_load_arguments()
+        """What to load: tables with scaled columns, or what tables that lie apart have in common."""
+        return self.options.scaled_load_arguments() | self.options.schema_argument()
 
     def load(self) -> None:
         """The data set, which must have classes, and the public model as it is before any training."""
         torch.set_num_threads(1)
-        self.data = self.job.load()
+        self.read()
         if not self.data.classes:
             raise UsageError(f"the data set must have classes, got {self.data.name}")
-        # raises where a client has no row
-        client_rows(self.params.partition, self.data.y_train, self.clients, self.job.seed, self.params.dirichlet_alpha)
+        if self.options.schema is None:  # raises where a client has no row
+            p, y = self.params, self.data.y_train
+            client_rows(p.partition, y, self.clients, self.job.seed, p.dirichlet_alpha)
         dtype = getattr(torch, self.params.dtype)
         shape, scale = input_shape(self.data), divisor_of(self.data)
-        self.flat = FlatModel(
-            build_model(self.params.model, shape, len(self.data.classes), self.job.seed, dtype),
-        )
+        classes = len(self.data.classes)
+        model = build_model(self.params.model, shape, classes, self.job.seed, dtype)
+        self.flat = FlatModel(try_own(model, self.params.model, shape, classes).eval())
         self.test = Inputs.of(self.data.X_test, self.data.y_test, scale, dtype, shape=shape)
         self.steps = self.params.rounds or 0
 
+    def read(self) -> None:
+        """The data set, prepared: columns of a table by sums over all clients' rows, where no file says how.
+
+        A dry run talks to nobody, and looks at the file that lies here.
+        """
+        options = self.options
+        if options.schema is not None:
+            schema = Schema.read(options.schema)
+            self.data = schema.without_rows()
+            if options.statistics is not None:
+                self.data = prepared(self.data, Preparation.read(options.statistics.expanduser()))
+            elif options.dry_run:
+                self.data = prepared(self.data, schema.unscaled())
+        else:
+            self.data = self.job.load() if options.statistics or options.dry_run else self.job.load_raw()
+        if self.data.preparation is None and not options.dry_run and (not self.data.shape or options.impute):
+            with self.ch.phase("distribute"):
+                preparation = survey(
+                    self.ch, self.job.to_json(), self.data, impute=options.impute, first_host=self.first_host
+                )
+            self.data = prepared(self.data, preparation)
+        self.job = replace(self.job, loaded=self.data)
+
     def rows_line(self) -> str:
         """The data set, for people."""
+        if self.options.schema is not None:
+            hosts = self.ch.size - self.first_host
+            return f"rows lie apart, in the files of {hosts} hosts: {len(self.data.classes)} classes"
         return f"{super().rows_line()}, {len(self.data.classes)} classes, dealt out {self.params.partition}"
 
     def unchanged(self) -> dict[str, Any]:
@@ -85,9 +132,26 @@ class FederatedTraining(Training[P, S]):
         self.state = self.rounds(self.first() if start is None else start, keeper)
         with self.ch.phase("evaluate"):
             self.watch(self.state, last=True)
+            self.final |= self.class_scores()
         self.total_seconds = time.perf_counter() - begun
         self.finish()
         self.reports = stop(self.ch)
+        if self.options.schema is not None:
+            self.judge()
+
+    def judge(self) -> None:
+        """Hear how good the model is on test rows that lie apart; a host that is lost now costs this, not the model."""
+        hosts = [rank for rank in range(self.first_host, self.ch.size) if rank not in self.ch.departed]
+        w = np.atleast_2d(self.parameters_of(self.state))[0]
+        try:
+            self.final = self.final | judge(self.ch, w, len(self.data.classes), hosts)
+        except (PeerFailed, TooFewWorkers) as error:
+            self.failures.append({"rank": getattr(error, "rank", 0), "reason": f"no test metrics: {error}"})
+
+    @property
+    def digest(self) -> bytes:
+        """Of the data set that all hosts must have; nothing where rows lie apart."""
+        return b"" if self.options.schema is not None else self.data.digest
 
     @abstractmethod
     def set_up(self) -> None:
@@ -118,12 +182,21 @@ class FederatedTraining(Training[P, S]):
 
     def evaluate(self, state: S, threads: int) -> dict[str, float]:
         """Loss and accuracy on the test rows, the mean of several models; after the last round all cores are free."""
-        found = []
+        found, self.outputs = [], list[NDArray[np.float64]]()
+        if not len(self.test):
+            return {}
         for parameters in np.atleast_2d(self.parameters_of(state)):
             self.flat.load(parameters)
-            found.append(evaluate(self.flat.model, self.test, threads=threads))
+            loss, accuracy, outputs = evaluate_outputs(self.flat.model, self.test, threads=threads)
+            found.append((loss, accuracy))
+            self.outputs.append(outputs)
         loss, accuracy = np.mean(found, axis=0)
         return {"test_loss": float(loss), "test_accuracy": float(accuracy)}
+
+    def class_scores(self) -> dict[str, float]:
+        """What `fedmpi.runs.scores` says of the outputs of the last evaluation, the mean of several models."""
+        found = [class_scores(softmax(outputs, axis=1), self.data.y_test) for outputs in self.outputs]
+        return {key: float(np.mean([scores[key] for scores in found])) for key in (found[0] if found else {})}
 
     def spent(self, state: S) -> dict[str, float]:
         """What the rounds until this state have cost besides; shown, and written beside how good the model is."""
@@ -165,15 +238,16 @@ class FederatedTraining(Training[P, S]):
     def closing_lines(self, summary: dict[str, Any]) -> list[str]:
         """Who was lost, and how good the model is."""
         failures, metrics, seconds = summary["failures"], summary["metrics"], summary["seconds"]
-        lines = [f"round {f['round']}: client {f['client']}: {f['reason']}" for f in failures[:FAILURES_TOLD]]
+        lines = [
+            f"round {f['round']}: client {f['client']}: {f['reason']}" if "round" in f else str(f["reason"])
+            for f in failures[:FAILURES_TOLD]
+        ]
         if len(failures) > FAILURES_TOLD:
             lines.append(f"and {len(failures) - FAILURES_TOLD} more, in result.json")
         scores = [f"test MSE {metrics['test_mse']:.4f}"] if "test_mse" in metrics else []
         scores += [f"test accuracy {metrics['test_accuracy']:.4f}"] if "test_accuracy" in metrics else []
-        lines.append(
-            f"{summary['method']} {', '.join(scores)}   {metrics['rounds']} rounds, {seconds['total']:.2f} s, "
-            f"{seconds['round']:.2f} s each"
-        )
+        name = " ".join([summary["method"], ", ".join(scores)]).strip()
+        lines.append(f"{name}   {metrics['rounds']} rounds, {seconds['total']:.2f} s, {seconds['round']:.2f} s each")
         return lines
 
     def dismiss(self) -> None:

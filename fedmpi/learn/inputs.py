@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmpi.data import Dataset, Preparation
+from fedmpi.data.column import number_of
 
 
 def input_shape(data: Dataset) -> tuple[int, ...]:
@@ -54,7 +55,7 @@ class Inputs:
 
 
 class Rescaled(torch.nn.Module):
-    """The first layer of a model that takes raw rows: columns are chosen, cut off, moved and divided, as in training.
+    """The first layer of a model that takes raw rows: columns are chosen, filled, cut off, moved and divided.
 
     Parameters
     ----------
@@ -75,15 +76,16 @@ class Rescaled(torch.nn.Module):
         self.rescales = bool(columns) and not any(column.values for column in columns)
         kept = [(k, column) for k, column in enumerate(columns) if not column.dropped] if self.rescales else []
         self.register_buffer("places", torch.tensor([k for k, _ in kept], dtype=torch.int64))
-        for name in ("lower", "upper", "mean", "deviation"):
-            values = [float(getattr(column, name)) for _, column in kept]
+        for name in ("fill", "lower", "upper", "mean", "deviation"):
+            values = [number_of(getattr(column, name)) for _, column in kept]
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Rows (n, d) → (n, *shape)."""
-        rows = X.double().reshape(len(X), -1)
+        rows = X.double().flatten(1)
         if self.rescales:
-            values = {name: self.get_buffer(name) for name in ("lower", "upper", "mean", "deviation")}
-            rows = rows[:, self.get_buffer("places")].clamp(values["lower"], values["upper"])
+            values = {name: self.get_buffer(name) for name in ("fill", "lower", "upper", "mean", "deviation")}
+            rows = rows[:, self.get_buffer("places")]
+            rows = torch.where(rows.isnan(), values["fill"], rows).clamp(values["lower"], values["upper"])
             rows = (rows - values["mean"]) / values["deviation"]
-        return (rows / self.divisor).to(self.dtype).reshape(len(X), *self.shape)
+        return (rows / self.divisor).to(self.dtype).reshape(-1, *self.shape)  # len(X) would be one number in ONNX

@@ -1,7 +1,6 @@
 """The models of the papers, and models of the user's own by import path. All are plain `torch.nn.Module`s."""
 
 import importlib
-import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -10,7 +9,8 @@ import torch
 from torch import nn
 
 from fedmpi.errors import UsageError
-from fedmpi.learn.resnet import ConcatResNet
+from fedmpi.learn.randomness import seeded
+from fedmpi.learn.resnet import ConcatResNet, check_images
 
 Shape = tuple[int, ...]
 """Of one input: (channels, height, width), or (features,)."""
@@ -46,7 +46,7 @@ class CNN(nn.Sequential):
     """
 
     def __init__(self, input_shape: Shape, classes: int):
-        _check_images("a CNN", input_shape, 4)
+        check_images("a CNN", input_shape, 4)
         channels, height, width = input_shape
         super().__init__(
             nn.Conv2d(channels, 32, 5, padding=2),
@@ -77,7 +77,7 @@ class DLNet(nn.Sequential):
     """
 
     def __init__(self, input_shape: Shape, classes: int, activation: type[nn.Module] = nn.Sigmoid, reach: float = 0.3):
-        _check_images("a DLNet", input_shape, 1)
+        check_images("a DLNet", input_shape, 1)
         channels, height, width = input_shape
         layers: list[nn.Module] = []
         for before, stride in ((channels, 2), (12, 2), (12, 1), (12, 1)):
@@ -106,7 +106,7 @@ class AlexNet(nn.Sequential):
     """
 
     def __init__(self, input_shape: Shape, classes: int):
-        _check_images("an AlexNet", input_shape, 8)
+        check_images("an AlexNet", input_shape, 8)
         channels, height, width = input_shape
         super().__init__(
             nn.Conv2d(channels, 64, 5, padding=2),
@@ -146,7 +146,7 @@ class VGG16(nn.Sequential):
     """
 
     def __init__(self, input_shape: Shape, classes: int):
-        _check_images("a VGG16", input_shape, 1)
+        check_images("a VGG16", input_shape, 1)
         before, height, width = input_shape
         layers: list[nn.Module] = []
         for channels, convolutions in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -157,13 +157,6 @@ class VGG16(nn.Sequential):
         features = 512 * -(-height // 32) * -(-width // 32)
         super().__init__(*layers, nn.Flatten(), nn.Linear(features, 256), nn.ReLU(), nn.Linear(256, classes))
         _kaiming_uniform(self)
-
-
-def _check_images(what: str, input_shape: Shape, least: int) -> None:
-    if len(input_shape) != 3 or min(input_shape[1:]) < least:
-        raise UsageError(
-            f"{what} must have images of at least {least}x{least} as inputs, got shape {input_shape}: mlp takes any"
-        )
 
 
 def _kaiming_uniform(model: nn.Module) -> None:
@@ -193,8 +186,6 @@ def split(model: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
     return nn.Sequential(*layers[:cut]), nn.Sequential(*layers[cut:])
 
 
-_SEEDING = threading.Lock()  # torch has one generator for all threads
-
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
@@ -202,6 +193,7 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "dlnet-tanh": DLNetTanh,
     "alexnet": AlexNet,
     "vgg16": VGG16,
+    "logistic": partial(MLP, hidden=()),
     **{f"mlp-{layers}": partial(MLP, hidden=(64,) * (layers - 1)) for layers in (3, 5, 7)},
     **{f"resnet{layers}": partial(ConcatResNet, layers=layers) for layers in (20, 32, 56)},
 }
@@ -226,22 +218,26 @@ def build_model(
     Raises
     ------
     UsageError
-        If there is no such model, it can't be made, or it keeps a state that is no parameter.
+        If there is no such model, it can't be made, it has lazy layers, or it keeps a state that is no parameter.
     """
     make = MODELS[name] if name in MODELS else _import(name)
-    with _SEEDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         try:
             model = make(input_shape, classes)
-        except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except Exception as error:  # whatever the user's code raises
             reason = " ".join(str(error).split())
             raise UsageError(
                 f"--model must be callable with ({input_shape}, {classes}), got {name}: {reason}"
             ) from None
-    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
-        raise UsageError(f"--model must be a torch.nn.Module with parameters, got {name}")
+    if not isinstance(model, nn.Module) or not any(p.requires_grad for p in model.parameters()):
+        raise UsageError(f"--model must be a torch.nn.Module with parameters to train, got {name}")
+    if lazy := next((key for key, p in model.named_parameters() if nn.parameter.is_lazy(p)), None):
+        raise UsageError(
+            f"--model must know the shapes of its parameters, got {name} with the lazy {lazy}: "
+            "give the layer its number of inputs, which follows from the shape that the model is called with"
+        )
     if buffer := next((key for key, _ in model.named_buffers()), None):
         raise UsageError(
             f"--model must keep its whole state in parameters, got {name} with the buffer {buffer}: "

@@ -1,4 +1,4 @@
-"""All parameters of a model as one vector."""
+"""All parameters of a model that are trained, as one vector."""
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from fedmpi.errors import UsageError
 class FlatModel:
     """A model whose parameters are views of one vector, and whose gradients are views of another.
 
+    Frozen parameters, which require no gradient, stay out of both: nothing is sent of them, and no noise reaches them.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -22,7 +24,7 @@ class FlatModel:
     ----------
     model : torch.nn.Module
     values, gradient : torch.Tensor
-        Shape (h,), in the order of ``model.parameters()``. Change them in place only.
+        Shape (h,), in the order of ``model.parameters()`` without those that are frozen. Change them in place only.
 
     Raises
     ------
@@ -40,28 +42,29 @@ class FlatModel:
         types = sorted({str(p.dtype) for p in parameters})
         if len(types) != 1 or not parameters[0].is_floating_point():
             raise UsageError(f"the parameters of a model must be of one floating-point type, got {', '.join(types)}")
-        self.values = torch.cat([p.detach().reshape(-1) for p in parameters])
+        trained = [p for p in parameters if p.requires_grad]
+        self.values = torch.cat([p.detach().reshape(-1) for p in trained])
         self.gradient = torch.zeros_like(self.values)
         start = 0
-        for p in parameters:
+        for p in trained:
             part = slice(start, start + p.numel())
             p.data = self.values[part].view(p.shape)
             p.grad = self.gradient[part].view(p.shape)
             start = part.stop
 
     def __len__(self) -> int:
-        """h, the number of parameters."""
+        """h, the number of parameters that are trained."""
         return self.values.numel()
 
     def load(self, w: NDArray[np.float64]) -> None:
-        """Set all parameters, shape (h,), rounded to the model's type."""
+        """Set all parameters that are trained, shape (h,), rounded to the model's type."""
         self.values.copy_(torch.tensor(w))
 
     def read(self) -> NDArray[np.float64]:
-        """A copy of all parameters, shape (h,); float64 holds float32 exactly."""
+        """A copy of all parameters that are trained, shape (h,); float64 holds float32 exactly."""
         w: NDArray[np.float64] = self.values.to("cpu", torch.float64, copy=True).numpy()
         return w
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
-        """Copies of all parameters by name, as they are saved."""
+        """Copies of all parameters by name, the frozen ones too, as they are saved."""
         return {name: p.detach().cpu().numpy().copy() for name, p in self.model.named_parameters()}

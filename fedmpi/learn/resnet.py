@@ -3,6 +3,17 @@
 import torch
 from torch import nn
 
+from fedmpi.errors import UsageError
+
+
+def check_images(what: str, input_shape: tuple[int, ...], least: int) -> None:
+    """Raise UsageError unless inputs are images of so many pixels a side."""
+    if len(input_shape) != 3 or min(input_shape[1:]) < least:
+        raise UsageError(
+            f"{what} must have images of at least {least}x{least} as inputs, got shape {input_shape}: "
+            "--model mlp, mlp-3, mlp-5, mlp-7 and logistic take any"
+        )
+
 
 class _Block(nn.Module):
     """Two 3x3 convolutions with ReLU, on the block before and the one before that.
@@ -45,8 +56,7 @@ class ConcatResNet(nn.Module):
 
     def __init__(self, input_shape: tuple[int, ...], classes: int, layers: int = 20):
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
-            raise ValueError(f"a ResNet must have images of at least 4x4 as inputs, got shape {input_shape}")
+        check_images("a ResNet", input_shape, 4)
         if layers < 8 or (layers - 2) % 6:
             raise ValueError(f"the layers of a ResNet must be 6n + 2, got {layers}")
         self.stem = nn.Sequential(nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.ReLU())

@@ -3,7 +3,7 @@
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,9 +13,20 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import PeerFailed, ProtocolError
 from fedmpi.federated.messages import SERVER, be_ready, leave
+from fedmpi.federated.rows import rows_here
 from fedmpi.federated.serving import Host
-from fedmpi.learn import Inputs, Trainer, build_model, client_rows, hosted, stream, train_clients
+from fedmpi.learn import (
+    Inputs,
+    Loss,
+    Trainer,
+    build_model,
+    cross_entropy,
+    stream,
+    train_clients,
+)
+from fedmpi.learn.balance import balanced_weights, weighted_cross_entropy
 from fedmpi.learn.inputs import divisor_of, input_shape
+from fedmpi.learn.randomness import draws, randomness
 from fedmpi.net import Channel
 from fedmpi.net.orders import Leave
 from fedmpi.niss.noise import Seed, Vector, expand, mix, on_grid
@@ -43,29 +54,44 @@ class Clients:
     trainers: list[Trainer]
     """One for each thread."""
     seed: int
+    weights: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Of the classes at each client, with --class-weight balanced."""
+    draws: bool = False
+    """Whether the model draws random numbers in training."""
 
     @classmethod
     def load(cls, job: Job[Params], host: int, hosts: int, clients: int, threads: int) -> "Clients":
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
+        parts = rows_here(job, data.y_train, host, hosts, clients)
         scale, shape = divisor_of(data), input_shape(data)
         model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
-        trainers = [Trainer(model, params.training, device=params.device) for _ in range(threads)]
+        balanced = job.class_weight is not None
+        loss = weighted_loss(torch.ones(len(data.classes))) if balanced else cross_entropy
+        trainers = [Trainer(model, params.training, loss, params.device) for _ in range(threads)]
         inputs = {
             k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device, shape=shape)
-            for k in hosted(host, hosts, clients)
+            for k in parts
         }
-        return cls(inputs, trainers, job.seed)
+        weights = {k: balanced_weights(own.y, len(data.classes)) for k, own in inputs.items()} if balanced else {}
+        return cls(inputs, trainers, job.seed, weights, draws(model, shape))
 
     def train(self, clients: Sequence[int], round_: int, w: Vector) -> list[Vector]:
         """Algorithm 2, E local rounds of each client, from w_t."""
 
         def one(trainer: Trainer, k: int) -> Vector:
-            return trainer.train(w, self.inputs[k], stream(self.seed, "batches", k, round_))
+            if k in self.weights:
+                trainer.loss = weighted_loss(self.weights[k])
+            with randomness(self.draws, self.seed, k, round_):
+                return trainer.train(w, self.inputs[k], stream(self.seed, "batches", k, round_))
 
         return train_clients(one, self.trainers, clients)
+
+
+def weighted_loss(weights: torch.Tensor) -> Loss:
+    """Cross-entropy in which a row counts as its class does."""
+    return lambda model, X, y: weighted_cross_entropy(model(X), y, weights)
 
 
 def host(

@@ -29,7 +29,7 @@ class NissTraining(NissWords):
 
     def set_up(self) -> None:
         """Tell tracker and hosts what is trained."""
-        self.federation = setup(self.ch, self.params, self.job.to_json(), self.clients)
+        self.federation = setup(self.ch, self.params, self.job.to_json(), self.clients, self.digest)
         if self.params.method != "fedavg":
             importlib.import_module("opacus.accountants")  # takes seconds, and is no part of the first round
 
@@ -94,6 +94,7 @@ class NissTraining(NissWords):
     def warnings(self, metrics: Mapping[str, Any]) -> Iterable[str]:
         """Where the uploads have cost far more than --epsilon, which holds for one of them."""
         yield from super().warnings(metrics)
+        yield from self.noise_warnings()
         if self.params.method == "fedavg" or self.params.noise_std is not None:
             return
         ledger = self.ledger(self.state)
@@ -102,6 +103,22 @@ class NissTraining(NissWords):
             yield (
                 f"--epsilon {self.params.epsilon:g} holds for one upload: the {ledger.uploads} uploads of one client "
                 f"have spent ε = {spent:.4g}; --max-epsilon stops before that"
+            )
+
+    def noise_warnings(self) -> Iterable[str]:
+        """Where noise stays that was meant to cancel, or where few know all of it."""
+        params, m = self.params, self.params.clients_per_round(self.clients)
+        if params.method != "niss":
+            return
+        partners = params.partners(m)
+        if partners == 0:
+            yield self.alone()
+        elif partners == 1:
+            yield "a client shares its noise with one other, which knows all of it: raise --clients or --fraction"
+        elif params.tau2 == 0 and self.last is not None and self.last.noise_std > 0:
+            yield (
+                f"noise of clients that were lost did not cancel: in the last round {self.last.noise_std:.3g} per "
+                "parameter were left"
             )
 
     def is_done(self, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> bool:

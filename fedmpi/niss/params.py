@@ -9,6 +9,9 @@ from fedmpi.niss.assignment import share_count
 from fedmpi.niss.mechanism import noise_multiplier
 from fedmpi.rules import at_least, flag, positive
 
+FRACTION, FEWEST = 0.3, 10
+"""Part of the clients in a round, and how many there are at least, where --fraction is not given."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -23,11 +26,12 @@ class Params:
     method: Literal["niss", "dp-fedavg", "fedavg"] = "niss"
     """niss: noise that cancels (Algorithm 2). dp-fedavg: noise that stays (Algorithm 1). fedavg: no noise."""
     model: str = "mlp"
-    """mlp (2 x 200 units), cnn, or package.module:Class, called with (input_shape, classes)."""
+    """mlp (2 x 200 units), logistic, cnn, or package.module:Class, called with (input_shape, classes)."""
     clients: int | None = None
     """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
-    fraction: float = 0.3
-    """C: m = max(C·K, 1) clients are drawn for a round."""
+    fraction: float | None = None
+    """C: m = max(C·K, 1) clients are drawn for a round. Default: 0.3, but at least 10 clients, or all if there are
+    fewer: the noise of a client that has few others to share it with is not hidden, or stays."""
     rounds: int = 30
     """Rounds of training. T in the paper."""
     epochs: int = 5
@@ -84,7 +88,7 @@ class Params:
         positive(self, "unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon")
         if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
             raise UsageError(f"--clip must be positive, and finite but for fedavg, got {self.clip}")
-        if not 0 < self.fraction <= 1:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
             raise UsageError(f"--fraction must be in (0, 1], for a round has m ≤ K clients, got {self.fraction}")
         if not 0 < self.delta < 1:
             raise UsageError(f"--delta must be in (0, 1), got {self.delta}")
@@ -112,7 +116,9 @@ class Params:
         return {"niss": self.tau2, "dp-fedavg": 1.0, "fedavg": 0.0}[self.method]
 
     def clients_per_round(self, clients: int) -> int:
-        """Number of clients in a round: m = max(⌊C·K⌋, 1)."""
+        """Number of clients in a round: m = max(⌊C·K⌋, 1), or what --fraction says that there are without it."""
+        if self.fraction is None:
+            return max(int(FRACTION * clients + 1e-9), min(clients, FEWEST))
         return max(int(self.fraction * clients + 1e-9), 1)
 
     def sensitivity(self, weight: float, rows: int) -> float:

@@ -176,11 +176,11 @@ class Federation:
         return self.hosts[client % len(self.hosts)]
 
 
-def setup(ch: Channel, params: "Params", job: str, clients: int) -> Federation:
+def setup(ch: Channel, params: "Params", job: str, clients: int, digest: bytes = b"") -> Federation:
     """Server: tell everybody what is to be done, and hear who holds how many rows."""
     fixed = params.share_count or 0
     ch.send(TRACKER, TrackerSetup(params.unit_variance, fixed, params.coalitions, params.tau2, ch.timeout_seconds))
-    return Federation(federation.setup(ch, job, clients, FIRST_HOST), range(FIRST_HOST, ch.size))
+    return Federation(federation.setup(ch, job, clients, FIRST_HOST, digest), range(FIRST_HOST, ch.size))
 
 
 def server(

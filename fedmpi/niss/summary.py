@@ -26,13 +26,18 @@ class NissWords(FederatedTraining[Params, State]):
         if params.method != "fedavg" and params.mechanism == "classic" and params.epsilon >= 1 and not params.noise_std:
             lines.append(f"WARNING: the classic mechanism is proved for epsilon below 1, got {params.epsilon:g}")
         if params.method == "niss" and partners == 0:
-            lines.append(
-                f"WARNING: a client that is alone in its round shares noise with nobody, and all of it stays: "
-                f"raise --fraction, got {params.fraction:g} of {clients} clients"
-            )
+            lines.append(f"WARNING: {self.alone()}")
         elif params.method == "niss" and wanted > partners:
             lines.append(f"{wanted} shares are wanted, but at most {partners} other clients are there: lowered to it")
         return lines
+
+    def alone(self) -> str:
+        """What is wrong where a round has one client, or coalitions of one."""
+        m = self.params.clients_per_round(self.clients)
+        return (
+            "a client that is alone in its round shares noise with nobody, and all of it stays: "
+            f"raise --fraction or --clients, got {m} of {self.clients} in {self.params.coalitions} coalitions"
+        )
 
     def plan(self) -> list[str]:
         """Roles, bytes per round, and a forecast of ε, for clients of equal sizes; for --dry-run."""

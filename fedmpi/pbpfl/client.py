@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmpi.learn import hosted, stream, train_clients
+from fedmpi.federated.rows import rows_here
+from fedmpi.learn import stream, train_clients
+from fedmpi.learn.randomness import draws, randomness
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
 from fedmpi.pbpfl.messages import FINAL_ROWS, Evaluation, Round, from_bytes
 from fedmpi.pbpfl.params import Params
@@ -50,18 +52,18 @@ class Clients:
     total: int
     """K."""
     seed: int
+    draws: bool = False
+    """Whether the model draws random numbers in training."""
 
     @classmethod
     def load(cls, job: Job[Params], last: str, host: int, hosts: int, clients: int, threads: int) -> "Clients":
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts); `last` is a layer."""
         problem, params = Problem(job), job.params
-        parts = problem.clients(clients)
-        own = {
-            k: Client(k, problem.training(parts[k], params.device), job.seed, params.batch_size)
-            for k in hosted(host, hosts, clients)
-        }
+        parts = rows_here(job, problem.data.y_train, host, hosts, clients)
+        own = {k: Client(k, problem.training(parts[k], params.device), job.seed, params.batch_size) for k in parts}
         differentiators = [Differentiator(problem.model(), last, params.device) for _ in range(threads)]
-        return cls(params, own, differentiators, problem.outputs, clients, job.seed)
+        drawn = draws(problem.model(), problem.input_shape)
+        return cls(params, own, differentiators, problem.outputs, clients, job.seed, drawn)
 
     def terms(self, order: Round, names: Sequence[int]) -> list[Shifted]:
         """∂L̂/∂Ŵ, σ and β of each client on its batch of the round, shape (3, h), and the shift they are for.
@@ -74,7 +76,8 @@ class Clients:
         def one(own: Differentiator, k: int) -> Shifted:
             own.flat.load(w)
             batch = self.clients[k].batch(t)
-            outputs, hidden = own.forward(batch.X)
+            with randomness(self.draws, self.seed, k, t):
+                outputs, hidden = own.forward(batch.X)
             shift = 0.0
             if self.params.perturbed:
                 terms, shift = own.terms(outputs, hidden, batch.targets, r_a)

@@ -7,13 +7,16 @@ import torch
 from numpy.typing import NDArray
 
 from fedmpi.crypto.reals import UnitRandom
+from fedmpi.errors import UsageError
 from fedmpi.learn import FlatModel
+from fedmpi.learn.trial import try_own
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.problem import Part, Problem, evaluate
+from fedmpi.pbpfl.problem import Part, Problem, evaluate, outputs_of
 from fedmpi.pbpfl.protocol import State, Task, Watch, finish, server, setup
 from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import PbpflWords
 from fedmpi.runs.checkpointing import Keeper
+from fedmpi.runs.scores import class_scores
 
 EVALUATIONS = 100
 """Of a run, at most."""
@@ -24,6 +27,7 @@ class PbpflTraining(PbpflWords):
 
     parameters, state_type = Params, State
     answers = ("Terms", "Masked")
+    no_class_weight = "recovers the gradient of the plain squared error, in which all rows count the same"
     # What hides weights and gradients changes them by no more than rounding; the loss is kept beside.
     may_change = frozenset(
         {"method", "scaling", "gamma_range", "threshold", "ring_bits", "fraction_bits"}
@@ -32,16 +36,28 @@ class PbpflTraining(PbpflWords):
 
     task: Task
 
+    def data_arguments(self) -> dict[str, Any]:
+        """What to load: targets are numbers where there are no classes."""
+        value = self.options.schema is None and self.params.wants_value(self.options.dataset or self.default_dataset)
+        return super().data_arguments() | {"regression": value}
+
     def load(self) -> None:
         """The data set, which may have a value to predict in place of classes, and the model with its structure."""
         torch.set_num_threads(1)
         self.params.least_clients(self.clients)
+        self.read()
         self.problem = Problem(self.job)
-        self.data, model = self.problem.data, self.problem.model()
+        model = self.problem.model()
+        try_own(model, self.params.model, self.problem.input_shape, self.problem.outputs)
         self.structure = structure_of(model, self.problem.input_shape)
-        self.flat = FlatModel(model)
+        self.flat = FlatModel(model.eval())
         self.validation, self.test_part = self.problem.held_out()
-        self.steps = self.params.total_rounds(max(map(len, self.problem.clients(self.clients))))
+        if self.options.schema is not None:
+            if self.params.rounds is None:
+                raise UsageError("--rounds must be given where rows lie apart and their number is not known, got none")
+            self.steps = self.params.rounds
+        else:
+            self.steps = self.params.total_rounds(max(map(len, self.problem.clients(self.clients))))
         self.evaluate_every = max(self.options.evaluate_every, -(-self.steps // EVALUATIONS))
 
     def unchanged(self) -> dict[str, Any]:
@@ -51,8 +67,8 @@ class PbpflTraining(PbpflWords):
 
     def set_up(self) -> None:
         """Tell the hosts what is trained."""
-        federation = setup(self.ch, self.job.to_json(), self.structure.last.name, self.clients)
-        self.task = Task(self.params, self.structure, federation, UnitRandom())
+        federation = setup(self.ch, self.job.to_json(), self.structure.last.name, self.clients, self.digest)
+        self.task = Task(self.params, self.structure, federation, UnitRandom(), self.problem.trained())
 
     def first(self) -> State:
         """The state before the first round."""
@@ -77,24 +93,51 @@ class PbpflTraining(PbpflWords):
     def finish(self) -> None:
         """Hear how good the final model is in the clients' hands."""
         self.use = finish(self.ch, self.task, self.state.w)
+        if "clients_mse" in self.use:
+            self.use["clients_mse"] *= self.problem.target_scale**2
 
     def evaluate(self, state: State, threads: int) -> dict[str, float]:
         """How good the model is on the validation rows; `threads` are those of the process."""
         return self.score(state, self.validation, "validation")
 
     def score(self, state: State, part: Part, name: str) -> dict[str, float]:
-        """Mean squared error, without the ½, and where there are classes accuracy."""
+        """Mean squared error, without the ½, and where there are classes accuracy; nothing without rows."""
+        if not len(part):
+            return {}
         self.flat.load(state.w)
         errors, right = evaluate(self.flat.model, part)
-        mse = {f"{name}_mse": errors / part.targets.numel()}
+        mse = {f"{name}_mse": errors / part.targets.numel() * self.problem.target_scale**2}
         return mse if part.labels is None else mse | {f"{name}_accuracy": right / len(part)}
 
     def metrics(self) -> dict[str, Any]:
         """How good the final model is on the rows for testing, those for validation, and the clients' own."""
-        found: dict[str, Any] = self.score(self.state, self.test_part, "test") | self.final | self.use
+        found: dict[str, Any] = self.score(self.state, self.test_part, "test")
+        if self.test_part.labels is not None and len(self.test_part):
+            outputs = outputs_of(self.flat.model, self.test_part).double().numpy()
+            found |= class_scores(outputs, self.test_part.labels.numpy())
+        found |= self.final | self.use
         if not self.data.classes:
             found.pop("clients_accuracy", None)
         return found | {"rounds": self.state.round, "communication": self.communication()}
+
+    @property
+    def tested(self) -> NDArray[Any]:
+        """Of the rows for testing, without those for validation."""
+        part = self.test_part
+        return self.data.y_test if part.labels is None else part.labels.numpy()
+
+    def class_scores(self) -> dict[str, float]:
+        """Nothing of the validation rows: `metrics` has those of the rows for testing."""
+        return {}
+
+    def model(self) -> dict[str, NDArray[Any]]:
+        """The final model's parameters by name; its last layer gives a value in its own units."""
+        arrays, last = super().model(), self.structure.last.name
+        weight, bias = f"{last}.weight", f"{last}.bias"
+        arrays[weight] = arrays[weight] * self.problem.target_scale
+        if bias in arrays:
+            arrays[bias] = arrays[bias] * self.problem.target_scale + self.problem.target_mean
+        return arrays
 
     def card(self) -> dict[str, Any]:
         """A torch model; one that was trained on squared errors gives scores or a value, and no probabilities."""

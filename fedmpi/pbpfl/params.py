@@ -9,6 +9,9 @@ from fedmpi.rules import at_least, positive
 VALUES = frozenset(["bank", "wine", "diabetes"])
 """Data sets whose label is a number to be predicted, unless --target says otherwise."""
 
+EPOCHS, FEWEST_ROUNDS = 5, 600
+"""Of a training that is given neither --total-epochs nor --rounds."""
+
 
 @dataclass(frozen=True)
 class Params:
@@ -28,16 +31,19 @@ class Params:
     package.module:Class, called with (input_shape, outputs)."""
     clients: int | None = None
     """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
-    total_epochs: int = 5
-    """Passes in all over the rows of the client that has most; a round is one batch of every client."""
+    total_epochs: int | None = None
+    """Passes in all over the rows of the client that has most; a round is one batch of every client. Default: 5, but
+    so many that there are at least 600 rounds."""
     rounds: int | None = None
     """Rounds of training. Default: those of --total-epochs."""
     batch_size: int = 32
     """Rows of a batch. A client has one in a round."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     """Step size η."""
     target: Literal["auto", "classes", "value"] = "auto"
     """classes: one output for each, 0 or 1. value: one output. auto: value for bank, wine and diabetes."""
+    scale_target: bool = True
+    """Train a value with mean 0 and deviation 1; the model gives it in its own units."""
     partition: Literal["iid", "shards", "dirichlet"] = "iid"
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
     dirichlet_alpha: float = 0.5
@@ -125,4 +131,7 @@ class Params:
 
     def total_rounds(self, largest_client: int) -> int:
         """Rounds of training, where the client that has most has so many rows."""
-        return self.rounds or self.total_epochs * -(-largest_client // self.batch_size)
+        if self.rounds is not None:
+            return self.rounds
+        epoch = -(-largest_client // self.batch_size)
+        return max(EPOCHS * epoch, FEWEST_ROUNDS) if self.total_epochs is None else self.total_epochs * epoch

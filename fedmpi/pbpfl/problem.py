@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmpi.data import Dataset, load
+from fedmpi.data import Dataset
 from fedmpi.learn import build_model, client_rows
 from fedmpi.learn.evaluation import ROWS_AT_ONCE
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
 from fedmpi.pbpfl.params import Params
+from fedmpi.pbpfl.structure import structure_of
 from fedmpi.runs.job import Job
 
 
@@ -24,7 +25,7 @@ class Part:
     X: torch.Tensor
     """Shape (n, *input_shape)."""
     targets: torch.Tensor
-    """ȳ, shape (n, n_L): the value, or 1 for the class of the row and 0 for the others."""
+    """ȳ, shape (n, n_L): the scaled value, or 1 for the class of the row and 0 for the others."""
     labels: torch.Tensor | None
     """Class numbers, shape (n,), where there are classes."""
 
@@ -50,20 +51,34 @@ class Problem:
 
     Notes
     -----
-    Images are divided by their largest value; a table has been prepared when it was loaded. Of the rows that are not
-    trained on, the first half is for validation, the second for testing.
+    Images are divided by their largest value; a table has been prepared when it was loaded. A value to predict is
+    scaled too, by the mean and the deviation of the training rows, which are as public as those of the columns. Of the
+    rows that are not trained on, the first half is for validation, the second for testing.
     """
 
     def __init__(self, job: Job[Params]):
         self.job, self.params = job, job.params
-        value = job.params.wants_value(job.dataset)
-        self.data: Dataset = load(job.dataset, seed=job.seed, regression=value, **job.data)
+        value = job.schema is None and job.params.wants_value(job.dataset)
+        self.data: Dataset = job.load(regression=value)
         self.outputs = len(self.data.classes) or 1
         self.input_shape, self.divisor = input_shape(self.data), divisor_of(self.data)
         self.dtype: torch.dtype = getattr(torch, job.params.dtype)
+        self.target_mean, self.target_scale = 0.0, 1.0
+        if value and job.params.scale_target:
+            y, last = self.data.y_train, structure_of(self.model(), self.input_shape).last
+            # without a bias the model could not give the mean back
+            self.target_mean, self.target_scale = float(y.mean()) if last.bias else 0.0, float(y.std()) or 1.0
 
     def model(self) -> nn.Module:
-        """The model with its initial parameters."""
+        """The model with its initial parameters; clients, who see none as it is, compute the gradients of all."""
+        return self._made().requires_grad_()
+
+    def trained(self) -> NDArray[np.bool_]:
+        """Which numbers of the model are trained, and not frozen, shape (h,)."""
+        parts = [np.full(p.numel(), p.requires_grad) for p in self._made().parameters()]
+        return np.concatenate(parts)
+
+    def _made(self) -> nn.Module:
         return build_model(self.params.model, self.input_shape, self.outputs, self.job.seed, self.dtype)
 
     def clients(self, clients: int) -> list[NDArray[np.int64]]:
@@ -86,12 +101,19 @@ class Problem:
     def _part(self, X: NDArray[Any], y: NDArray[Any], device: str) -> Part:
         rows = (X.astype(np.float64) / self.divisor).reshape(len(X), *self.input_shape)
         labels = torch.tensor(y, device=device) if self.data.classes else None
-        targets = np.eye(self.outputs)[y] if self.data.classes else y[:, None]
+        targets = np.eye(self.outputs)[y] if self.data.classes else (y[:, None] - self.target_mean) / self.target_scale
         return Part(
             torch.tensor(rows, dtype=self.dtype, device=device),
             torch.tensor(targets, dtype=self.dtype, device=device),
             labels,
         )
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, part: Part, batch: int = ROWS_AT_ONCE) -> torch.Tensor:
+    """Of all rows, shape (n, n_L)."""
+    laid = layout_for(model, part.X)
+    return torch.cat([model(laid(part.X[start : start + batch])) for start in range(0, len(part), batch)])
 
 
 @torch.no_grad()

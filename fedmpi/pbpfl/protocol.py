@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
 from fedmpi.federated import messages as federation
@@ -53,12 +54,12 @@ class Watch:
     """Called with a round and a client whose gradient is missing from it."""
 
 
-def setup(ch: Channel, job: str, last: str, clients: int) -> Federation:
+def setup(ch: Channel, job: str, last: str, clients: int, digest: bytes = b"") -> Federation:
     """Tell the hosts what is trained, and learn how many rows their clients have."""
     hosts = range(1, ch.size)
     for host in hosts:
         ch.send(host, Outputs(last))
-    rows = federation.setup(ch, job, clients)
+    rows = federation.setup(ch, job, clients, digest=digest)
     return Federation({host: frozenset(range(host - 1, clients, len(hosts))) for host in hosts}, rows)
 
 
@@ -72,6 +73,8 @@ class Task:
     fed: Federation
     uniform: Uniform
     """count → secret uniform reals."""
+    trained: NDArray[np.bool_] | None = None
+    """Which parameters are trained and not frozen, shape (h,). Default: all."""
 
 
 def server(ch: Channel, task: Task, start: State, watch: Watch) -> State:
@@ -101,7 +104,10 @@ def server(ch: Channel, task: Task, start: State, watch: Watch) -> State:
         with ch.phase("wait"):
             terms, present = collect(ch, params, fed, order, structure.parameters)
         with ch.phase("update"):  # section 3.3
-            state = State(t + 1, state.w - params.learning_rate * gradient_of(structure, terms, noise))
+            gradient = gradient_of(structure, terms, noise)
+            if task.trained is not None:
+                gradient = np.where(task.trained, gradient, 0.0)
+            state = State(t + 1, state.w - params.learning_rate * gradient)
         for client in sorted(set(range(len(fed.rows))) - present):
             watch.lost(t, client)
         watch.advance(state)

@@ -24,9 +24,12 @@ class PbpflWords(FederatedTraining[Params, State]):
         """What is about to run."""
         params, data = self.params, self.data
         what = f"{len(data.classes)} classes" if data.classes else "a value to predict"
+        first = f"{params.method}, {params.model}, K={self.clients} clients: {_METHODS[params.method]}"
+        if self.options.schema is not None:
+            return [first, self.rows_line()]
         rows = f"{len(data.X_train)} training rows ({params.partition}), {len(data.X_test)} for validation and testing"
         return [
-            f"{params.method}, {params.model}, K={self.clients} clients: {_METHODS[params.method]}",
+            first,
             f"{data.name}: {rows}, inputs {'x'.join(map(str, self.problem.input_shape))}, {what}",
         ]
 

@@ -1,12 +1,13 @@
 """The primary server's run: data for the measurements, the training, how good it is, and what it leaves."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fedmpi.data.schema import Schema
 from fedmpi.errors import UsageError
 from fedmpi.ppadmm.admm import Scaling, Vector
 from fedmpi.ppadmm.checkpoints import RunKeeper
@@ -15,7 +16,7 @@ from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import State
 from fedmpi.ppadmm.protocol import Training as Outcome
 from fedmpi.ppadmm.secure_sum import participants
-from fedmpi.ppadmm.service import lead
+from fedmpi.ppadmm.service import judge, lead, prepared_by
 from fedmpi.ppadmm.summary import LassoWords
 from fedmpi.runs.checkpointing import Arrays, Keeper
 from fedmpi.runs.own_options import own_options
@@ -35,8 +36,12 @@ class LassoTraining(LassoWords):
         {"iterations", "mask", "precompute", "rekey_every", "min_participants", "on_dropout", "deadline"}
     )
     default_dataset = "synthetic-lasso"
+    no_class_weight = "has no classes"
+    takes_own_rows = True
 
     outcome: Outcome
+    judged: dict[str, float]
+    """What the participants' own test rows say, where rows lie apart."""
 
     def check(self, argv: list[str]) -> None:
         """Refuse options that this system does not have, or that contradict one another."""
@@ -44,6 +49,8 @@ class LassoTraining(LassoWords):
         if options.classes:
             raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
         super().check(argv)
+        if options.schema is not None and (options.impute or self.params.split_by or self.params.method == "dssgd"):
+            raise UsageError("--schema must be given without --impute, --split-by and --method dssgd, got one of them")
         own = own_options(argv)
         if own.run != (options.resume or options.out):
             raise UsageError("--out must stand on the command line, where every rank sees it")
@@ -57,11 +64,26 @@ class LassoTraining(LassoWords):
 
     def data_arguments(self) -> dict[str, Any]:
         """What to load: a real target, and the column that says whose a row is."""
-        return super().data_arguments() | {"regression": True, "group_column": self.params.split_by}
+        given = super().data_arguments() | {"regression": True, "group_column": self.params.split_by}
+        return given | self.options.schema_argument()
 
     def load(self) -> None:
         """The data set, of which S1 needs the test rows."""
-        self.data, self.steps = self.job.load(), self.params.iterations
+        self.steps, options = self.params.iterations, self.options
+        if options.schema is None:
+            self.data = self.job.load()
+            return
+        schema = Schema.read(options.schema)
+        if schema.classes:
+            raise UsageError(f"a schema must have no classes in ppadmm, got {', '.join(schema.classes)}")
+        self.data = prepared_by(schema, self.job, schema.without_rows())
+
+    def rows_line(self) -> str:
+        """The data set, for people."""
+        if self.options.schema is None:
+            return super().rows_line()
+        N, features = len(participants(self.ch)), self.data.X_train.shape[1]
+        return f"rows lie apart, in the files of {N} participants: {features} features"
 
     def unchanged(self) -> dict[str, Any]:
         """All parameters but those that may change, the data set's name, and the number of participants."""
@@ -80,19 +102,20 @@ class LassoTraining(LassoWords):
         """What z is, and what all participants were told."""
         scaling = state.scaling
         arrays = {"z": state.z, "means": scaling.means, "scales": scaling.scales}
-        values = {"target_mean": scaling.target_mean, "rho": state.rho, "dual_residual": state.dual_residual}
+        values = {"rho": state.rho, "curvature": state.curvature, "dual_residual": state.dual_residual}
         return arrays, values | {"members": state.members}
 
     def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> State:
         """What was packed."""
-        scaling = Scaling(arrays["means"], values["target_mean"], arrays["scales"])
-        members = tuple(values["members"])
-        return State(values["iteration"], arrays["z"], members, scaling, values["rho"], values["dual_residual"])
+        scaling, members = Scaling(arrays["means"], arrays["scales"]), tuple(values["members"])
+        numbers = (values[name] for name in ("rho", "curvature", "dual_residual"))
+        return State(values["iteration"], arrays["z"], members, scaling, *numbers)
 
     def train(self, start: State | None, keeper: Keeper[State]) -> None:
         """Train with S2 and the participants."""
         assert isinstance(keeper, RunKeeper)
-        self.outcome = lead(self.ch, self.job, self.watch, start, keeper)
+        self.outcome = lead(self.ch, self.job, self.watch, start, keeper, self.digest)
+        self.judged = judge(self.ch) if self.options.schema is not None else {}
         self.reports, self.failures = self.outcome.reports, self.outcome.failures
         missing = [rank for rank in range(1, self.ch.size) if rank not in self.reports]
         self.failures += [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
@@ -108,7 +131,12 @@ class LassoTraining(LassoWords):
         """The true parameters, else those of the centralized model; None where they are not wanted."""
         if self.data.coefficients is not None:
             return self.data.coefficients
-        return self.lasso[0] if self.options.compare else None
+        return self.lasso[0] if self.compares else None
+
+    @property
+    def compares(self) -> bool:
+        """Whether a model of all rows in one place is made too: not where they lie apart."""
+        return self.options.compare and self.options.schema is None
 
     def clock(self) -> float:
         """Seconds since the first call, without the measuring."""
@@ -119,6 +147,11 @@ class LassoTraining(LassoWords):
     def _start(self) -> float:
         return time.perf_counter() - self.ch.meter.seconds["evaluate"]
 
+    @property
+    def digest(self) -> bytes:
+        """Of the data set that all participants must have; nothing where rows lie apart."""
+        return self.data.digest if self.options.schema is None else b""
+
     def watch(self, iteration: int, coefficients: Vector, intercept: float) -> None:
         """Evaluate the model of the start of an iteration, while the participants compute."""
         seconds = self.clock()
@@ -128,7 +161,9 @@ class LassoTraining(LassoWords):
         self.progress.step(iteration, metrics, self.ch.meter, self.answers)
 
     def evaluate(self, coefficients: Vector, intercept: float) -> dict[str, float]:
-        """RMSE on the test rows, and MPED."""
+        """RMSE on the test rows, and MPED; nothing where S1 has no test rows."""
+        if not len(self.data.y_test):
+            return {}
         metrics = {"test_rmse": rmse(self.data.X_test, self.data.y_test, coefficients, intercept)}
         if self.reference is not None:
             metrics["mped"] = mped(coefficients, self.reference)
@@ -137,19 +172,36 @@ class LassoTraining(LassoWords):
     def metrics(self) -> dict[str, Any]:
         """How good the model is; with --compare, beside the centralized model."""
         outcome = self.outcome
-        metrics: dict[str, Any] = self.evaluate(outcome.coefficients, outcome.intercept) | {
-            "nonzero": int(np.count_nonzero(outcome.coefficients)),
-            "iterations": outcome.iterations,
-        }
+        metrics: dict[str, Any] = (
+            self.evaluate(outcome.coefficients, outcome.intercept)
+            | self.judged
+            | {
+                "nonzero": int(np.count_nonzero(outcome.coefficients)),
+                "iterations": outcome.iterations,
+            }
+        )
         if self.params.method != "dssgd":
             metrics["converged"] = outcome.converged
-        if self.options.compare:
+        if self.compares:
             metrics["centralized"] = self.evaluate(*self.lasso)
             metrics["distance_to_centralized"] = mped(outcome.coefficients, self.lasso[0])
         return metrics
 
+    def warnings(self, metrics: Mapping[str, Any]) -> Iterable[str]:
+        """As always; but more iterations are no help where the fixed point is too coarse for the tolerance."""
+        params, outcome = self.params, self.outcome
+        if params.tells(outcome.rho / outcome.curvature):
+            yield from super().warnings(metrics)
+        else:
+            fixed = ", or leave --rho at auto" if params.rho != "auto" else ""
+            yield (
+                f"training could not converge: updates of {params.fraction_bits} bits behind the point are too coarse "
+                f"for a tolerance of {params.tolerance:g} with ρ = {outcome.rho:g}: raise --fraction-bits or "
+                f"--tolerance{fixed}"
+            )
+
     def derived(self) -> dict[str, Any]:
-        """ρ as it was chosen, and the numbers of participants."""
+        """ρ at the end, and the numbers of participants."""
         N = len(participants(self.ch))
         return {"rho": self.outcome.rho, "N": N, "min_participants": self.params.fewest(N)}
 

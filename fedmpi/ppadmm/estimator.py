@@ -18,6 +18,7 @@ from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.protocol import Own, Training, participant, primary_server
 from fedmpi.ppadmm.secure_sum import AUXILIARY
 from fedmpi.ppadmm.service import salt_of
+from fedmpi.rules import at_least, parameters_of_python
 
 
 class PrivateLasso(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -89,10 +90,12 @@ class PrivateLasso(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scik
         if owners is not None and owners.shape != targets.shape:
             raise UsageError(f"groups must have shape {targets.shape} like y, got {owners.shape}")
         N = self.n_participants if owners is None else len(np.unique(owners))
-        params = self._params(len(targets))
-        params.fewest(N)
-        parts = [rows_of(part, N, len(targets), owners) for part in range(N)]
-        training = _train_on_threads(params, [(features[rows], targets[rows]) for rows in parts])
+        with parameters_of_python({"penalty": "alpha", "iterations": "max_iter", "tolerance": "tol"}):
+            at_least(self, n_participants=1, alpha=0)
+            params = self._params(len(targets))
+            params.fewest(N)
+            parts = [rows_of(part, N, len(targets), owners) for part in range(N)]
+            training = _train_on_threads(params, [(features[rows], targets[rows]) for rows in parts])
         if not training.converged:
             reason = f"the residuals must be below tol={self.tol}, got more after {training.iterations} iterations"
             warnings.warn(reason, ConvergenceWarning, stacklevel=2)

@@ -1,5 +1,6 @@
 """What a participant makes of S1's orders, and what it keeps for a run that is resumed."""
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ class Local:
     def __init__(self, shard: Shard, shelf: Shelf | None = None, first_iteration: int = 0):
         self.shard, self._shelf, self._first = shard, shelf, first_iteration
         self._stage = self._stepped = -1
-        self._prepared: list[Vector] = []  # means of features and target; ρ and scales
+        self._prepared: list[Vector] = []  # the means of features and target, and their scales
         self._vector: tuple[Vector, Vector] | None = None
 
     def answer(self, order: Order) -> tuple[Vector, Vector] | None:
@@ -55,7 +56,7 @@ class Local:
             self._prepared = [values]
             self._vector = nothing, shard.squares(values)
         elif order.stage == FIRST_ITERATION:
-            self._begin(values)
+            self._begin(order.rho, values)
             self._vector = shard.update(np.zeros(shard.columns))
         else:
             self.step(order)
@@ -64,21 +65,23 @@ class Local:
         return self._vector
 
     def step(self, order: Order) -> None:
-        """u_i ← u_i + x_i − z, once, if the last vector was in the last sum; and a checkpoint if it is time."""
+        """u_i ← u_i + x_i − z, once, if the last vector was in the last sum; the ρ of the order; and a checkpoint."""
         self._restore()
         if order.counted and order.stage == self._stage + 1 and self._stepped < order.stage:
             self.shard.dual_step(order.values)
             self._stepped = order.stage
+        self.shard.renew(checked(order.rho))
         if order.keep:
             if self._shelf is None:
                 raise ProtocolError("a participant must have a folder (--out, --resume) to keep anything, got none")
             means, scales = self._prepared
-            kept = {"means": means, "scales": scales, "u": self.shard.u, "norms": self.shard.norms}
+            rho = np.array(self.shard.rho)
+            kept = {"means": means, "scales": scales, "rho": rho, "u": self.shard.u, "norms": self.shard.norms}
             self._shelf.put(order.stage - FIRST_ITERATION, kept)
 
-    def _begin(self, values: Vector) -> None:
-        self._prepared.append(values)
-        self.shard.begin(float(values[0]), values[1:])
+    def _begin(self, rho: float, scales: Vector) -> None:
+        self._prepared.append(scales)
+        self.shard.begin(checked(rho), scales)
 
     def _restore(self) -> None:
         """In a run that was resumed: what was kept, once."""
@@ -90,6 +93,13 @@ class Local:
         kept = self._shelf.get(self._first)
         shard.squares(kept["means"])
         self._prepared = [kept["means"]]
-        self._begin(kept["scales"])
-        shard.u, shard.norms = kept["u"].copy(), kept["norms"]
+        self._begin(float(kept["rho"]), kept["scales"])
+        shard.u, shard.norms = kept["u"].copy(), kept["norms"].copy()
         self._stage, self._stepped = FIRST_ITERATION + self._first - 1, FIRST_ITERATION + self._first
+
+
+def checked(rho: float) -> float:
+    """ρ of an order; ProtocolError if there can be none such."""
+    if not 0 < rho < math.inf:
+        raise ProtocolError(f"Order must have a positive ρ, got {rho}")
+    return rho

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmpi.crypto.masks import KINDS, MaskKind
-from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.errors import UsageError
 from fedmpi.rules import at_least, positive
 
 SUMS, SQUARES, FIRST_ITERATION = 0, 1, 2
 """The stages of a training: what is added up first, then, and from then on."""
+
 
 AHEAD_BYTES = 1 << 20
 """Masks that a participant makes ahead in one go."""
@@ -34,7 +35,8 @@ class Params:
     l1_ratio: float = 1.0
     """r: 1 for the Lasso, 0 for ridge regression, between them the elastic net."""
     rho: str = "auto"
-    """ρ of the augmented Lagrangian: a number, or auto: the mean eigenvalue of the A_iᵀA_i."""
+    """ρ of the augmented Lagrangian, for scaled columns and targets: a number; mean: the mean eigenvalue of the
+    A_iᵀA_i; auto: that, and from there on what balances the residuals [Boyd et al. 2011, section 3.4.1]."""
     iterations: int = 500
     """Iterations of training. At most so many, see --tolerance."""
     tolerance: float = 1e-10
@@ -43,7 +45,8 @@ class Params:
     fit_intercept: bool = True
     """Centre features and targets by their means, which are added up under masks too."""
     standardize: bool = False
-    """Divide each feature by its standard deviation, added up under masks too."""
+    """Penalize the coefficients of features that are divided by their standard deviations, in place of those of the
+    features as they are."""
     fraction_bits: int = 40
     """Bits f behind the point of masked numbers. An update is rounded to 2^−f."""
     mask: MaskKind = "aes-ctr"
@@ -86,13 +89,13 @@ class Params:
             raise UsageError("--on-dropout must be stop or continue with --method dssgd, got rejoin")
         if self.precompute and self.rekey_every:
             raise UsageError("--precompute must not be given together with --rekey-every, which changes the keys")
-        if self.rho != "auto":
+        if self.rho not in ("auto", "mean"):
             try:
                 rho = float(self.rho)
             except ValueError:
                 rho = 0.0
             if not 0 < rho < float("inf"):
-                raise UsageError(f"--rho must be auto or a positive number, got {self.rho}")
+                raise UsageError(f"--rho must be auto, mean or a positive number, got {self.rho}")
 
     def fewest(self, participants: int) -> int:
         """The smallest set that S2 answers for.
@@ -108,17 +111,19 @@ class Params:
             raise UsageError(f"the number of participants N must be at least {fewest}, got N={participants} {ranks}")
         return fewest
 
-    def penalty_parameter(self, squares: float, columns: int, participants: int) -> float:
-        """ρ; auto rounds it to 6 digits, so that the last bits of a sum do not change it.
+    def first_rho(self, curvature: float) -> float:
+        """ρ of the first iteration, from the mean eigenvalue of the A_iᵀA_i."""
+        return curvature if self.rho in ("auto", "mean") else float(self.rho)
 
-        Parameters
-        ----------
-        squares : float
-            ‖A‖²_F of all rows together, the sum of the eigenvalues of all A_iᵀA_i.
+    def tells(self, stiffness: float) -> bool:
+        """Whether the fixed point tells residuals of the tolerance from 0, with ρ so many times the mean eigenvalue.
+
+        An update is rounded to 2^−f, which moves the gradient by ρ times that: an iteration that stands still may be
+        one whose steps are too small for the fixed point.
         """
-        if self.rho != "auto":
-            return float(self.rho)
-        return float(f"{squares / (participants * columns):.6g}") if squares > 0 else 1.0
+        if self.method != "ppadmm" or not self.tolerance:
+            return True
+        return stiffness * 2.0 ** -(self.fraction_bits + 1) <= self.tolerance
 
     def epoch(self, round: int) -> int:
         """Which keys mask this round."""
@@ -139,19 +144,5 @@ class Params:
         return range(FIRST_ITERATION, FIRST_ITERATION + self.iterations)
 
     def to_json(self) -> str:
-        """All values, for the other ranks."""
+        """All values, in an order of their own."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Params":
-        """What `to_json` wrote.
-
-        Raises
-        ------
-        ProtocolError
-            If it is not that.
-        """
-        try:
-            return cls(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise ProtocolError(f"parameters must be those of PPADMM, got {text[:200]}: {error}") from None

@@ -39,19 +39,19 @@ def train_shards(params: Params, shards: Sequence[Shard], observe: Observe = ign
     N, columns = len(shards), shards[0].columns
     totals = _sum([shard.sums() for shard in shards])
     scaling = Scaling.fit(params, totals)
-    squares = _sum([shard.squares(np.append(scaling.means, scaling.target_mean)) for shard in shards])
-    if params.standardize:
-        scaling = scaling.with_scales(squares, totals[0])
-    rho = params.penalty_parameter(float((squares / scaling.scales**2).sum()), columns, N)
+    scaling = scaling.with_scales(_sum([shard.squares(scaling.means) for shard in shards]), totals[0])
+    curvature = scaling.curvature(totals[0], N)
+    rho = params.first_rho(curvature)
     for shard in shards:
         shard.begin(rho, scaling.scales)
-    consensus = Consensus(params, rho, np.zeros(columns))
+    consensus = Consensus(params, scaling.weights(params), rho, np.zeros(columns), curvature)
     observe(0, *scaling.original_units(consensus.z))
     for it in range(params.iterations):
         updates = [shard.update(consensus.z) for shard in shards]
-        converged = consensus.update(_sum([v for v, _ in updates]), _sum([norms for _, norms in updates]), N)
+        converged = consensus.update(_sum([v for v, _ in updates]), _sum([norms for _, norms in updates]), N, it)
         for shard in shards:
             shard.dual_step(consensus.z)
+            shard.renew(consensus.rho)
         observe(it + 1, *scaling.original_units(consensus.z))
         if converged:
             break

@@ -17,12 +17,12 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
 from fedmpi.net.costs import Report, gather_reports, report
-from fedmpi.ppadmm.admm import NORMS, Consensus, Scaling, Shard, Vector
+from fedmpi.ppadmm.admm import Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
 from fedmpi.ppadmm.params import FIRST_ITERATION, SQUARES, SUMS, Params
 from fedmpi.ppadmm.plain import Observe, ignore
-from fedmpi.ppadmm.rounds import Back, ClearUpdate, Finish, Kept, Order, Rounds, layout
+from fedmpi.ppadmm.rounds import Back, ClearUpdate, Finish, Kept, Order, Rounds, words_of
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, Sender, participants
 
 
@@ -50,6 +50,8 @@ class State:
     """The ranks of the participants in the last sum."""
     scaling: Scaling
     rho: float
+    curvature: float = 1.0
+    """The mean eigenvalue of the A_iᵀA_i."""
     dual_residual: float = math.inf
 
 
@@ -78,6 +80,9 @@ class Training:
     converged: bool = False
     """Whether the residuals stopped it."""
     rho: float = 0.0
+    """At the end."""
+    curvature: float = 1.0
+    """The mean eigenvalue of the A_iᵀA_i."""
     seconds: float = 0.0
     """From when all had joined."""
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -115,7 +120,7 @@ def primary_server(
             keeper.advance(state)
     except (Interrupted, TooFewWorkers, ProtocolError):
         stage = FIRST_ITERATION + state.iteration
-        if state.iteration and keeper.due(-1) and rounds.keep(stage, state.z, state.members):
+        if state.iteration and keeper.due(-1) and rounds.keep(stage, state.z, state.rho, state.members):
             keeper.save(state)
         raise
     model = state.scaling.original_units(state.z)
@@ -123,7 +128,8 @@ def primary_server(
     with ch.phase("evaluate"):
         observe(state.iteration, *model)
     reports = finish(ch, Model(*model))
-    return Training(*model, state.iteration, converged, state.rho, seconds, rounds.failures, reports)
+    rho, curvature = state.rho, state.curvature
+    return Training(*model, state.iteration, converged, rho, curvature, seconds, rounds.failures, reports)
 
 
 def join(ch: Channel, params: Params) -> int:
@@ -140,32 +146,32 @@ def join(ch: Channel, params: Params) -> int:
 
 
 def prepare(rounds: Rounds) -> State:
-    """S1: means, standard deviations and ρ, from sums over all participants."""
+    """S1: means, deviations and ρ, from sums over all participants."""
     params = rounds.params
     _, totals = rounds.add_up(SUMS, np.empty(0))
     scaling = Scaling.fit(params, totals)
-    _, squares = rounds.add_up(SQUARES, np.append(scaling.means, scaling.target_mean))
-    if params.standardize:
-        scaling = scaling.with_scales(squares, totals[0])
+    _, squares = rounds.add_up(SQUARES, scaling.means)
+    scaling = scaling.with_scales(squares, totals[0])
     members = tuple(sorted(rounds.members))
-    rho = params.penalty_parameter(float((squares / scaling.scales**2).sum()), rounds.columns, len(members))
-    return State(0, np.zeros(rounds.columns), members, scaling, rho)
+    curvature = scaling.curvature(totals[0], len(members))
+    return State(0, np.zeros(rounds.columns), members, scaling, params.first_rho(curvature), curvature)
 
 
 def iterate(rounds: Rounds, state: State, observe: Observe, keeper: Keeper) -> tuple[State, bool]:
     """S1: one iteration; whether the z before it had converged."""
     it, keep = state.iteration, keeper.due(state.iteration)
-    values = state.z if it else np.append(state.rho, state.scaling.scales)
+    values = state.z if it else state.scaling.scales
     meanwhile = partial(observe, it, *state.scaling.original_units(state.z))
-    total, norms = rounds.add_up(FIRST_ITERATION + it, values, keep=keep, meanwhile=meanwhile)
+    total, norms = rounds.add_up(FIRST_ITERATION + it, values, state.rho, keep=keep, meanwhile=meanwhile)
     if keep:
         keeper.save(replace(state, members=tuple(sorted(rounds.members))))
     with rounds.ch.phase("compute"):
-        consensus = Consensus(rounds.params, state.rho, state.z, state.dual_residual)
-        converged = consensus.update(total, norms, len(rounds.members))
-    members = tuple(sorted(rounds.members))
-    z, dual = consensus.z, consensus.dual_residual
-    return replace(state, iteration=it + 1, z=z, dual_residual=dual, members=members), converged
+        weights = state.scaling.weights(rounds.params)
+        consensus = Consensus(rounds.params, weights, state.rho, state.z, state.curvature, state.dual_residual)
+        converged = consensus.update(total, norms, len(rounds.members), it)
+    members, dual = tuple(sorted(rounds.members)), consensus.dual_residual
+    z, rho = consensus.z, consensus.rho
+    return replace(state, iteration=it + 1, z=z, rho=rho, dual_residual=dual, members=members), converged
 
 
 def finish(ch: Channel, model: Message) -> dict[int, Report]:
@@ -210,7 +216,7 @@ def participant(ch: Channel, params: Params, own: Own) -> tuple[Vector, float]:
     sender: Sender | None = None
     if params.method == "ppadmm":
         with ch.phase("offline"):
-            sender = Sender(ch, params, sum(layout(FIRST_ITERATION, columns)) + NORMS, own.salt, own.new_pair)
+            sender = Sender(ch, params, words_of(FIRST_ITERATION, columns), own.salt, own.new_pair)
     ch.send(PRIMARY, Joined(columns))
     waiting = False
     while (order := ch.recv_latest(PRIMARY, Order, until=Finish, shapes={"values": (None,)})) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedmpi.core.fixed_point import decode, decode_wide
+from fedmpi.core.fixed_point import WIDE_BITS, decode, decode_wide
 from fedmpi.errors import FedmpiError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
 from fedmpi.ppadmm.admm import NORMS, Vector
@@ -25,7 +25,8 @@ class Order(Message, tag=3):
 
     `counted`: whether i's vector was in the last sum. `asked`: whether i takes part in this round; else it may
     say that it is `Back`. `keep`: write a checkpoint after the dual step. `values` are, by stage: nothing; the means
-    of features and target, shape (d + 1,); ρ and the scales, shape (d + 1,); then z, shape (d,).
+    of features and target, shape (d + 1,); their scales, shape (d + 1,); then z, shape (d,). `rho` is that of the
+    update; 0 before there is one.
     """
 
     round: int
@@ -33,6 +34,7 @@ class Order(Message, tag=3):
     counted: bool
     asked: bool
     keep: bool
+    rho: float
     values: Float64
 
 
@@ -58,10 +60,16 @@ class Kept(Message, tag=21):
 
 
 def layout(stage: int, columns: int) -> tuple[int, int]:
-    """How many numbers of a stage take one word, and how many behind them take two."""
+    """How many numbers of a stage take one word, and how many behind them are wide."""
     if stage < FIRST_ITERATION:
-        return 0, columns + 2 if stage == SUMS else columns
+        return 0, columns + 2 if stage == SUMS else columns + 1
     return columns, NORMS
+
+
+def words_of(stage: int, columns: int) -> int:
+    """Words of a masked update."""
+    narrow, wide = layout(stage, columns)
+    return narrow + len(WIDE_BITS) * wide
 
 
 class Rounds:
@@ -89,7 +97,13 @@ class Rounds:
             self._leave_one_out(rank)
 
     def add_up(
-        self, stage: int, values: Vector, *, keep: bool = False, meanwhile: Callable[[], None] = lambda: None
+        self,
+        stage: int,
+        values: Vector,
+        rho: float = 0.0,
+        *,
+        keep: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> tuple[Vector, Vector]:
         """The sums of what the participants send in a stage: one number a feature, and the wide ones behind.
 
@@ -97,7 +111,8 @@ class Rounds:
         ----------
         stage : int
         values : array
-            For the `Order`.
+        rho : float
+            For the `Order`, as values are.
         keep : bool
             Have all members write a checkpoint before they send anything.
         meanwhile : callable
@@ -107,7 +122,7 @@ class Rounds:
         while True:
             with self.ch.phase("communicate"):
                 self._take_back()
-                self._order(self.members | self.away, stage, counted, keep, values)
+                self._order(self.members | self.away, stage, counted, keep, rho, values)
             with self.ch.phase("evaluate"):
                 meanwhile()
             opened = self._open_masked(stage) if self.params.method == "ppadmm" else self._open_clear(stage)
@@ -115,24 +130,27 @@ class Rounds:
                 return opened
             meanwhile = lambda: None  # noqa: E731
 
-    def keep(self, stage: int, values: Vector, members: Collection[int]) -> bool:
+    def keep(self, stage: int, values: Vector, rho: float, members: Collection[int]) -> bool:
         """Have the members write a checkpoint although no round comes; whether all of them did."""
         self.ch.on_pause, self.members = lambda: None, set[int]()  # nothing stops it, and nobody is asked any more
         try:
-            self._order(members, stage, members, True, values)
+            self._order(members, stage, members, True, rho, values)
             kept = self.ch.gather_within(KEEP_SECONDS, members, Kept, stage=stage)
         except FedmpiError:
             return False
         return kept.keys() >= set(members)
 
-    def _order(self, ranks: Collection[int], stage: int, counted: Collection[int], keep: bool, values: Vector) -> None:
+    def _order(
+        self, ranks: Collection[int], stage: int, counted: Collection[int], keep: bool, rho: float, values: Vector
+    ) -> None:
         self._round += 1
         values = values.copy()
         values.flags.writeable = False  # lets the channel send it without a copy
         for rank in sorted(set(ranks) - self.ch.departed.keys()):
             # One that is away and has not taken the last order gets no more of them.
             if rank not in self.away or not self.ch.transport.outstanding_bytes(rank):
-                self.ch.send(rank, Order(self._round, stage, rank in counted, rank in self.members, keep, values))
+                asked = rank in self.members
+                self.ch.send(rank, Order(self._round, stage, rank in counted, asked, keep, rho, values))
 
     def _take_back(self) -> None:
         if self.away:
@@ -151,8 +169,8 @@ class Rounds:
         return updates
 
     def _open_masked(self, stage: int) -> tuple[Vector, Vector] | None:
-        narrow, wide = layout(stage, self.columns)
-        updates: dict[int, MaskedUpdate] = self._gather(MaskedUpdate, "words", narrow + 2 * wide)
+        narrow, _ = layout(stage, self.columns)
+        updates: dict[int, MaskedUpdate] = self._gather(MaskedUpdate, "words", words_of(stage, self.columns))
         with self.ch.phase("wait"):
             opened = open_sum(self.ch, self.params, self._round, stage, updates)
         if opened is None:

@@ -132,7 +132,7 @@ class Sender:
             masks.prepare(params.precomputed_rounds, count)
 
     def send(self, round: int, stage: int, values: NDArray[np.float64], wide: NDArray[np.float64]) -> None:
-        """Send a vector; `wide` values are kept with range and precision of two words.
+        """Send a vector; `wide` values are kept with the range and precision of several words.
 
         Raises
         ------

@@ -1,11 +1,17 @@
 """A rank's whole life, whatever the method of training."""
 
 import hashlib
+import math
+import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedmpi.errors import ProtocolError
+from fedmpi.core import exact
+from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
+from fedmpi.federated.rows import own_rows
+from fedmpi.federated.statistics import add_up, contribute
 from fedmpi.machines.placement import tell_host
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.orders import Leave
@@ -19,17 +25,27 @@ from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, as_array, participants
 from fedmpi.runs.job import Job
 from fedmpi.runs.own_options import OwnOptions
 
+if TYPE_CHECKING:
+    from fedmpi.data import Dataset
+    from fedmpi.data.schema import Schema
+
 
 class Setup(Message, tag=1):
     """S1 → all, once a training: the parameters and the data set's name, as JSON; all of it public.
 
-    `iteration` is 0, or the one that a resumed run goes on with; `members` the participants who were there then.
+    `digest`: of S1's data set, if participants must have it. `iteration` is 0, or the one that a resumed run goes
+    on with; `members` the participants who were there then.
     """
 
     job: str
     timeout_seconds: float
+    digest: bytes
     iteration: int
     members: UInt32
+
+
+class Judge(Message, tag=22):
+    """S1 → participant, at the end where rows lie apart: try the model on your test rows."""
 
 
 def salt_of(params: Params, data: str = "") -> bytes:
@@ -43,11 +59,12 @@ def lead(
     observe: Observe = ignore,
     start: State | None = None,
     keeper: Keeper | None = None,
+    digest: bytes = b"",
 ) -> Training:
     """S1: one training with the other ranks."""
     job.params.fewest(len(participants(ch)))
     iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
-    setup = Setup(job.to_json(), ch.timeout_seconds, iteration, as_array(members))
+    setup = Setup(job.to_json(), ch.timeout_seconds, digest, iteration, as_array(members))
     for rank in range(1, ch.size):
         ch.send(rank, setup)
     role = parameter_server if job.params.method == "dssgd" else primary_server
@@ -58,10 +75,10 @@ def follow(ch: Channel, own: OwnOptions) -> None:
     """S2 or a participant of a command line, which names the folder for checkpoints."""
     if ch.rank == AUXILIARY:
         tell_host(ch)
-    serve(ch, own.run)
+    serve(ch, own.run, own.rows_of(ch.rank))
 
 
-def serve(ch: Channel, run: Path | None = None) -> None:
+def serve(ch: Channel, run: Path | None = None, rows: Path | None = None) -> None:
     """S2 or a participant: one training after another, until S1 sends it home.
 
     Parameters
@@ -69,6 +86,8 @@ def serve(ch: Channel, run: Path | None = None) -> None:
     ch : Channel
     run : Path, optional
         The folder of the run, for checkpoints.
+    rows : Path, optional
+        The file of a participant's own rows.
     """
     while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
         job = Job.from_json(setup.job, Params)
@@ -76,31 +95,80 @@ def serve(ch: Channel, run: Path | None = None) -> None:
             raise ProtocolError(f"the first iteration must not be negative, got {setup.iteration}")
         ch.outwait(setup.timeout_seconds)
         if ch.rank != AUXILIARY:
-            take_part(ch, job, setup, run)
+            take_part(ch, job, setup, run, rows)
         else:
             stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
             members = [rank for rank in participants(ch) if rank in setup.members]
             auxiliary_server(ch, job.params, salt_of(job.params, setup.job), first_stage=stage, members=members)
 
 
-def take_part(ch: Channel, job: Job[Params], setup: Setup, run: Path | None) -> None:
-    """Participant: one training on its own rows."""
-    params, (A, b) = job.params, part(job, ch.rank, len(participants(ch)))
-    if params.method == "dssgd":
-        sgd_participant(ch, params, A, b)
+def take_part(ch: Channel, job: Job[Params], setup: Setup, run: Path | None, rows: Path | None) -> None:
+    """Participant: one training on its own rows; where they lie apart it tries the model on its test rows too."""
+    apart = None if job.schema is None else own_part(job, rows, ch.rank)
+    A, b = (apart.X_train, apart.y_train) if apart else part(job, ch.rank, len(participants(ch)), setup.digest)
+    if job.params.method == "dssgd":
+        sgd_participant(ch, job.params, A, b)
         return
+    model = trained(ch, job.params, A, b, setup, run)
+    if apart is not None:
+        ch.recv_any(PRIMARY, (Judge,), patient=True)
+        be_judge(ch, apart, *model, job.params.fewest(len(participants(ch))))
+
+
+def be_judge(ch: Channel, data: "Dataset", coefficients: Vector, intercept: float, fewest: int) -> None:
+    """Participant: the number of its test rows and the sum of squared errors there, under masks."""
+    errors = data.X_test @ coefficients + intercept - data.y_test
+    numbers = [len(errors), exact.total_squares(errors)]
+    model = hashlib.sha256(coefficients.tobytes() + struct.pack("<d", intercept)).digest()
+    contribute(ch, lambda: numbers, model, fewest)
+
+
+def judge(ch: Channel) -> dict[str, float]:
+    """S1: RMSE over the test rows of all participants who are there, from sums.
+
+    NaN if one is lost meanwhile; nothing where they have no such rows.
+    """
+    there = [rank for rank in participants(ch) if rank not in ch.departed]
+    for rank in there:
+        ch.send(rank, Judge())
+    try:
+        rows, squares = add_up(ch, there, 2)
+    except (PeerFailed, TooFewWorkers):
+        return {"test_rmse": math.nan}
+    return {"test_rmse": math.sqrt(squares / (rows << exact.FRACTION_BITS))} if rows else {}
+
+
+def own_part(job: Job[Params], rows: Path | None, rank: int) -> "Dataset":
+    """Participant: its own file, in the columns of the public schema."""
+    from fedmpi.data.schema import Schema
+
+    return prepared_by(Schema.from_json(job.schema), job, own_rows(job, rows, rank))
+
+
+def prepared_by(schema: "Schema", job: Job[Params], data: "Dataset") -> "Dataset":
+    """A set whose text became columns, the same on all ranks; or what a file of statistics says was done to it."""
+    from fedmpi.data import Preparation
+    from fedmpi.data.loading import prepared
+
+    path = job.data["statistics"]
+    return prepared(data, Preparation.read(Path(path).expanduser()) if path else schema.unscaled())
+
+
+def trained(ch: Channel, params: Params, A: Vector, b: Vector, setup: Setup, run: Path | None) -> tuple[Vector, float]:
+    """Participant: the model that S1 publishes at the end of a training on these rows."""
     shelf = None
     if run is not None:
         from fedmpi.ppadmm.checkpoints import OwnShelf
 
         shelf = OwnShelf(run, ch.rank, A, b, earlier=params.on_dropout == "rejoin")
-    participant(ch, params, Own(A, b, salt_of(params, setup.job), shelf=shelf, first_iteration=setup.iteration))
+    return participant(ch, params, Own(A, b, salt_of(params, setup.job), shelf=shelf, first_iteration=setup.iteration))
 
 
-def part(job: Job[Params], rank: int, parts: int) -> tuple[Vector, Vector]:
+def part(job: Job[Params], rank: int, parts: int, digest: bytes = b"") -> tuple[Vector, Vector]:
     """The rows of the participant at a rank: A_i (m_i, d) and b_i (m_i,)."""
     from fedmpi.data.partition import rows_of
 
     data = job.load()
+    data.check_same(digest, rank)
     rows = rows_of(rank - AUXILIARY - 1, parts, len(data.y_train), data.groups)
     return data.X_train[rows].astype(np.float64), data.y_train[rows]

@@ -3,8 +3,9 @@
 from typing import Any
 
 from fedmpi.ppadmm.admm import NORMS
-from fedmpi.ppadmm.params import Params
+from fedmpi.ppadmm.params import FIRST_ITERATION, Params
 from fedmpi.ppadmm.protocol import State
+from fedmpi.ppadmm.rounds import words_of
 from fedmpi.ppadmm.secure_sum import participants
 from fedmpi.system import Training
 
@@ -26,7 +27,7 @@ class LassoWords(Training[Params, State]):
     def plan(self) -> list[str]:
         """The roles and the bytes of arrays that a run would exchange, for --dry-run."""
         params, d, N = self.params, self.data.X_train.shape[1], len(participants(self.ch))
-        up = {"ppadmm": 8 * (d + 2 * NORMS), "admm": 8 * (d + NORMS)}.get(params.method, 0)
+        up = {"ppadmm": 8 * words_of(FIRST_ITERATION, d), "admm": 8 * (d + NORMS)}.get(params.method, 0)
         lines = [
             "rank 0: primary server S1, sees the sums and the model",
             "rank 1: auxiliary server S2, sees who takes part" if params.method == "ppadmm" else "rank 1: idle",
@@ -50,10 +51,12 @@ class LassoWords(Training[Params, State]):
         metrics, seconds = summary["metrics"], summary["seconds"]
 
         def line(name: str, values: dict[str, float], rest: str) -> str:
-            distance = f"   MPED {values['mped']:.4g}" if "mped" in values else ""
-            return f"{name:<11} test RMSE {values['test_rmse']:.4f}{distance}   {rest}"
+            error = f"test RMSE {values['test_rmse']:.4f}   " if "test_rmse" in values else ""
+            distance = f"MPED {values['mped']:.4g}   " if "mped" in values else ""
+            return f"{name:<11} {error}{distance}{rest}"
 
-        rest = f"{metrics['iterations']} iterations   {seconds['total']:.2f} s"
+        unfinished = ", not converged" if metrics.get("converged") is False and self.should_converge else ""
+        rest = f"{metrics['iterations']} iterations{unfinished}   {seconds['total']:.2f} s"
         lines = [line(summary["method"], metrics, rest)]
         if "centralized" in metrics:
             lines.append(

@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.crypto.random import SecretStream, Stream
+from fedmpi.federated.rows import rows_here
 from fedmpi.learn import (
     FlatModel,
     Inputs,
     build_model,
-    client_rows,
-    hosted,
     split,
     stream,
     train_clients,
 )
+from fedmpi.learn.balance import balanced_weights, weighted_cross_entropy
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
+from fedmpi.learn.randomness import draws, randomness
 from fedmpi.runs.job import Job
 from fedmpi.spn.params import Params
 from fedmpi.spn.polarization import Polarization
@@ -61,6 +62,7 @@ class Worker:
         learning_rate: float,
         private: Polarization | None,
         secret: Stream,
+        weights: torch.Tensor | None = None,
     ) -> Vector:
         """Lines 2 to 6 of Algorithm 1: ΔW_i = W_i - G, shape (h,); the private network changes in place.
 
@@ -74,16 +76,19 @@ class Worker:
             Of this client; without one the loss is the cross-entropy.
         secret : Stream
             For the noise.
+        weights : tensor, shape (classes,), optional
+            Of the classes.
         """
         params = self.params
         self.flat.load(G)
-        trained = [*self.flat.model.parameters(), *(private.parameters() if private else ())]
+        own = (p for p in self.flat.model.parameters() if p.requires_grad)
+        trained = [*own, *(private.parameters() if private else ())]
         optimizer = optimizer_of(params, trained, learning_rate)
         self.flat.model.train()
         laid = layout_for(self.flat.model, inputs.X)
         for X, y in params.training.batches(inputs, params.training.orders(len(inputs), order)):
             optimizer.zero_grad(set_to_none=False)
-            torch.autograd.backward(self.loss(laid(X), y, private))
+            torch.autograd.backward(self.loss(laid(X), y, private, weights))
             if params.noise_std:
                 drawn = noise(secret, len(self.flat), params.noise_std, params.noise_kind)
                 self.flat.gradient.add_(torch.from_numpy(drawn).to(self.flat.gradient))
@@ -91,10 +96,14 @@ class Worker:
         change = self.flat.read() - G
         return largest(change, params.share_fraction) if params.method == "ppdl" else change
 
-    def loss(self, X: torch.Tensor, y: torch.Tensor, private: Polarization | None) -> torch.Tensor:
+    def loss(
+        self, X: torch.Tensor, y: torch.Tensor, private: Polarization | None, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Equation (4), with α₁ = 1 and the own class of each row (erratum)."""
         features = self.backbone(X)
-        loss = self.params.alpha1 * nn.functional.cross_entropy(self.head(features), y)
+        z = self.head(features)
+        entropy = nn.functional.cross_entropy(z, y) if weights is None else weighted_cross_entropy(z, y, weights)
+        loss = self.params.alpha1 * entropy
         if private is None:
             return loss
         polarization: torch.Tensor = private(features, y)
@@ -116,9 +125,12 @@ class Clients:
     workers: list[Worker]
     """One for each thread."""
     job: Job[Params]
+    classes: int
     private: dict[int, Polarization] = field(default_factory=dict)
     """Never sent: no message has a place for them."""
     secret: Callable[[], Stream] = SecretStream
+    draws: bool = False
+    """Whether the model draws random numbers in training."""
 
     @classmethod
     def load(
@@ -133,11 +145,11 @@ class Clients:
         """Read the data set, keep the rows of the clients of one host (0 ≤ host < hosts), and draw their secrets."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = client_rows(params.partition, data.y_train, clients, job.seed, params.dirichlet_alpha)
+        parts = rows_here(job, data.y_train, host, hosts, clients)
         scale, shape, classes = divisor_of(data), input_shape(data), len(data.classes)
         inputs = {
             k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device, shape=shape)
-            for k in hosted(host, hosts, clients)
+            for k in parts
         }
         model = build_model(params.model, shape, classes, job.seed, dtype)
         workers = [Worker(model, params) for _ in range(threads)]
@@ -145,7 +157,7 @@ class Clients:
         if params.method == "spn":
             sizes = (workers[0].features(shape), classes, params.bits, params.hidden, params.margin)
             private = {k: Polarization(*sizes, secret()).to(params.device, dtype) for k in inputs}
-        return cls(inputs, workers, job, private, secret)
+        return cls(inputs, workers, job, classes, private, secret, draws(model, shape))
 
     @property
     def parameters(self) -> int:
@@ -160,6 +172,10 @@ class Clients:
         def one(worker: Worker, k: int) -> Vector:
             order = stream(self.job.seed, "batches", k, round_)
             private = self.private.get(k)
-            return worker.train(starts[places[k]], self.inputs[k], order, learning_rate, private, self.secret())
+            own, weights = self.inputs[k], None
+            if self.job.class_weight:
+                weights = balanced_weights(own.y, self.classes)
+            with randomness(self.draws, self.job.seed, k, round_):
+                return worker.train(starts[places[k]], own, order, learning_rate, private, self.secret(), weights)
 
         return np.stack(train_clients(one, self.workers, clients))

@@ -27,7 +27,7 @@ class Params:
     """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
     aggregation: Literal["fedavg", "round-robin"] = "fedavg"
     """fedavg: the mean of all changes (Algorithm 3). round-robin: one client after another (Algorithm 4)."""
-    rounds: int = 300
+    rounds: int = 100
     """Rounds of training."""
     epochs: int = 1
     """Passes over its rows that a client makes in a round."""
@@ -35,7 +35,7 @@ class Params:
     """Rows of a batch."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """adam: β = 0.9, 0.999. sgd: with --momentum. Both begin anew in each round."""
-    learning_rate: float = 0.001
+    learning_rate: float = 0.003
     """Step size η."""
     momentum: float = 0.9
     """Momentum μ of local gradient descent, from zero in each round. Of --optimizer sgd."""

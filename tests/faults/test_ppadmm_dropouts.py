@@ -109,7 +109,7 @@ def test_too_few_end_the_training(method: str) -> None:
 
 def test_the_reason_of_a_usage_error_is_not_hidden() -> None:
     def overflowing(ch: Channel) -> Any:
-        return participant(ch, PARAMS, Own(PARTS[0][0] * 1e12, PARTS[0][1], salt_of(PARAMS)))
+        return participant(ch, PARAMS, Own(PARTS[0][0] * 1e25, PARTS[0][1], salt_of(PARAMS)))
 
     with pytest.raises(HeadroomError, match="a total of coordinate"):
         train_on_threads(PARAMS, PARTS, roles={5: overflowing})

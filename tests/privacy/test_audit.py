@@ -220,13 +220,15 @@ def test_one_mask_too_few_is_seen(name: str, tmp_path: Path, monkeypatch: pytest
 
         return uniform
 
-    def weaker(completions: list[np.ndarray], residues: Residues, blocks: list[np.ndarray], *others: Any) -> Deal:
+    def weaker(
+        completions: list[np.ndarray], residues: Residues, X_bar: np.ndarray, blocks: list[slice], *others: Any
+    ) -> Deal:
         K, T = len(blocks), completions[0].shape[1] - len(blocks)
         first = 1 if name == "codedml-bgw" else K + T
         points = range(first, first + T + len(completions[0]))
         nodes = [*range(K), *points[: T - 1]]
         short = [lagrange_basis(field, nodes, points[T - 1 :]) for field in residues.fields]
-        return Deal(short, residues, blocks, *others)
+        return Deal(short, residues, X_bar, blocks, *others)
 
     honest = training.masks
     monkeypatch.setattr(training, "masks", lambda *arguments: tuple(map(short, honest(*arguments))))

@@ -200,14 +200,15 @@ def test_the_data_sets_make_different_trainings() -> None:
 
 
 def test_participants_see_the_consensus_alone() -> None:
-    """A participant gets orders, with z for values, and the model: all of it is published anyway."""
+    """A participant gets orders, with z for values and ρ, and the model: the same as everybody gets."""
     view = honest("random")
     for rank in range(2, 2 + N):
         kinds = {type(message).__name__ for _, message in view.by_rank[rank]}
         assert kinds == {"AuxiliaryKey", "Order", "Finish", "Model"}
-    orders = [m for _, m in view.to(2, Order) if m.round > FIRST_ROUND]
+        assert [said(m) for _, m in view.to(rank, Order)] == [said(m) for _, m in view.to(2, Order)]
+    scales, *orders = [m for _, m in view.to(2, Order) if m.round >= FIRST_ROUND]
     for order, iterate in zip(orders, view.iterates[1:-1], strict=True):
-        np.testing.assert_array_equal(order.values, iterate)
+        np.testing.assert_array_equal(order.values * scales.values[-1] / scales.values[:-1], iterate)
 
 
 # -- mutations ----------------------------------------------------------------------------------------------------

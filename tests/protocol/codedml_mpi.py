@@ -29,7 +29,7 @@ def changed(ch: Channel, change: Any) -> None:
 
 
 def raises(message: Answer) -> Answer:
-    if message.iteration == 2:
+    if message.iteration >= 2:  # a worker that falls behind skips some
         raise RuntimeError("out of order")
     return message
 

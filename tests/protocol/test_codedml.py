@@ -22,6 +22,7 @@ from protocol.codedml_threads import (
 
 from fedmpi.codedml import dealing, protocol
 from fedmpi.codedml.dealing import SEED_BYTES, CodedData, DataSeed
+from fedmpi.codedml.headroom import Headroom
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.protocol import (
@@ -240,7 +241,7 @@ def test_without_the_check_of_headroom_the_weights_would_be_wrong(monkeypatch: p
         train_on_threads(narrow, X_bar, Y, 7)
     expected = exactly(wide, X_bar, Y)
     np.testing.assert_array_equal(train_on_threads(wide, X_bar, Y, 7).W, expected)
-    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: True)
+    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: 1)
     unchecked = train_on_threads(narrow, X_bar, Y, 7).W
     assert np.isfinite(unchecked).all()
     assert np.abs(unchecked - expected).max() > 0.1
@@ -260,8 +261,17 @@ def test_where_only_the_sums_of_blocks_fit_they_are_added_up_as_integers(
     with pytest.raises(HeadroomError):
         train_on_threads(alone, X_bar, Y, 4)
     expected = exactly(Params(paper=True, primes=3, **options), X_bar, Y)
+    check, runs = Headroom.check, set()
+
+    def checked(self: Headroom, *arguments: Any, **options: Any) -> int:
+        needed = check(self, *arguments, **options)
+        runs.add(needed)
+        return needed
+
+    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", checked)
     np.testing.assert_array_equal(train_on_threads(params, X_bar, Y, 25).W, expected)
-    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: True)
+    assert any(1 < count < 8 for count in runs), "as few runs of blocks as fit"
+    monkeypatch.setattr("fedmpi.codedml.headroom.Headroom.check", lambda self, W_bar, iteration, **_: 1)
     assert np.abs(train_on_threads(params, X_bar, Y, 25).W - expected).max() > 0.01
 
 
@@ -1009,6 +1019,6 @@ def test_bytes_sent_are_those_of_the_papers_table(degree: int, outputs: int) -> 
         meter = threads.channels[rank].meter
         computed = meter.messages_sent["CodedGradient"]
         assert meter.bytes_sent["CodedGradient"] == computed * gradient
-        assert report.bytes_sent == header_bytes(Host(os.uname().nodename)) + computed * gradient
+        assert report.bytes_sent == header_bytes(Host(os.uname().nodename, 0)) + computed * gradient
         assert meter.bytes_received["CodedData"] == (data if rank > 2 else 0)
     assert sum(header_bytes(m) for m in (setup(), DATA, Stop())) < 150, "headers are small change"

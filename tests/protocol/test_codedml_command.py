@@ -505,7 +505,7 @@ REFUSED: dict[str, tuple[int, list[Any], list[str]]] = {
     "text": (10, ["--dataset", "{text}"], ["must hold only numbers or only text", "seven"]),
     "a class lost by --max-rows": (10, ["--dataset", "digits", "--max-rows", 1], ["must have a training row"]),
     "no rows wanted": (10, ["--max-rows", 0], ["max_rows must be at least 1, got 0"]),
-    "no test rows": (10, ["--test-fraction", 1.5], ["test_fraction must lie in (0, 1), got 1.5"]),
+    "no test rows": (10, ["--test-fraction", 1.5], ["test_fraction must lie in [0, 1), got 1.5"]),
     "a negative seed": (10, ["--seed", -1], ["--seed must be at least 0, got -1"]),
     "no time": (10, ["--timeout", 0], ["--timeout must be positive, got 0"]),
     "never evaluated": (10, ["--evaluate-every", 0], ["--evaluate-every must be at least 1, got 0"]),

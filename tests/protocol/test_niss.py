@@ -374,12 +374,12 @@ def test_another_configuration_is_refused_by_its_key(tmp_path: Path) -> None:
 
 
 def test_dry_run_says_roles_bytes_and_epsilon(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    command_on_threads(3, *OPTIONS, "--dry-run", "--share-count", 9, "--out", tmp_path / "run")
+    command_on_threads(3, *OPTIONS, "--dry-run", "--share-count", 30, "--out", tmp_path / "run")
     said = capsys.readouterr().out
     for text in (
-        "9 shares are wanted, but at most 2 other clients are there",
+        "30 shares are wanted, but at most 9 other clients are there",
         "rank 1: tracker",
-        "2 of 32 bytes",
+        "9 of 32 bytes",
         "ε of one client's uploads",
         "of the published models: inf",
     ):
@@ -387,10 +387,33 @@ def test_dry_run_says_roles_bytes_and_epsilon(capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("clients", "asked"), [(1, 1), (3, 3), (10, 10), (12, 10), (40, 12), (100, 30)])
+def test_without_a_fraction_a_round_has_enough_clients_for_noise_to_cancel(clients: int, asked: int) -> None:
+    assert Params().clients_per_round(clients) == asked
+    assert Params(fraction=0.3).clients_per_round(clients) == max(int(0.3 * clients), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--clients", 1], "shares noise with nobody, and all of it stays"),
+        (["--clients", 2], "shares its noise with one other, which knows all of it"),
+        (["--clients", 12, "--dropout", 0.5], "noise of clients that were lost did not cancel"),
+        (["--clients", 12], None),
+    ],
+)
+def test_where_noise_stays_or_is_known_a_warning_is_kept(options: list[Any], said: str | None, tmp_path: Path) -> None:
+    command_on_threads(3, *OPTIONS, *options, "--out", tmp_path / "run")
+    warnings = json.loads((tmp_path / "run" / "result.json").read_text())["warnings"]
+    about = [text for text in warnings if "noise" in text]
+    assert len(about) == (said is not None)
+    assert said is None or said in about[0]
+
+
 def test_noise_that_nobody_shares_is_said_to_stay(capsys: pytest.CaptureFixture[str]) -> None:
     for clients, alone in ((5, True), (7, False)):  # m = 1 and 2 of them
         command_on_threads(3, *OPTIONS, "--dry-run", "--clients", clients, "--fraction", 0.3)
-        assert ("all of it stays: raise --fraction, got 0.3 of 5 clients" in capsys.readouterr().out) == alone
+        assert ("all of it stays: raise --fraction or --clients, got 1 of 5" in capsys.readouterr().out) == alone
 
 
 @pytest.mark.parametrize(

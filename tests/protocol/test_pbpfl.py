@@ -207,7 +207,7 @@ def test_a_run_that_was_stopped_goes_on(method: str, tmp_path: Path) -> None:
         train(tmp_path / "run", *options, roles={0: stopping(5)})
     assert error.value.exit_code == 143
     with pytest.raises(UsageError, match="--resume must keep learning_rate"):
-        train(tmp_path / "run", *options, "--learning-rate", "0.2", "--resume", str(tmp_path / "run"))
+        train(tmp_path / "run", *options, "--learning-rate", "0.3", "--resume", str(tmp_path / "run"))
     resumed = train(tmp_path / "run", *options, "--resume", str(tmp_path / "run"))
     np.testing.assert_allclose(resumed.w, whole.w, rtol=0, atol=0 if method == "fedavg-mse" else 1e-9)
     assert resumed.result["resumed_from"] in (4, 5, 6)

@@ -11,7 +11,7 @@ from fedmpi.data import load
 
 DATA = Path(os.environ.get("FEDMPI_DATA", "/nowhere"))
 
-BANK = ["--dataset", "bank", "--learning-rate", "0.2", "--evaluate-every", "10000"]
+BANK = ["--dataset", "bank", "--learning-rate", "0.2", "--evaluate-every", "10000", "--no-scale-target"]
 
 
 @pytest.mark.slow

@@ -49,6 +49,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no intercept": {"fit_intercept": False},
     "elastic net": {"l1_ratio": 0.5},
     "given rho": {"rho": "25"},
+    "mean rho": {"rho": "mean"},
     "in the clear": {"method": "admm"},
 }
 
@@ -116,8 +117,8 @@ def test_messages_and_words_are_those_of_the_protocol() -> None:
     rounds, d = 40 + 2, 12
     assert len(threads.views(0, MaskedUpdate)) == 5 * rounds
     words = [len(update.words) for update in threads.views(0, MaskedUpdate)]
-    assert set(words) == {2 * (d + 2), 2 * d, d + 6}
-    assert words.count(d + 6) == 5 * 40
+    assert set(words) == {4 * (d + 2), 4 * (d + 1), d + 12}
+    assert words.count(d + 12) == 5 * 40
     assert len(threads.views(0, MaskSum)) == rounds
     assert {type(message).__name__ for message in threads.views(1)} == {"ParticipantKey", "Present", "Heard", "Done"}
     for rank in range(2, 7):
@@ -198,7 +199,7 @@ def test_wrong_answers_of_s2_are_refused(change: Any, text: str) -> None:
 def test_orders_of_a_wrong_shape_are_refused() -> None:
     def shorter(message: Any) -> Any:
         if isinstance(message, Order) and message.stage == 4:
-            return Order(message.round, 4, True, True, False, message.values[:-1])
+            return Order(message.round, 4, True, True, False, message.rho, message.values[:-1])
         return message
 
     roles = {0: sending(shorter, lambda ch: primary_server(ch, FIXED))}

@@ -105,6 +105,34 @@ def test_methods_agree_where_they_should(tmp_path: Path) -> None:
     assert lines_of(tmp_path / "dssgd")[-1]["iteration"] == 30
 
 
+@pytest.mark.parametrize(
+    ("options", "closing", "warning"),
+    [
+        (
+            ("--iterations", "4"),
+            "4 iterations, not converged",
+            "had not converged after 4 iterations: raise --iterations",
+        ),
+        (
+            ("--fraction-bits", "20"),
+            "not converged",
+            "updates of 20 bits behind the point are too coarse for a tolerance",
+        ),
+        (("--rho", "1e20"), "not converged", "could not converge: updates of 40 bits"),
+    ],
+)
+def test_a_run_that_has_not_converged_says_so(
+    options: tuple[str, ...], closing: str, warning: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--dataset", "synthetic-lasso:n=60,d=5,test=20", "--iterations", "60")
+    command_on_threads(3, *data, *options, "--out", tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert closing in printed
+    [text] = result_of(tmp_path / "run")["warnings"]
+    assert warning in text
+    assert f"WARNING: {text}" in printed
+
+
 def test_a_file_of_ones_own_split_by_a_column(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))
@@ -193,13 +221,13 @@ def test_everyone_keeps_its_own_and_no_key_or_mask(stopped: Path) -> None:
             "000013.npz",
         ]
         with np.load(folder / "checkpoints" / "000013.npz") as file:
-            assert set(file.files) == {"state", "means", "scales", "u", "norms"}
+            assert set(file.files) == {"state", "means", "scales", "rho", "u", "norms"}
             assert file["u"].any()
     with np.load(stopped / "checkpoints" / "000013.npz") as file:
         assert set(file.files) == {"state", "z", "means", "scales"}
         state = json.loads(file["state"].tobytes())
     assert set(state) == {
-        "iteration", "members", "target_mean", "rho", "dual_residual", "configuration", "layouts",
+        "iteration", "members", "rho", "curvature", "dual_residual", "configuration", "layouts",
     }  # fmt: skip
 
 

@@ -67,10 +67,10 @@ pytestmark = pytest.mark.usefixtures("measured")
 def job(mpirun: Run, tmp_path: Path) -> Run:
     """``job(n, block, after="", before="")`` runs a program with this block inside ``with workers():``."""
 
-    def run(n: int, block: str, after: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
+    def run(n: int, block: str, after: str = "", before: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
         program = tmp_path / "program.py"
         program.write_text(dedent(before) + HEAD + indent(dedent(block), "    ") + "\n" + dedent(after))
-        return mpirun(n, program, tmp_path, timeout=LIMIT_SECONDS)
+        return mpirun(n, program, tmp_path, timeout=LIMIT_SECONDS, **options)
 
     return run
 
@@ -130,6 +130,47 @@ def test_what_stands_below_the_block_runs_on_rank_0_only(job: Run) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["block", "after True"]
+
+
+def test_what_stands_below_the_block_runs_after_the_death_of_a_worker_too(job: Run) -> None:
+    """To the program's own end, with what it registered first and its own exit code."""
+    before = """
+    import atexit, os, sys
+    from pathlib import Path
+
+    rank = os.environ["OMPI_COMM_WORLD_RANK"]
+    Path(sys.argv[1], f"pid-{rank}").write_text(str(os.getpid()))
+    if rank == "0":
+        atexit.register(print, "the end")
+    """
+    block = """
+    import os, signal
+    from fedmpi.codedml.cluster import current
+
+    fit = lambda: CodedLogisticRegression(parallelization=1, privacy=1, iterations=2).fit(*digits(4, 9))
+    model = fit()
+    os.kill(int((FOLDER / "pid-3").read_text()), signal.SIGKILL)
+    while not current().departed:
+        again = fit()
+    """
+    done = job(6, block, after="print((again.coef_ == model.coef_).all())\nsys.exit(7)", before=before, survive=True)
+    assert done.stdout.splitlines() == ["True", "the end"], done.stderr
+    assert done.returncode == 7, done.stderr
+
+
+def test_threads_in_the_block_are_served_one_after_the_other(job: Run) -> None:
+    block = """
+    from concurrent.futures import ThreadPoolExecutor
+
+    fit = lambda l2: CodedLogisticRegression(l2=l2, iterations=3).fit(*digits(4, 9)).coef_
+    alone = [fit(l2) for l2 in (1.0, 2.0, 3.0)] * 2
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(fit, (1.0, 2.0, 3.0) * 2))
+    print(all((a == b).all() for a, b in zip(alone, together)))
+    """
+    done = job(5, block, after="print('after')")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "after"]
 
 
 def test_workers_serve_without_loading_anything_slow(job: Run, tmp_path: Path) -> None:

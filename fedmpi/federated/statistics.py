@@ -1,0 +1,208 @@
+"""What is done to the columns of a table, from sums over all clients' rows that nobody sees the parts of.
+
+Once, before any training::
+
+    server → host    Survey     what is to be summed
+    host   → server  MaskKey    a fresh public key
+    server → host    MaskKeys   those of all hosts
+    host   → server  Moments    counts, sums and sums of squares of its clients' rows, under masks of pairs of hosts
+    server → host    Prepared   what comes of their sum; public
+
+The masks of all pairs cancel in the sum, which is exact: the preparation does not depend on the number of hosts. If a
+host is lost before all have sent theirs, training does not begin, and nothing is opened.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.core.exact import WORDS, add, from_words, to_words
+from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.federated.messages import SERVER
+from fedmpi.net import Channel, Message
+from fedmpi.net.message import UInt8, UInt32, UInt64
+from fedmpi.securesum.pairwise import KEY_BYTES, Member
+
+if TYPE_CHECKING:  # the tracker of niss loads no data
+    from fedmpi.data import Dataset, Preparation
+
+
+class Survey(Message, tag=110):
+    """Server → host, once: parameters and data set, and what the columns and classes are, both as JSON; public."""
+
+    job: str
+    columns: UInt8
+    timeout_seconds: float
+
+
+class MaskKey(Message, tag=111):
+    """Host → server, once: a fresh X25519 public key, 32 bytes."""
+
+    public: bytes
+
+
+class MaskKeys(Message, tag=112):
+    """Server → host, once: the ranks of the hosts that take part, and their keys, shape (hosts, 32)."""
+
+    ranks: UInt32
+    keys: UInt8
+
+
+class Moments(Message, tag=113):
+    """Host → server, once: its sums as `fedmpi.data.moments` orders them, masked, shape (numbers, 8)."""
+
+    words: UInt64
+
+
+class Prepared(Message, tag=114):
+    """Server → host, once: the preparation as JSON; public."""
+
+    text: UInt8
+
+
+def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_host: int = 1) -> "Preparation":
+    """Server: what is to be done to the columns, from the sum of what the hosts send.
+
+    Parameters
+    ----------
+    job : str
+        As `Setup` has it.
+    raw : Dataset
+        Of which the names and kinds of columns and classes count.
+    impute : str, optional
+        None or "mean".
+    """
+    from fedmpi.data.loading import training_table
+    from fedmpi.data.moments import numbers, preparation_of
+
+    hosts = range(first_host, ch.size)
+    columns = bytes_of(meaning(raw))
+    for rank in hosts:
+        ch.send(rank, Survey(job, columns, ch.timeout_seconds))
+    table = training_table(raw)
+    total = add_up(ch, hosts, numbers(len(table.names), table.values))
+    preparation = preparation_of(
+        total,
+        table.names,
+        table.values,
+        impute=impute,
+        drop_constants=not raw.shape,
+        classes=raw.classes,
+    )
+    text = bytes_of(preparation.to_json())
+    for rank in hosts:
+        ch.send(rank, Prepared(text))
+    return preparation
+
+
+def bytes_of(text: str) -> NDArray[np.uint8]:
+    """Text as an array: of thousands of columns it is too long for a scalar of a message."""
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def text_of(sent: NDArray[np.uint8]) -> str:
+    """Text that came as an array.
+
+    Raises
+    ------
+    ProtocolError
+        If it is not UTF-8.
+    """
+    try:
+        return sent.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"JSON of the server must be UTF-8, got {error}") from None
+
+
+def add_up(ch: Channel, hosts: Collection[int], count: int) -> list[int]:
+    """Server: the sums of what these hosts `contribute`, so many integers."""
+    keys = ch.gather(hosts, MaskKey)
+    if any(len(message.public) != KEY_BYTES for message in keys.values()):
+        raise ProtocolError(f"the keys of hosts must be {KEY_BYTES} bytes each, got others")
+    joined = np.frombuffer(b"".join(keys[rank].public for rank in hosts), np.uint8).reshape(-1, KEY_BYTES)
+    for rank in hosts:
+        ch.send(rank, MaskKeys(np.array([*hosts], np.uint32), joined))
+    total = np.zeros((count, WORDS), np.uint64)
+    for message in ch.gather(hosts, Moments, shapes={"words": (count, WORDS)}).values():
+        total = add(total, message.words)
+    return from_words(total)
+
+
+def contribute(ch: Channel, numbers: Callable[[], list[int]], label: bytes, fewest: int) -> None:
+    """Host: send integers under masks of pairs.
+
+    Parameters
+    ----------
+    numbers : callable
+        Gives them.
+    label : bytes
+        What all hosts must agree on: with another one masks do not cancel.
+    fewest : int
+        So many hosts must be in the sum.
+    """
+    member = Member(ch.rank)
+    ch.send(SERVER, MaskKey(member.public))
+    with ch.phase("compute"):
+        own = to_words(numbers())
+    told = ch.recv(SERVER, MaskKeys, shapes={"keys": (None, KEY_BYTES)})
+    publics = dict(zip(told.ranks.tolist(), (key.tobytes() for key in told.keys), strict=False))
+    if not len(set(publics.values())) == len(told.ranks) == len(told.keys) >= fewest:
+        raise ProtocolError(f"the keys of at least {fewest} hosts must come, all different, got {len(told.keys)}")
+    ch.send(SERVER, Moments(member.mask(own, publics, label)))
+
+
+def meaning(raw: "Dataset") -> str:
+    """The names of the columns and the values of text among them, and the classes, as JSON."""
+    from fedmpi.data.loading import training_table
+
+    table = training_table(raw)
+    columns = [[name, list(table.values.get(k, ()))] for k, name in enumerate(table.names)]
+    return json.dumps({"columns": columns, "classes": list(raw.classes)})
+
+
+def check_meaning(told: NDArray[np.uint8], raw: "Dataset", rank: int) -> None:
+    """Host: refuse to sum up other columns than the server means.
+
+    Raises
+    ------
+    UsageError
+        Which names the first column that differs.
+    """
+    theirs, ours = json.loads(text_of(told)), json.loads(meaning(raw))
+    for their, our in zip_longest(theirs["columns"], ours["columns"]):
+        if their != our:
+            name = (their or our)[0]
+            raise UsageError(f'column "{name}" must be the same on all ranks, got {our or "none"} on rank {rank}')
+    if theirs["classes"] != ours["classes"]:
+        raise UsageError(f"classes must be the same on all ranks, got {', '.join(ours['classes'])} on rank {rank}")
+
+
+def answer(ch: Channel, job: str, raw: "Dataset", rows: NDArray[np.int64], first_host: int = 1) -> "Preparation":
+    """Host: tell the sums over its clients' rows under masks, and hear what is to be done to the columns.
+
+    Parameters
+    ----------
+    job : str
+        As `Survey` told it: with another one masks do not cancel.
+    rows : array of int
+        Those of the clients that live here.
+    """
+    from fedmpi.data import Preparation, Table
+    from fedmpi.data.loading import training_table
+    from fedmpi.data.moments import moments
+
+    table = training_table(raw)
+    mine = Table(table.X[rows], table.names, table.values)
+    contribute(ch, lambda: moments(mine), hashlib.sha256(job.encode()).digest(), ch.size - first_host)
+    try:
+        preparation = Preparation.from_json(text_of(ch.recv(SERVER, Prepared, shapes={"text": (None,)}).text))
+    except UsageError as error:
+        raise ProtocolError(f"Prepared must hold a preparation, got another: {error}") from None
+    if {column.name for column in preparation.columns} != set(table.names):
+        raise ProtocolError(f"Prepared must be of the columns {', '.join(table.names[:5])}, got others")
+    return preparation
