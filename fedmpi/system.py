@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fedmpi.data import Dataset
-    from fedmpi.machines.placement import Apart
+    from fedmpi.machines.placement import Apart, Host
     from fedmpi.net import Channel
     from fedmpi.net.costs import Report
     from fedmpi.runs.checkpointing import Arrays, Keeper
@@ -79,6 +79,8 @@ class System:
 
         startup_seconds, make = process_age_seconds(), named(self.training)
         params, options = parse(make.parameters, argv, f"fedmpi run {self.name} --", self.description)
+        if options.schema is not None and not make.takes_own_rows:
+            raise UsageError(f"--schema must not be given with {self.name}, which has all rows, got {options.schema}")
         ch.timeout_seconds = options.timeout
         training: Training[Any, Any] = make(self, ch, params, options)
         training.check(argv)
@@ -102,7 +104,8 @@ class System:
 
         argv = sys.argv[1:]
         own = own_options(argv)
-        ch.record_views = own.views is not None
+        views = None if own.dry_run else own.views
+        ch.record_views = views is not None
         if ch.rank == 0:
             from fedmpi.runs.interruption import heed_signals
             from fedmpi.runs.progress import end_live_line
@@ -116,8 +119,8 @@ class System:
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_IGN)
             self.follow(ch, own)
-        if own.views is not None:
-            ch.save_views(own.views)
+        if views is not None:
+            ch.save_views(views)
 
     def on_threads(self, ranks: int, argv: "Sequence[object]", timeout_seconds: float = 600.0) -> None:
         """A run in threads of this process in place of ranks; no views are written."""
@@ -163,6 +166,10 @@ class Training(ABC, Generic[P, S]):
     may_change: ClassVar[frozenset[str]]
     """Parameters that --resume may change, since they change no bit of the model."""
     default_dataset: ClassVar[str] = "digits"
+    no_class_weight: ClassVar[str] = ""
+    """Why --class-weight can't be had, for people."""
+    takes_own_rows: ClassVar[bool] = False
+    """Whether rows may lie apart (--own-rows)."""
 
     data: "Dataset"
     progress: "Progress"
@@ -174,7 +181,9 @@ class Training(ABC, Generic[P, S]):
         self.system, self.ch, self.params, self.options = system, ch, params, options
         from fedmpi.runs.job import Job
 
-        self.job = Job(params, options.dataset or self.default_dataset, self.data_arguments(), options.seed)
+        self.job = Job(
+            params, options.dataset or self.default_dataset, self.data_arguments(), options.seed, options.class_weight
+        )
         self.failures: list[dict[str, Any]] = []
         self.layouts: list[dict[str, int]] = []
         """Of the parts of a run that was stopped, in their order; the last is that of now."""
@@ -188,6 +197,8 @@ class Training(ABC, Generic[P, S]):
         UsageError
         """
         self.options.check_own(argv, getattr(self.params, "model", ""))
+        if self.options.class_weight and self.no_class_weight:
+            raise UsageError(f"--class-weight must not be given: {self.system.name} {self.no_class_weight}")
         if self.options.inject:
             instead = "--dropout" if hasattr(self.params, "dropout") else "no faults on purpose"
             raise UsageError(f"--inject must not be given: {self.system.name} has {instead}, got {self.options.inject}")
@@ -230,7 +241,7 @@ class Training(ABC, Generic[P, S]):
         """What --resume must find as it was: all parameters but those that may change, and the data set's name."""
         return self.job.public_values(without=self.may_change)
 
-    def digested(self) -> "Sequence[NDArray[Any]]":
+    def digested(self) -> "Sequence[Any]":
         """The data that --resume must find as they were."""
         return self.data.X_train, self.data.y_train
 
@@ -302,6 +313,11 @@ class Training(ABC, Generic[P, S]):
         """The end of a run, for people, from the contents of result.json."""
 
     @property
+    def tested(self) -> "NDArray[Any]":
+        """Labels or targets of the rows that the metrics of a test are of."""
+        return self.data.y_test
+
+    @property
     def should_converge(self) -> bool:
         """Whether training is meant to go on until it converges."""
         return bool(getattr(self.params, "tolerance", 0.0))
@@ -311,9 +327,13 @@ class Training(ABC, Generic[P, S]):
         if metrics.get("converged") is False and self.should_converge:
             done = metrics[f"{self.step}s"]
             yield f"training had not converged after {done} {self.step}{'s' * (done != 1)}: raise --{self.step}s"
+        if (preparation := self.data.preparation) is not None and (gone := preparation.left_out):
+            names = ", ".join(f'"{name}"' for name in gone[:5]) + (", …" if len(gone) > 5 else "")
+            of = f"{len(gone)} of {len(preparation.columns)} columns"
+            yield f"{of} had the same value in all training rows and were left out: {names}"
         classes, accuracy = self.data.classes, metrics.get("test_accuracy")
-        if classes and accuracy is not None:
-            counts = [int((self.data.y_test == k).sum()) for k in range(len(classes))]
+        if classes and accuracy is not None and not self.options.class_weight:
+            counts = metrics.get("test_classes") or [int((self.tested == k).sum()) for k in range(len(classes))]
             often = max(counts)
             if accuracy <= often / sum(counts):
                 name = classes[counts.index(often)]
@@ -327,6 +347,9 @@ class Training(ABC, Generic[P, S]):
         from fedmpi.net.orders import dismiss
 
         dismiss(self.ch)
+
+    def check_machines(self, hosts: "Mapping[int, Host]") -> None:
+        """Refuse machines that have no room for what their ranks will hold."""
 
     def run(self, startup_seconds: float) -> None:
         """A whole run, with its folder."""
@@ -348,7 +371,7 @@ class Training(ABC, Generic[P, S]):
         if options.resume:
             start, refused = keeper.load()
             self.progress.say("\n".join([*refused, *self.going_on(folder, start)]))
-        check_placement(self.ch, self.apart(), strict=options.strict_placement)
+        self.check_machines(check_placement(self.ch, self.apart(), strict=options.strict_placement))
         if start is not None:
             folder.go_on(getattr(start, self.step))
         with keeper.saving():
@@ -367,7 +390,12 @@ class Training(ABC, Generic[P, S]):
             If the run is done, and there is nothing more to do.
         """
         done = getattr(start, self.step)
-        if (result := folder.result) is not None and self.is_done(result.get("metrics", {}), result.get("params", {})):
+        result = folder.result or {}
+        metrics, params = result.get("metrics", {}), result.get("params", {})
+        if not isinstance(metrics, dict) or not isinstance(params, dict):
+            file = folder.path / "result.json"
+            raise UsageError(f"metrics and params of {file} must be by name, got others: move it away to go on")
+        if result and self.is_done(metrics, params):
             raise UsageError(
                 f"--resume must name a run that was stopped, or come with more {self.step}s, got {folder.path}, "
                 "which is done"
@@ -390,12 +418,14 @@ class Training(ABC, Generic[P, S]):
         from fedmpi.runs.frames import frame_lines
         from fedmpi.runs.model import write_model
         from fedmpi.runs.progress import end_live_line
+        from fedmpi.runs.scores import rare_line
 
         self.ch.on_pause = lambda: None  # nothing is left to be saved
         write_model(folder, self.card(), self.model())
         folder.write_lines("frames.jsonl", frame_lines(self.ch, self.reports))
         folder.write_json("result.json", summary)
-        lines = [*self.closing_lines(summary), *(f"WARNING: {text}" for text in summary["warnings"])]
+        lines, rare = self.closing_lines(summary), rare_line(summary["metrics"], self.tested, self.data.classes)
+        lines += [*([rare] if rare else []), *(f"WARNING: {text}" for text in summary["warnings"])]
         lines.append(f"written to {folder.path}")
         end_live_line()
         print(json.dumps(finite(summary)) if self.options.json else "\n".join(lines))

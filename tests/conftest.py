@@ -59,13 +59,14 @@ def measured(unmeasured: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
     """``mpirun(n, *args, timeout=120, env={})`` runs ``python *args`` on n ranks and returns the CompletedProcess.
 
+    With ``survive=True`` the job outlives a rank that dies.
     One that hangs is killed with all its ranks, and fails the test with what it had written.
     """
     return _mpirun
 
 
 def _mpirun(
-    n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None
+    n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None, survive: bool = False
 ) -> subprocess.CompletedProcess[str]:
     beside_python = Path(sys.executable).parent / "mpirun"
     executable = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
@@ -74,8 +75,9 @@ def _mpirun(
     # A parent that has initialized MPI itself must not look like the parent of these ranks.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # see fedmpi.machines.launcher.environment
+        options = ["--allow-run-as-root", "--oversubscribe", *(["--with-ft", "ulfm"] if survive else [])]
         process = subprocess.Popen(
-            [executable, "--allow-run-as-root", "--oversubscribe", "-n", str(n), sys.executable, *map(str, args)],
+            [executable, *options, "-n", str(n), sys.executable, *map(str, args)],
             env={**inherited, **ONE_THREAD, "TMPDIR": folder, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

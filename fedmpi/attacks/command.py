@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.attacks.case import Finding
-from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, ssim
+from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, spread_of, ssim
 from fedmpi.attacks.params import Params
 from fedmpi.attacks.protocol import lead
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
+from fedmpi.learn import build_model
 from fedmpi.learn.inputs import divisor_of, input_shape
+from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
 from fedmpi.runs.folder import RunFolder, finite
 from fedmpi.runs.options import RunOptions, parse, to_toml
@@ -28,16 +30,10 @@ def run(ch: Channel, argv: list[str]) -> None:
     """Attack as the command line says."""
     params, options = parse(Params, argv, "fedmpi attack --", DESCRIPTION)
     ch.timeout_seconds = max(options.timeout, 3600.0)  # an attack is long, and says nothing before its end
-    data = load(
-        options.dataset or "digits",
-        data_dir=options.data_dir,
-        classes=options.classes,
-        max_rows=options.max_rows,
-        test_fraction=options.test_fraction,
-        label_column=options.label_column,
-        seed=options.seed,
-    )
-    batches = batches_of(params, data)
+    data = load(options.dataset or "digits", seed=options.seed, **options.scaled_load_arguments())
+    batches, spread = batches_of(params, data), spread_of(data)
+    shape, classes = input_shape(data), len(data.classes)
+    try_own(build_model(params.model, shape, classes, params.first), params.model, shape, classes)
     if options.dry_run:
         print(heading(params, data, ch.size))
         return
@@ -48,7 +44,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     lines: list[dict[str, Any]] = []
 
     def watch(seed: int, finding: Finding) -> None:
-        lines.append(line_of(seed, finding, *batches[seed], params.success))
+        lines.append(line_of(seed, finding, *batches[seed], spread, params.success))
         folder.append_metrics({"iteration": seed, **lines[-1]})
         if not quiet:
             print(text_of(lines[-1]), flush=True)
@@ -61,7 +57,7 @@ def run(ch: Channel, argv: list[str]) -> None:
 
 
 def batches_of(params: Params, data: Dataset) -> Batches:
-    """Case → rows in [0, 1] with the shape of images, and labels."""
+    """Case → rows as a model gets them, of images in [0, 1], and labels."""
     if not data.classes:
         raise UsageError(f"the data set must have classes, got {data.name}")
     size, last = params.batch_size, (params.first + params.cases) * params.batch_size
@@ -76,12 +72,18 @@ def batches_of(params: Params, data: Dataset) -> Batches:
 
 
 def line_of(
-    seed: int, finding: Finding, X: NDArray[np.float64], y: NDArray[np.int64], success: float
+    seed: int,
+    finding: Finding,
+    X: NDArray[np.float64],
+    y: NDArray[np.int64],
+    spread: NDArray[np.float64],
+    success: float,
 ) -> dict[str, Any]:
-    """What one attack came to."""
+    """What one attack came to, with features in units of their spread."""
     r = finding.reconstruction
-    order = match(r.images, X)
-    images, labels = r.images[order], r.labels[order].argmax(1)
+    X, found = X / spread, r.images / spread
+    order = match(found, X)
+    images, labels = found[order], r.labels[order].argmax(1)
     errors = mean_squared_errors(images, X)
     line = {
         "case": seed,

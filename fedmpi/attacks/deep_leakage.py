@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmpi.attacks.gradients import Distance, Gradient, soft_cross_entropy
+from fedmpi.attacks.gradients import Distance, Gradient, soft_cross_entropy, trained
 from fedmpi.attacks.labels import label_of
 from fedmpi.errors import UsageError
 from fedmpi.learn import stream
@@ -122,7 +122,7 @@ def deep_leakage(
     The order of the images in a batch leaves no trace in a gradient, see `metrics.match`.
     """
     attacked = copy.deepcopy(model).to(settings.dtype)
-    parameters = list(attacked.parameters())
+    parameters = trained(attacked)
     seen = tuple(part.to(settings.dtype) for part in gradient)
     distance = Distance(seen, settings.balance, sent_only=settings.sent_only)
     label = label_of(seen) if settings.known_labels else None

@@ -8,12 +8,17 @@ from torch import nn
 from fedmpi.learn import Loss, cross_entropy
 
 Gradient = tuple[torch.Tensor, ...]
-"""In the order of ``model.parameters()``."""
+"""In the order of ``model.parameters()``, without those that are frozen."""
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters whose gradients are shared."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def gradient_of(model: nn.Module, X: torch.Tensor, y: torch.Tensor, loss: Loss = cross_entropy) -> Gradient:
     """The gradient of the loss on a batch, as an undefended client shares it."""
-    found = torch.autograd.grad(loss(model, X, y), list(model.parameters()))
+    found = torch.autograd.grad(loss(model, X, y), trained(model))
     return tuple(part.detach() for part in found)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fedmpi.attacks.deep_leakage import Reconstruction, Shape, initial_images
-from fedmpi.attacks.gradients import Gradient
+from fedmpi.attacks.gradients import Gradient, trained
 from fedmpi.attacks.labels import label_of
 from fedmpi.errors import UsageError
 from fedmpi.learn import stream
@@ -27,7 +27,7 @@ class Settings:
     signed: bool = True
     """Adam sees only the signs of the derivatives."""
     box: bool = True
-    """Keep the pixels in [0, 1]."""
+    """Keep the pixels of images in [0, 1]."""
     tolerance: float = 0.0
     """Value of the objective at which the search stops."""
 
@@ -65,7 +65,7 @@ def invert(
     """
     start = time.process_time()
     attacked = copy.deepcopy(model)
-    parameters = list(attacked.parameters())
+    parameters = trained(attacked)
     if labels is None:
         if shape[0] != 1:
             raise UsageError(f"the labels of a batch must be given, got none for {shape[0]} rows")
@@ -88,7 +88,7 @@ def invert(
         images.grad = derivative.sign() if settings.signed else derivative
         optimizer.step()
         schedule.step()
-        if settings.box:
+        if settings.box and len(shape) == 4:
             with torch.no_grad():
                 images.clamp_(0, 1)
         step += 1

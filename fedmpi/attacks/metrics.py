@@ -8,10 +8,22 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.signal import fftconvolve
 
+from fedmpi.data import Dataset
 from fedmpi.errors import UsageError
 
 Images = NDArray[np.floating]
 """Shape (N, …), pixels in [0, 1]."""
+
+
+def spread_of(data: Dataset) -> NDArray[np.float64]:
+    """What errors are measured by: of images 1, the range of a pixel; of each column of a table its deviation.
+
+    Where a column of the training rows is constant, that is 1 too.
+    """
+    if data.shape:
+        return np.ones(())
+    deviations: NDArray[np.float64] = data.X_train.std(axis=0, dtype=np.float64)
+    return np.where(deviations > 0, deviations, 1.0)
 
 
 def relative_errors(found: Images, true: Images) -> NDArray[np.float64]:

@@ -22,7 +22,8 @@ class Params:
     """linear: the input of a first fully connected layer, in closed form. dlg: deep leakage. textbook: the same as in
     the DLG paper's program. inverting: cosine distance, signed Adam. secret-head: dlg by who knows of SPN."""
     model: str = "dlnet"
-    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes)."""
+    """mlp, logistic, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape,
+    classes)."""
     reach: float | None = None
     """Draw all parameters from U(-reach, reach). Default: as the model does (dlnet: 0.3; the DLG program has 0.5)."""
     defence: Literal["none", "dp", "ppdl", "spn"] = "none"
@@ -53,7 +54,8 @@ class Params:
     init: Literal["grey", "normal", "uniform", "pattern"] = "grey"
     """Where dlg and secret-head begin: an image of this kind."""
     success: float = 1e-3
-    """An image counts as recovered below this mean squared error, with pixels in [0, 1]."""
+    """A row counts as recovered below this mean squared error: of images with pixels in [0, 1], of tables with each
+    column in units of its standard deviation."""
 
     def __post_init__(self) -> None:
         at_least(self, cases=1, batch_size=1, bits=1, hidden=1, margin=1, steps=1, first=0, noise_std=0, alpha2=0)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedmpi.attacks.deep_leakage import DEFAULT, Reconstruction, Settings, Shape, initial_images, search
-from fedmpi.attacks.gradients import Distance, Gradient
+from fedmpi.attacks.gradients import Distance, Gradient, trained
 from fedmpi.attacks.labels import label_of
 from fedmpi.attacks.linear import layer_input
 from fedmpi.errors import UsageError
@@ -41,7 +41,7 @@ def secret_head(
         raise UsageError(f"rows must be 1 for a secret head to be seen through, got {shape[0]}")
     attacked = copy.deepcopy(model).to(settings.dtype)
     backbone, head = split(attacked)
-    parameters = list(backbone.parameters())
+    parameters = trained(backbone)
     seen = tuple(part.to(settings.dtype) for part in gradient)
     first = seen[len(parameters) :]
     # the first layer of the head is fully connected

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmpi.attacks.gradients import Gradient
+from fedmpi.attacks.gradients import Gradient, trained
 from fedmpi.audit.recording import Recorded, Seen
 from fedmpi.errors import UsageError
 from fedmpi.learn import FlatModel
@@ -39,8 +39,8 @@ class Federated:
     clients: dict[int, Client]
 
     def gradient(self, flat: Vector) -> Gradient:
-        """A vector of h numbers as tensors in the order of the model's parameters."""
-        like = list(self.model.parameters())
+        """A vector of h numbers as tensors in the order of the model's parameters, of those that are trained."""
+        like = trained(self.model)
         parts = torch.split(torch.from_numpy(np.array(flat)), [part.numel() for part in like])
         return tuple(part.view_as(p) for part, p in zip(parts, like, strict=True))
 

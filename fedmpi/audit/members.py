@@ -40,7 +40,10 @@ def findings(run: Recorded) -> Iterator[Finding]:
     arrays = read_arrays(run.path)
     for name, parameter in fed.model.named_parameters():
         parameter.data = torch.from_numpy(arrays[name].copy())
-    roc = loss_threshold(*losses(run, fed))
+    inside, outside = losses(run, fed)
+    if not len(outside):  # all rows were trained on
+        return
+    roc = loss_threshold(inside, outside)
     rate = roc.true_positive_at(FALSE_POSITIVE)
     claim, protects = CLAIMS[run.method]
     if run.method == "niss" and run.config.get("tau_squared", 0.0):
@@ -73,7 +76,7 @@ def losses(run: Recorded, fed: Federated) -> tuple[NDArray[np.float64], NDArray[
     def of(X: NDArray[np.float64], y: NDArray[np.int64]) -> NDArray[np.float64]:
         dtype = next(fed.model.parameters()).dtype
         with torch.no_grad():
-            outputs = fed.model(torch.from_numpy(X).to(dtype))
+            outputs = fed.model.eval()(torch.from_numpy(X).to(dtype))
         result: NDArray[np.float64] = nn.functional.cross_entropy(
             outputs.double(), torch.from_numpy(y), reduction="none"
         ).numpy()

@@ -45,7 +45,7 @@ class Hidden:
             arguments["classes"] = arguments["classes"] or ["4", "9"]
         data = load(options.dataset or "digits", seed=options.seed, **arguments)
         problem = Problem.prepare(params, data.X_train, data.y_train, len(data.classes))
-        X_bar, residues = problem.X_bar.astype(np.int64), problem.precision.residues
+        X_bar, residues = problem.X_bar, problem.precision.residues
         codes = tuple(params.code(workers, field) for field in residues.fields if run.method == "coded")
         places = row_blocks(len(X_bar), codes[0].parallelization if codes else len(params.groups(workers)[1]))
         blocks = np.zeros((len(places), places[0].stop, X_bar.shape[1]), np.int64)

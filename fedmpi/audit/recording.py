@@ -52,6 +52,8 @@ class Recorded(Run):
             raise UsageError(
                 f"RUN must be made with --record-views, got {folder} without the view of rank {missing[0]}"
             )
+        if "schema" in run.config:
+            raise UsageError(f"RUN must be of rows that one rank can read, to compare with, got {folder} of --own-rows")
         return cls(**vars(run))
 
     @property

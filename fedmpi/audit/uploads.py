@@ -76,7 +76,7 @@ def guesses(run: Recorded, fed: Federated) -> dict[str, Guess]:
     first = next(fed.model.parameters())
     partly = run.method == "ppdl"
     shape = next(iter(fed.clients.values())).X.shape[1:]
-    if first.ndim == 2 and first.shape[1] == np.prod(shape):
+    if first.requires_grad and first.ndim == 2 and first.shape[1] == np.prod(shape):
         return {CLOSED_FORM: lambda fed, upload, client: _linear(fed, upload, partly)}
     if run.system != "spn":
         return {}

@@ -31,7 +31,7 @@ class Packing(Protocol[S]):
     def unchanged(self) -> dict[str, Any]:
         """Options that must stay the same, as JSON values."""
 
-    def digested(self) -> Sequence[NDArray[Any]]:
+    def digested(self) -> Sequence[Any]:
         """Data that must stay the same."""
 
     def pack(self, state: S) -> tuple[Arrays, dict[str, Any]]:

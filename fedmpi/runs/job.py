@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from fedmpi.errors import ProtocolError
@@ -33,23 +33,44 @@ class Job(Generic[P]):
     """Further arguments of `fedmpi.data.load`, but for the seed."""
     seed: int
     """Of public randomness."""
+    class_weight: str | None = None
+    """As in `fedmpi.runs.options.RunOptions`."""
+    loaded: "Dataset | None" = field(default=None, repr=False, compare=False)
+    """The data set, where it has been read and prepared; it stays on its rank."""
 
-    def load(self) -> "Dataset":
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """Of tables that lie apart, where every rank with rows reads its own."""
+        return self.data.get("schema")
+
+    def load(self, **others: Any) -> "Dataset":
         """The data set; every rank reads its own copy, and keeps what is its own."""
         from fedmpi.data import load  # a rank that has no rows never loads it
 
-        return load(self.dataset, seed=self.seed, **self.data)
+        return self.loaded or load(self.dataset, seed=self.seed, **self.data | others)
+
+    def load_raw(self) -> "Dataset":
+        """The data set as it is, for a preparation that comes out of a protocol."""
+        from fedmpi.data import load
+
+        left = {key: value for key, value in self.data.items() if key not in ("scale", "impute", "statistics")}
+        missing = self.data.get("impute") is not None
+        return load(self.dataset, seed=self.seed, prepare=False, missing=missing, **left)
 
     def public_values(self, *, without: Collection[str]) -> dict[str, Any]:
         """What a run that goes on must keep, but for some parameters, and for where the data set lies."""
-        values = {key: value for key, value in dataclasses.asdict(self)["params"].items() if key not in without}
-        values |= {"dataset": self.dataset, **self.data, "seed": self.seed}
+        values = {key: value for key, value in self._params().items() if key not in without}
+        values |= {"dataset": self.dataset, **self.data, "seed": self.seed, "class_weight": self.class_weight}
         values.pop("data_dir", None)
         return values
 
     def to_json(self) -> str:
         """As the server sends it."""
-        return json.dumps(dataclasses.asdict(self))
+        values = {"params": self._params(), "dataset": self.dataset, "data": self.data, "seed": self.seed}
+        return json.dumps(values | {"class_weight": self.class_weight})
+
+    def _params(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.params)  # type: ignore[call-overload,no-any-return]  # P is a dataclass
 
     @classmethod
     def accepted(cls, text: str, parameters: type[P], own_model: str | None) -> Self:
@@ -81,6 +102,7 @@ class Job(Generic[P]):
             values = json.loads(text)
             # JSON has no tuples
             params = {key: tuple(v) if isinstance(v, list) else v for key, v in values["params"].items()}
-            return cls(parameters(**params), values["dataset"], dict(values["data"]), int(values["seed"]))
+            weight = "balanced" if values.get("class_weight") == "balanced" else None
+            return cls(parameters(**params), values["dataset"], dict(values["data"]), int(values["seed"]), weight)
         except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
             raise ProtocolError(f"a job must be JSON with {parameters.__module__} in it, got {error}") from None

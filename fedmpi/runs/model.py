@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedmpi.data import Preparation, Table
 from fedmpi.data.dataset import MAX_BYTES
+from fedmpi.data.rows import rows_of_frame
 from fedmpi.errors import UsageError
 from fedmpi.runs.folder import RunFolder
 from fedmpi.version import __version__
@@ -82,7 +83,9 @@ def read_arrays(run: Path) -> dict[str, NDArray[Any]]:
 
 def _whole(path: Path, most: int) -> bytes:
     """A file that may come from somebody else: a real one, of at most so many bytes."""
-    if not path.is_file() or path.stat().st_size > most:
+    if not path.is_file():
+        raise ValueError(f"{path.name} {'must be a file' if path.exists() else 'is not there'}")
+    if path.stat().st_size > most:
         raise ValueError(f"{path.name} must be a file of at most {most} bytes")
     return path.read_bytes()
 
@@ -115,7 +118,10 @@ def load_model(run: str | Path, architecture: str | None = None) -> "Model":
         raise UsageError(f"{folder / CARD} must say what the model is, got nothing that can be for {', '.join(wrong)}")
     named = str(card.get("architecture", ""))
     if ":" in named and architecture != named:
-        raise UsageError(f"--model must name the run's own code, {named}, for it to be imported, got {architecture}")
+        raise UsageError(
+            f"--model (in Python: architecture) must be {named}, your own code that this run trained, "
+            f"got {architecture or 'none'}"
+        )
     model = make(card, read_arrays(folder))
     model.check()
     made, features = model.preparation, card["features"]
@@ -181,8 +187,9 @@ class Model:
 
         Parameters
         ----------
-        X : array, shape (n, columns), or Table
-            The columns of the data set in its order, without that of the labels; those of a Table are found by name.
+        X : array, shape (n, columns), or Table, or DataFrame of pandas
+            The columns of the data set in its order, without that of the labels; those of a Table or a DataFrame are
+            found by name.
 
         Raises
         ------
@@ -191,6 +198,8 @@ class Model:
         """
         made = self.preparation
         names = tuple(self.card["columns"]) if made is None else tuple(column.name for column in made.columns)
+        if names and all(isinstance(name, str) for name in getattr(X, "columns", [0])):
+            X = rows_of_frame(X, names, [] if made is None else [c.name for c in made.columns if c.values])
         table = X if isinstance(X, Table) else Table(np.asarray(X, np.float64), names)
         width = len(names) if made is not None else self.card["features"]
         if table.X.ndim < 2 or math.prod(table.X.shape[1:]) != width:
@@ -273,10 +282,15 @@ class LinearModel(Model):
         """Xw + b, of features that are cut off where training cut them off; shape (n, outputs)."""
         if "lower" in self.arrays:
             X = np.clip(X, self.arrays["lower"], self.arrays["upper"])
-        coefficients = np.atleast_2d(self.arrays["coefficients"])
-        intercepts = np.atleast_1d(self.arrays["intercepts" if "intercepts" in self.arrays else "intercept"])
+        coefficients, intercepts = self.coefficients
         z: NDArray[np.float64] = X @ coefficients.T + intercepts
         return z
+
+    @property
+    def coefficients(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Those of the features, shape (outputs, features), and the intercepts, shape (outputs,)."""
+        intercepts = np.atleast_1d(self.arrays["intercepts" if "intercepts" in self.arrays else "intercept"])
+        return np.atleast_2d(self.arrays["coefficients"]), intercepts
 
 
 class TorchModel(Model):
@@ -319,7 +333,9 @@ class TorchModel(Model):
         import torch
 
         model = self._built()
-        model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in self.arrays.items()})
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():  # of a parameter in two places one name
+                parameter.copy_(torch.from_numpy(self.arrays[name].copy()))
         return model.eval()
 
     @property

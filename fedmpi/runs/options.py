@@ -24,6 +24,7 @@ _OF_ONE_RUN = (
     "dry_run",
     "inject",
     "out",
+    "own_rows",
     "record_views",
     "resume",
     "strict_placement",
@@ -44,10 +45,13 @@ class RunOptions:
     max_rows: int | None = None
     """Use only the first N training rows. Default: all."""
     test_fraction: float = 0.2
-    """Part of the rows to test on, where a data set has no test part."""
+    """Part of the rows to test on, where a data set has no test part; 0: train on all rows, and measure nothing."""
     label_column: str | None = None
     """Column of the labels or targets: a name or number in a table, an array in a .npz. Default: the last,
     or y."""
+    class_weight: Literal["balanced"] | None = None
+    """codedml, niss, spn: rows count the more, the rarer their class is among the rows of their owner. Default: all
+    count the same."""
     test_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File of the test rows, of the same kind as --dataset. Default: a part of the rows is drawn."""
     categorical: tuple[str, ...] = ()
@@ -57,6 +61,11 @@ class RunOptions:
     statistics: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """What is done to the columns of a table, published by somebody: docs/data.md. Default: what the
     training rows say."""
+    own_rows: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """With --schema, not in codedml: the file of a rank's own rows, which no other rank reads; each rank believes its
+    own command line. {rank} and {host} in it stand for the rank and its machine. Default: all ranks read --dataset."""
+    schema: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
+    """The columns, label and classes of tables that lie apart, of --own-rows: docs/data.md. Default: none."""
     image_shape: tuple[int, ...] = ()
     """Channels, height and width of rows that are flattened images, where their file does not say so. Default: none."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -135,7 +144,19 @@ class RunOptions:
         given = self.load_arguments()
         return given if given["statistics"] else given | {"scale": "standard"}
 
+    def schema_argument(self) -> dict[str, Any]:
+        """The schema of tables that lie apart, for the job; nothing where there is none."""
+        if self.schema is None:
+            return {}
+        from fedmpi.data.schema import Schema
+
+        return {"schema": Schema.read(self.schema).to_json()}
+
     def __post_init__(self) -> None:
+        if self.own_rows is not None and self.schema is None:
+            raise UsageError("--own-rows must be given with --schema, got none")
+        if self.schema is not None and (self.dataset or self.test_file or self.classes or self.categorical):
+            raise UsageError("--schema must be given without --dataset, --test-file, --classes and --categorical")
         at_least(self, evaluate_every=1, checkpoint_every=0, seed=0)
         positive(self, "timeout")
         if self.resume is not None and self.out is not None:

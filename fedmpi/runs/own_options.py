@@ -4,6 +4,7 @@ Ranks that compute only must start fast, so this reads a few options by itself; 
 """
 
 import argparse
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +23,24 @@ class OwnOptions:
     """--inject: faults on purpose."""
     strict_placement: bool
     """--strict-placement."""
+    dry_run: bool = False
+    """--dry-run: nothing is written."""
+    rows: str | None = None
+    """--own-rows: the file of this rank's own rows, with {rank} and {host} in its name."""
+
+    def rows_of(self, rank: int) -> Path | None:
+        """The file of the rows of a rank on this machine."""
+        if self.rows is None:
+            return None
+        return Path(self.rows.replace("{rank}", str(rank)).replace("{host}", platform.node())).expanduser()
 
 
 def own_options(argv: list[str]) -> OwnOptions:
     """Read them from a command line; what is wrong there is for the full parser of rank 0 to say."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("record-views", "strict-placement"):
+    for flag in ("record-views", "strict-placement", "dry-run"):
         parser.add_argument(*spellings(flag), action=argparse.BooleanOptionalAction, default=False)
-    for flag, kind in (("out", Path), ("resume", Path), ("model", str), ("inject", str)):
+    for flag, kind in (("out", Path), ("resume", Path), ("model", str), ("inject", str), ("own-rows", str)):
         parser.add_argument(*spellings(flag), type=kind)
     try:
         known = parser.parse_known_args(argv)[0]
@@ -37,7 +48,8 @@ def own_options(argv: list[str]) -> OwnOptions:
         return OwnOptions(None, None, None, None, strict_placement=False)
     run = known.out or known.resume
     views = run / "views" if known.record_views and run else None
-    return OwnOptions(run, views, known.model, known.inject, strict_placement=known.strict_placement)
+    flags = {"strict_placement": known.strict_placement, "dry_run": known.dry_run}
+    return OwnOptions(run, views, known.model, known.inject, rows=known.own_rows, **flags)
 
 
 def spellings(flag: str) -> list[str]:

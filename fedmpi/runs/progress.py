@@ -52,9 +52,9 @@ class Progress:
         self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": came, "late": late})
         if self.quiet:
             return
-        values = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items())
+        values = "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in metrics.items())
         line = (
-            f"{iteration:>5}/{self.steps}  {values}  {seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
+            f"{iteration:>5}/{self.steps}  {values}{seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
             f"{came} answers, {late} late"
         )
         if self.live:

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedmpi.attacks.case import attack, fresh_model, share
-from fedmpi.attacks.command import run
+from fedmpi.attacks.case import Finding, attack, fresh_model, share
+from fedmpi.attacks.command import line_of, run
+from fedmpi.attacks.deep_leakage import Reconstruction
 from fedmpi.attacks.gradients import gradient_of
+from fedmpi.attacks.metrics import spread_of
 from fedmpi.attacks.params import Params
 from fedmpi.attacks.protocol import Case, Done, follow, lead
 from fedmpi.crypto.random import SecretStream
+from fedmpi.data import load
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.net import Channel
 from fedmpi.net.local import run_local
@@ -97,6 +100,50 @@ def test_noise_spoils_the_linear_attack() -> None:
         assert (found.ratio == np.inf) == (params.defence == "none")
     assert errors[0] < 1e-4
     assert errors[1] > 0.1
+
+
+def test_success_on_a_table_is_measured_by_its_own_spread(tmp_path: Path) -> None:
+    """Ages and incomes are neither recovered by garbage nor lost by their units."""
+    rng = np.random.default_rng(0)
+    table = np.column_stack([rng.uniform(20, 90, 60), rng.normal(50000, 9000, 60), rng.normal(0, 1e-6, 60)])
+    path = tmp_path / "table.csv"
+    rows = [",".join([*map(repr, row.tolist()), "old" if row[0] > 55 else "young"]) for row in table]
+    path.write_text("\n".join(["age,income,dose,state", *rows]))
+
+    def recovered(attack: str, *options: str) -> int:
+        out = tmp_path / attack / str(len(options))
+        told = [
+            "--attack",
+            attack,
+            "--model",
+            "mlp",
+            "--cases",
+            "3",
+            "--dataset",
+            str(path),
+            "--quiet",
+            "--out",
+            str(out),
+        ]
+        run_local([lambda ch: run(ch, [*told, *options])])
+        return int(json.loads((out / "result.json").read_text())["metrics"]["recovered"])
+
+    assert recovered("linear") == 3
+    assert recovered("linear", "--defence", "dp", "--noise-std", "10") == 0
+    X = 1e-3 * load(str(path), scale="standard").X_test[:1]
+    guess = Reconstruction(np.zeros_like(X), np.eye(2)[:1], 0.0, 0, 0, 0, 0.0)
+    assert line_of(0, Finding(guess, 1.0, 0), X, np.zeros(1, int), np.full(3, 1e-3), 1e-3)["recovered"] == 0
+    raw = load(str(path), scale=None)
+    assert np.allclose(spread_of(raw), raw.X_train.std(axis=0))
+    assert spread_of(load("digits")) == 1
+
+
+def test_the_gradient_of_a_frozen_layer_is_not_shared() -> None:
+    X, y = batch(0)
+    model = fresh_model(Params(model="mlp"), SHAPE, 10, 0)
+    first = next(model.parameters()).requires_grad_(False)
+    shared = gradient_of(model, torch.from_numpy(X).float(), torch.from_numpy(y))
+    assert [part.shape for part in shared] == [p.shape for p in model.parameters() if p is not first]
 
 
 def test_refusals() -> None:

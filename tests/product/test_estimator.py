@@ -5,7 +5,9 @@ import sys
 import threading
 
 import numpy as np
+import pandas
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
@@ -194,7 +196,7 @@ def test_weights_that_can_not_be_are_refused():
     for weights in (-np.ones(40), np.zeros(40), np.full(40, np.nan), np.ones(39)):
         with pytest.raises(ValueError, match=r"(?i)weight|inconsistent|nan"):
             CodedLogisticRegression(n_workers=4).fit(X, y, sample_weight=weights)
-    with pytest.raises(UsageError, match="sample weights must be used without a polynomial, got --degree 1"):
+    with pytest.raises(UsageError, match="sample weights must be used without a polynomial, got degree 1"):
         CodedLogisticRegression(n_workers=4, degree=1).fit(X, y, sample_weight=np.ones(40))
 
 
@@ -448,6 +450,35 @@ def test_too_few_workers_are_refused_with_the_arithmetic_before_a_thread_starts(
     with pytest.raises(UsageError) as refused:
         CodedLogisticRegression(**settings).fit(*two_clouds())
     assert arithmetic in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"case": 1, "privacy": 2}, "case must not be given together with parallelization or privacy"),
+        ({"solver": "cg", "degree": 3}, "solver cg must be used with degree 1 or no degree, got 3: take lbfgs"),
+        ({"n_workers": 2}, "the number of workers N must be at least 2·(K+T-1)+1 = 3 for K = T = 1, got N=2"),
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"l2": float("-inf")}, "l2 must be at least 0, got -inf"),
+    ],
+)
+def test_errors_name_parameters_of_python_and_no_flags(settings, text):
+    with pytest.raises(UsageError) as refused:
+        CodedLogisticRegression(**settings).fit(*two_clouds())
+    assert str(refused.value) == text
+    assert refused.value.__cause__ is None
+
+
+def test_frames_of_pandas_and_tensors_of_torch_are_tables_too():
+    X, y = two_clouds()
+    frame, labels = pandas.DataFrame(X, columns=["a", "b", "c"]), pandas.Series(np.array(["no", "yes"])[y])
+    model = CodedLogisticRegression(iterations=3).fit(frame, labels)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    of_arrays = CodedLogisticRegression(iterations=3).fit(X, y)
+    of_tensors = CodedLogisticRegression(iterations=3).fit(torch.tensor(X), torch.tensor(y))
+    assert (of_arrays.coef_ == model.coef_).all()
+    assert (of_tensors.coef_ == model.coef_).all()
+    assert model.predict(frame).tolist() == np.array(["no", "yes"])[of_tensors.predict(torch.tensor(X))].tolist()
 
 
 def test_as_many_workers_as_the_arithmetic_asks_for_are_enough():

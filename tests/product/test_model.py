@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import pandas
 import pytest
 import torch
 from torch import nn
 
 import fedmpi
+from fedmpi.cli import main
 from fedmpi.data import load
+from fedmpi.data.rows import read_rows
 from fedmpi.errors import UsageError
+from fedmpi.runs.export import write_onnx
 from fedmpi.runs.model import CARD, TorchModel, read_arrays
 
 RUNS = {
@@ -98,9 +103,103 @@ class Own(nn.Module):
 def test_code_of_a_model_is_imported_only_if_it_is_named(tmp_path: Path) -> None:
     name = f"{__name__}:Own"
     run = train("niss, fedavg", tmp_path / "run", "--model", name)
-    with pytest.raises(UsageError, match="for it to be imported, got None"):
+    with pytest.raises(UsageError, match="your own code that this run trained, got none"):
         fedmpi.load_model(run)
     assert len(fedmpi.load_model(run, name).predict(load("digits").X_test)) == 359
+
+
+ONNX = [
+    "codedml",
+    "codedml, ten classes",
+    "codedml, one against the rest",
+    "codedml, linear",
+    "ppadmm",
+    "niss, fedavg",
+    "pbpfl",
+]
+"""A run with each link between outputs and answers, and of each system with models of a kind of its own."""
+
+
+@pytest.mark.parametrize("name", ONNX)
+def test_an_onnx_file_says_of_raw_rows_what_the_model_says(name: str, tmp_path: Path) -> None:
+    model = fedmpi.load_model(train(name, tmp_path / "run"))
+    write_onnx(model, tmp_path / "model.onnx")
+    options = RUNS[name][1]
+    dataset = options[options.index("--dataset") + 1] if "--dataset" in options else "digits"
+    X = load(dataset, regression=dataset == "diabetes", seed=0).X_test.astype(np.float64)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {"X": X})
+    if model.card["link"] == "identity":
+        np.testing.assert_allclose(found[0], model.predict(X), rtol=1e-9)
+        return
+    z = model.decision_function(X)
+    expected = z if model.card["link"] == "scores" else model.probabilities(z)
+    np.testing.assert_allclose(found[1], expected, atol=1e-5)
+    clear = np.sort(expected, axis=1)[:, -1] - np.sort(expected, axis=1)[:, -2] > 1e-5
+    assert (model.classes_[found[0]][clear] == model.predict(X)[clear]).all()
+    assert clear.mean() > 0.9
+    assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == model.classes_.tolist()
+
+
+def test_export_fills_in_what_is_missing_and_takes_text_as_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{'' if k % 9 == 0 else 20 + k % 70},{rng.normal():.3f},{'ab'[k % 2]},{'ny'[k % 70 > 35]}" for k in range(99)
+    ]
+    path, asked = tmp_path / "table.csv", ["--impute", "mean", "--rounds", "2", "--method", "fedavg"]
+    for header, columns in (("age,x,sex,ill", [0, 1, 2, 3]), ("age,x,ill", [0, 1, 3])):
+        path.write_text("\n".join([header, *(",".join(row.split(",")[c] for c in columns) for row in rows)]))
+        run = train("niss", tmp_path / header, "--dataset", str(path), *asked)
+        assert main(["export", str(run), str(tmp_path / "model.onnx")]) == 0
+        said = capsys.readouterr().out
+        model = fedmpi.load_model(run)
+        raw, _ = read_rows(path, model.card["columns"], len(columns) - 1, model.card["categorical"], None)
+        session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+        names = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
+        assert ("features that" in said) == (len(columns) == 4)
+        X = model.prepared(raw) if len(columns) == 4 else raw.X.astype(np.float64)
+        assert len(names) == X.shape[1] and names[0] == "age"
+        np.testing.assert_allclose(session.run(None, {"X": X})[1], model.predict_proba(raw), atol=1e-5)
+        if len(columns) == 3:
+            with torch.no_grad():
+                z = model.module(torch.from_numpy(X)).double().numpy()  # type: ignore[attr-defined]
+            np.testing.assert_allclose(z, model.decision_function(raw), atol=1e-5)
+
+
+def test_the_columns_of_a_frame_are_found_by_name(tmp_path: Path) -> None:
+    """Text and missing values too; as `fedmpi predict` finds them in the file."""
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"age": rng.integers(20, 90, 80), "sex": np.array(["f", "m"])[rng.integers(0, 2, 80)]})
+    frame["dose"] = rng.normal(size=80)
+    frame.loc[::9, "dose"] = np.nan
+    frame["ill"] = np.where(frame["age"] > 55, "yes", "no")
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    told = ["--method", "fedavg", "--rounds", "2", "--impute", "mean", "--dataset", str(path)]
+    model = fedmpi.load_model(train("niss", tmp_path / "run", *told))
+    table, _ = read_rows(path, model.card["columns"], 3, model.card["categorical"], None)
+    expected = model.predict_proba(table)
+    shuffled = frame[["dose", "ill", "sex", "age"]]
+    assert (model.predict_proba(shuffled) == expected).all()
+    for wrong, text in (
+        (frame.drop(columns="age"), 'rows must have the column "age", got sex, dose, ill'),
+        (frame.assign(age="old"), 'column "age" must hold numbers, got others'),
+    ):
+        with pytest.raises(UsageError, match=text):
+            model.predict(wrong)
+
+
+def test_export_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("codedml", tmp_path / "run")
+    for target in (tmp_path / "model.txt", tmp_path / "nowhere" / "model.onnx"):
+        assert main(["export", str(run), str(target)]) == 2
+        assert (
+            capsys.readouterr()
+            .err.splitlines()[-1]
+            .startswith("fedmpi: error: FILE must end with .onnx and be in a folder that exists")
+        )
 
 
 CARDS: dict[str, Any] = {
@@ -184,6 +283,15 @@ def test_a_run_that_ended_goes_on_with_more_rounds(system: str, tmp_path: Path) 
             np.testing.assert_array_equal(read_arrays(run)[name], array)
     result = json.loads((run / "result.json").read_text())
     assert (result["resumed_from"], (run / "result-3.json").exists()) == (3, True)
+
+
+@pytest.mark.parametrize("key", ["metrics", "params"])
+def test_a_result_that_is_none_is_said_before_a_run_goes_on(key: str, tmp_path: Path) -> None:
+    run = train("niss", tmp_path / "run")
+    result = json.loads((run / "result.json").read_text()) | {key: [1]}
+    (run / "result.json").write_text(json.dumps(result))
+    with pytest.raises(UsageError, match=r"metrics and params of .*result\.json must be by name, got others"):
+        import_module("fedmpi.niss").SYSTEM.on_threads(4, ["--resume", run, "--rounds", "6", "--quiet"])
 
 
 def test_a_run_that_goes_on_with_other_ranks_says_so_and_keeps_both(

@@ -3,7 +3,9 @@
 import re
 
 import numpy as np
+import pandas
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
@@ -58,6 +60,20 @@ def test_groups_are_the_participants():
         PrivateLasso().fit(X, y, groups=owners[1:])
 
 
+def test_frames_of_pandas_and_tensors_of_torch_are_tables_too():
+    X, y = made_up()
+    owners = pandas.Series(np.array(["north", "east", "south"])[np.arange(60) % 3])
+    frame = pandas.DataFrame(X, columns=list("abcdef"))
+    model = PrivateLasso().fit(frame, pandas.Series(y), groups=owners)
+    assert model.feature_names_in_.tolist() == list("abcdef")
+    of_arrays = PrivateLasso().fit(X, y, groups=owners.to_numpy())
+    of_tensors = PrivateLasso().fit(torch.tensor(X), torch.tensor(y), groups=owners)
+    assert (of_arrays.coef_ == model.coef_).all()
+    assert (of_tensors.coef_ == model.coef_).all()
+    np.testing.assert_allclose(model.predict(frame), of_arrays.predict(X), rtol=1e-12)
+    assert (of_tensors.predict(torch.tensor(X)) == of_arrays.predict(X)).all()
+
+
 def test_too_few_iterations_are_said():
     X, y = made_up()
     with pytest.warns(ConvergenceWarning, match="must be below tol=1e-10, got more after 3 iterations"):
@@ -76,8 +92,10 @@ def test_grid_search_and_clone():
 
 def test_wrong_parameters_are_refused_before_a_thread_starts():
     for options, text in (
-        ({"alpha": -1.0}, "--penalty must be at least 0"),
-        ({"mask": "xor"}, "--mask must be one of"),
+        ({"alpha": -1.0}, "^alpha must be at least 0, got -1"),
+        ({"max_iter": 0}, "^max_iter must be at least 1"),
+        ({"mask": "xor"}, "^mask must be one of"),
+        ({"n_participants": 1}, "N must be at least 2, got N=1$"),
         ({"n_participants": 61}, "number of rows must be at least that of participants, 61, got 60"),
     ):
         with pytest.raises(UsageError, match=text):

@@ -188,7 +188,10 @@ def test_the_diagram_is_in_the_order_of_the_protocol(runs: dict[str, Path]) -> N
     (seeded, T), (pieces, others) = drawn["setup"][-2:]
     assert (seeded, pieces, T + others) == ("DataSeed", "CodedData", 10)
     assert drawn["setup"][-3] == ("Setup", 10)
-    assert drawn["exchange 1"] == [("CodedVectors", 10), ("CodedProduct", 10)]
+    # R = 9 of the ten are enough: one may be late.
+    (asked, to), (answered, by) = drawn["exchange 1"]
+    assert (asked, answered) == ("CodedVectors", "CodedProduct")
+    assert 9 <= by <= to <= 10
     assert ("Stop", 10) in drawn["end"]
     assert [a.kind for a in sections(bgw)["iteration 1"]] == [
         ("SharedWeights", "master", "worker"),

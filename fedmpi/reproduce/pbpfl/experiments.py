@@ -49,7 +49,7 @@ def runs_on_bank(scale: Scale, out: Path, data_dir: Path | None) -> dict[Key, Ru
     for model in scale.mlps:
         for clients in scale.clients:
             for method in ("fedavg-mse", "pbpfl"):
-                options = ["--dataset", "bank", "--model", model, "--learning-rate", "0.2"]
+                options = ["--dataset", "bank", "--model", model, "--learning-rate", "0.2", "--no-scale-target"]
                 options += [*scale.bank[clients], *_common(method, clients, data_dir)]
                 folder = out / "runs" / f"bank-{model}-{clients}-{method}"
                 found[model, clients, method] = Run(folder, 1 + scale.hosts, tuple(options), "pbpfl", resume=True)

@@ -32,7 +32,7 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
     """All that `reproduce` runs: every method on every data set, for all iterations."""
-    common = ["--iterations", str(scale.iterations), "--tolerance", "0", *data_options(data_dir)]
+    common = ["--iterations", str(scale.iterations), "--tolerance", "0", "--rho", "mean", *data_options(data_dir)]
     return [
         Run(
             folder_of(out, data, name),
@@ -61,5 +61,5 @@ def departures(scale: Scale) -> dict[int, float]:
     data = load(scale.data[0], regression=True)
     N = scale.participants
     parts = [(data.X_train[rows], data.y_train[rows]) for rows in (rows_of(i, N, len(data.y_train)) for i in range(N))]
-    errors = leaks(Params(iterations=max(LEFT_AFTER) + 1), parts)
+    errors = leaks(Params(iterations=max(LEFT_AFTER) + 1, rho="mean"), parts)
     return {it: errors[it - 2] for it in LEFT_AFTER}

@@ -72,7 +72,7 @@ def training(scale: Scale, dataset: str, options: tuple[str, ...], out: Path, pl
     """DLNet, with round-robin aggregation (Table 11)."""
     model = "dlnet-tanh" if dataset == "svhn" else "dlnet"
     common = ["--dataset", dataset, "--model", model, "--clients", "10", "--aggregation", "round-robin", *place]
-    common += ["--rounds", str(scale.rounds), "--evaluate-every", str(scale.rounds)]
+    common += ["--learning-rate", "0.001", "--rounds", str(scale.rounds), "--evaluate-every", str(scale.rounds)]
     common += ["--max-rows", str(scale.rows)] if scale.rows else []
     name = "-".join(option.strip("-") for option in options)
     return Run(out / "runs" / f"{dataset}-{name}", 2, (*common, *options), "spn")

@@ -41,7 +41,7 @@ def gradients(
         That it trains before.
     """
     torch.set_num_threads(1)
-    params = Params(model="dlnet", clients=1, epochs=epochs, alpha2=alpha2)
+    params = Params(model="dlnet", clients=1, epochs=epochs, alpha2=alpha2, learning_rate=0.001)
     data = {"max_rows": rows, "data_dir": str(data_dir) if data_dir else None}
     own = Clients.load(Job(params, dataset, data, 0), 0, 1, 1, 1)
     worker, private, inputs = own.workers[0], own.private[0], own.inputs[0]

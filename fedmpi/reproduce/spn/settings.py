@@ -53,7 +53,18 @@ QUICK = Scale(
     rounds=8,
     rows=5000,
     clients=(2, 8),
-    figure7=("--dataset", "digits", "--model", "dlnet-tanh", "--rounds", "10", "--batch-size", "16"),
+    figure7=(
+        "--dataset",
+        "digits",
+        "--model",
+        "dlnet-tanh",
+        "--learning-rate",
+        "0.001",
+        "--rounds",
+        "10",
+        "--batch-size",
+        "16",
+    ),
 )
 FULL = Scale(
     name="full",
