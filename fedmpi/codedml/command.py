@@ -82,8 +82,9 @@ class CodedTraining(CodedWords):
         begun, data = time.perf_counter(), self.data
         weights = None
         if self.options.class_weight:
-            counts = np.bincount(data.y_train)  # every class has a training row
-            weights = len(data.y_train) / (len(counts) * counts)[data.y_train]
+            from sklearn.utils import compute_sample_weight
+
+            weights = compute_sample_weight(self.options.class_weight, data.y_train)
         self.problem = Problem.prepare(self.params, data.X_train, data.y_train, len(data.classes), weights)
         self.quantize_seconds = time.perf_counter() - begun
 

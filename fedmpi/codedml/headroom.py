@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fedmpi.codedml.objective import exact_gradient
 from fedmpi.codedml.transform import Quantized, row_chunks, times
 from fedmpi.core import WIDE_PRIMES
+from fedmpi.core.lagrange import run_starts
 from fedmpi.errors import HeadroomError
 
 NORM_ROUNDING = 1 + 2.0**-20
@@ -123,8 +124,8 @@ class Headroom:
         """As few as the bounds of the last weights prove enough, or one for each block."""
         squares = np.square(self.column_norms)
         for parts in range(2, len(self.blocks)):
-            runs = np.array_split(np.arange(len(self.blocks)), parts)
-            largest = [squares[run].sum() * self._squares[run].sum(axis=0).max(initial=0.0) for run in runs]
-            if max(largest) < self.limit**2:
+            starts = run_starts(len(self.blocks), parts)
+            sums = np.add.reduceat(self._squares, starts).max(axis=1)
+            if float((np.add.reduceat(squares, starts) * sums).max()) < self.limit**2:
                 return parts
         return len(self.blocks)

@@ -8,7 +8,6 @@ Without a polynomial (degree 0 in `Setup`) an iteration has two exchanges of deg
 direction, the master applies the sigmoid to what it decodes, and they multiply X̃ᵀ by the coded residuals.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -87,7 +86,7 @@ class CodedProduct(Message, tag=8):
 
 
 Encoded = tuple[Any, ...]
-"""What the workers of a channel hold: a digest and the shape of the rows, the numbers of the code, the primes."""
+"""What the workers of a channel hold: a digest of the rows, the numbers of the code, the primes."""
 
 _held: WeakKeyDictionary[Channel, Encoded] = WeakKeyDictionary()
 
@@ -120,13 +119,10 @@ def master(ch: Channel, task: "Task") -> "Training":
 
 def encoded(task: "Task", workers: "CodedWorkers") -> Encoded:
     """What the workers are about to hold."""
-    from fedmpi.codedml.transform import row_chunks
+    from fedmpi.runs.checkpoint import digest_of
 
     X_bar, code = task.problem.X_bar, workers.codes[0]
-    digest = hashlib.blake2b(digest_size=32)
-    for part in row_chunks(*X_bar.shape):
-        digest.update(np.ascontiguousarray(X_bar[part]).data)
-    return digest.digest(), X_bar.shape, code.parallelization, code.privacy, code.workers, *workers.residues.primes
+    return digest_of(X_bar), code.parallelization, code.privacy, code.workers, *workers.residues.primes
 
 
 def forget(ch: Channel) -> Encoded | None:

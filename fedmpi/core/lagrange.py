@@ -53,6 +53,12 @@ def _differences(field: PrimeField, points: Sequence[int], nodes: Sequence[int])
     return (x + (np.uint64(field.p) - t[:, None])) % np.uint64(field.p)
 
 
+def run_starts(blocks: int, runs: int) -> NDArray[np.intp]:
+    """Where runs begin into which blocks are divided as evenly as may be, the longer ones first."""
+    run = np.arange(runs)
+    return run * (blocks // runs) + np.minimum(run, blocks % runs)
+
+
 class LagrangeCode:
     """K blocks and T uniform masks, coded for N workers that evaluate a polynomial of a given degree.
 
@@ -166,10 +172,10 @@ class LagrangeCode:
     def decode_sums(self, answers: dict[int, FieldArray], runs: int = 1) -> FieldArray:
         """The sums of F over so many runs of blocks, shape (runs, *s), for runs/K of the work of `decode`; see there.
 
-        The runs are those of `numpy.array_split`.
+        The runs begin at `run_starts`.
         """
         recombination, values = self._recombination(answers)
-        starts = [run[0] for run in np.array_split(np.arange(len(recombination)), runs)]
+        starts = run_starts(len(recombination), runs)
         rows = self.field.array(np.add.reduceat(recombination, starts, axis=0, dtype=np.uint64))
         return self.field.matmul(rows, values)
 

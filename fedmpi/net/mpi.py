@@ -36,7 +36,6 @@ buffer."""
 
 _DEATHS = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_IN_STATUS)
 _UNUSED_TAG = 0
-_PAYLOAD = 128  # MPI tag of the arrays of the message with tag t, on a communicator of their own: _PAYLOAD + t
 _REAP_SENDS = 256
 _SLEEP_SECONDS = 75e-6
 """How long an idle rank with a core of its own sleeps between two looks, each of some 15 µs; of r ranks on c cores each
@@ -124,9 +123,9 @@ class _MpiFrame:
     def _take_pieces(self) -> None:
         status = MPI.Status()
         while self._pieces and self._queue[0] is self:
-            tag = _PAYLOAD + self._tag
             # MPI takes in what has arrived after it has looked for it: what is not found is found at a second look.
-            message = _improbe(self._bulk, self.source, tag, status) or _improbe(self._bulk, self.source, tag, status)
+            where = self._bulk, self.source, self._tag, status
+            message = _improbe(*where) or _improbe(*where)
             if message is None:
                 break
             if (size := status.Get_count(MPI.BYTE)) != self._pieces[0].size:
@@ -241,7 +240,7 @@ class MpiTransport:
             buffers = [header, *_pieces(arrays)]
         try:
             requests = [self._comm.Isend([buffers[0], MPI.BYTE], dest, tag)]
-            requests += [self._bulk.Isend([piece, MPI.BYTE], dest, _PAYLOAD + tag) for piece in buffers[1:]]
+            requests += [self._bulk.Isend([piece, MPI.BYTE], dest, tag) for piece in buffers[1:]]
         except MPI.Exception as error:
             _check_is_death(error)
             return
