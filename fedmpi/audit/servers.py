@@ -26,8 +26,15 @@ CLAIM = "two servers that don't collude learn no participant's update"
 
 CONTROL = "two servers that collude learn every update (positive control)"
 
-PUBLIC_TO_S2 = {"ParticipantKey": {"epoch", "count"}, "Present": {"round", "stage", "count"}, "Done": set[str]()}
-"""What S2 may get, the keys left out: nothing in it depends on data."""
+PUBLIC_TO_S2 = {
+    "ParticipantKey": {"epoch", "count"},
+    "Present": {"round", "stage", "count", "counted"},
+    "Done": set[str](),
+}
+"""What S2 may get besides `FRESH`: nothing in it depends on data."""
+
+FRESH = frozenset(("public", "order"))
+"""Fields of random bytes: public keys, and digests of orders with a nonce that S2 does not get."""
 
 UPDATES = "masked updates of each participant"
 
@@ -80,16 +87,16 @@ def differences(words: list[Words]) -> list[Words]:
 
 
 def harmless(seen: Seen) -> bool:
-    """Whether a message to S2 is of a known kind, with whole numbers of the protocol and public keys in it."""
+    """Whether a message to S2 is of a known kind, with whole numbers of the protocol and fresh random bytes in it."""
     if seen.kind in ("Setup", "Leave", "Heard"):  # from S1, who has no data
         return seen.source == PRIMARY
-    if seen.kind not in PUBLIC_TO_S2 or seen.fields.keys() - PUBLIC_TO_S2[seen.kind] - {"public"}:
+    if seen.kind not in PUBLIC_TO_S2 or seen.fields.keys() - PUBLIC_TO_S2[seen.kind] - FRESH:
         return False
-    return all(value.shape == () for name, value in seen.fields.items() if name != "public")
+    return all(value.shape == () for name, value in seen.fields.items() if name not in FRESH)
 
 
 def _public(seen: Seen) -> tuple[str, ...]:
-    fields = {name: value.tolist() for name, value in seen.fields.items() if name not in ("public", "data")}
+    fields = {name: value.tolist() for name, value in seen.fields.items() if name not in (*FRESH, "data")}
     return seen.kind, str(seen.source), str(sorted(fields.items()))
 
 

@@ -38,13 +38,6 @@ def encode(values: NDArray[np.float64], fraction_bits: int, summands: int, what:
     HeadroomError
         Naming the first coordinate that is too large, or not finite.
     """
-    check_headroom(values, fraction_bits, summands, what)
-    scaled = values * 2.0**fraction_bits
-    return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
-
-
-def check_headroom(values: NDArray[np.float64], fraction_bits: int, summands: int, what: str) -> None:
-    """Raise as `encode` does, which has the parameters."""
     most = limit(fraction_bits, summands)
     if not np.abs(values).max(initial=0.0) < most:  # nor is NaN
         at = int((np.abs(values) < most).argmin())
@@ -52,6 +45,8 @@ def check_headroom(values: NDArray[np.float64], fraction_bits: int, summands: in
             f"{what} of coordinate {at} must be below 2^63/(N·2^f) = {most:.6g} in size "
             f"for N = {summands} and f = {fraction_bits} fraction bits, got {values[at]:.6g}"
         )
+    scaled = values * 2.0**fraction_bits
+    return np.rint(scaled, out=scaled).astype(np.int64).view(np.uint64)
 
 
 def decode(words: Words, fraction_bits: int) -> NDArray[np.float64]:
@@ -78,11 +73,16 @@ def encode_wide(values: NDArray[np.float64], summands: int, what: str = "value")
     Raises
     ------
     HeadroomError
-        Naming the first coordinate that is too large, or not finite.
+        Naming the first value that is too large, or not finite.
     """
     if summands > 2**11:  # N halves of 2^52 must stay below 2^63
         raise HeadroomError(f"the number of summands of wide values must be at most {2**11}, got {summands}")
-    check_headroom(values, WIDE_BITS[0], summands, what)
+    most = limit(WIDE_BITS[0], summands)
+    if wrong := values[~(np.abs(values) < most)].tolist():
+        raise HeadroomError(
+            f"{what} must be below {most:.6g} in size among {summands} that are summed, got {wrong[0]:.6g}: "
+            "divide the target, or the column that is so large, by something"
+        )
     parts, rest = np.empty((len(WIDE_BITS), len(values))), values
     for part, bits in zip(parts, WIDE_BITS, strict=True):
         np.rint(rest * 2.0**bits, out=part)

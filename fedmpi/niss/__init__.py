@@ -18,4 +18,11 @@ SYSTEM = FederatedSystem(
     host="fedmpi.niss.client:serve",
     apart=(("server and the tracker", (0, 1)),),
     packages=("torch", "safetensors", "opacus"),
+    learns={
+        "niss": "The server sees each client's update under Gaussian noise. Of its variance the fraction "
+        "τ² = {tau_squared} stays in the sum, and the rest cancels.",
+        "dp-fedavg": "The server sees each client's update under Gaussian noise, which stays in the model.",
+        "fedavg": "Nothing is hidden: the server sees each client's update.",
+    },
+    plain="fedavg",
 )

@@ -1,5 +1,6 @@
 """The clients of NISS: ClientUpdate and ClientShare of Algorithm 2, for all clients that live on one rank."""
 
+import math
 import struct
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ class Clients:
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts)."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = rows_here(job, data.y_train, host, hosts, clients)
+        parts = rows_here(job, data, host, hosts, clients)
         scale, shape = divisor_of(data), input_shape(data)
         model = build_model(params.model, shape, len(data.classes), job.seed, dtype)
         balanced = job.class_weight is not None
@@ -127,7 +128,7 @@ def host(
         stds = {k: params.std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
         if params.method == "niss":
             sharing = Sharing(ch, params, order.round, h, secret, {k: new_pair() for k in stds})
-            noise = share_noise(sharing, stds, own.trainers)
+            noise = share_noise(sharing, stds, own.trainers, params.clients or ch.size - FIRST_HOST)
         else:
             noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
         there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
@@ -163,8 +164,8 @@ class Sharing:
     """Of each client of the round that lives here."""
 
 
-def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[object]) -> dict[int, Vector]:
-    """ClientShare of Algorithm 2 for the clients of one rank: client → Σ_i (n_i + s_i r_i), shape (h,).
+def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[object], clients: int) -> dict[int, Vector]:
+    """ClientShare of Algorithm 2 for the clients of one rank: client → what `noise.mix` makes, shape (h,).
 
     Parameters
     ----------
@@ -172,6 +173,8 @@ def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[obje
         Client → σ_k.
     threads : sequence
         As many threads work on the noise.
+    clients : int
+        K.
     """
     ch, secret = sharing.ch, sharing.secret
     keys = np.frombuffer(b"".join(pair.public for pair in sharing.pairs.values()), np.uint8).reshape(-1, KEY_BYTES)
@@ -179,7 +182,8 @@ def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[obje
     ch.send(TRACKER, Alive(sharing.round, np.array([*stds], np.uint32), variances, keys))
     with ch.phase("wait"):
         told = ch.gather_first(1, [TRACKER], Neighbours, round=sharing.round)[TRACKER]
-    publics, edges = understood(told, stds.keys())
+    publics, edges = understood(told)
+    check_noise(edges, stds)
     n: defaultdict[int, list[Seed]] = defaultdict(list)
     for (sender, _), std in edges.items():
         if sender in stds:
@@ -190,8 +194,15 @@ def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[obje
     # A client that has nobody to share with keeps its noise.
     own = {k: n.get(k) or [(fresh_seed(secret()), std)] for k, std in stds.items()}
 
+    params = sharing.params
+    m = params.clients_per_round(clients)
+
     def noise(_: object, k: int) -> Vector:
-        return mix(own[k], r.get(k, []), sharing.params.tau2, secret(), sharing.h)
+        if params.paper_noise:
+            return mix(own[k], r.get(k, []), params.tau2, secret(), sharing.h)
+        received = [std**2 for (_, receiver), std in edges.items() if receiver == k]
+        kept = params.kept.variance(stds[k] ** 2, len(n.get(k, [])), received, m, sharing.round)
+        return mix(own[k], r.get(k, []), 0.0, secret(), sharing.h, kept)
 
     with ch.phase("compute"):
         return dict(zip(stds, train_clients(noise, threads, [*stds]), strict=True))
@@ -201,7 +212,7 @@ Edges = dict[tuple[int, int], float]
 """(sender, receiver) of each share → its standard deviation."""
 
 
-def understood(told: Neighbours, own: object) -> tuple[dict[int, bytes], Edges]:
+def understood(told: Neighbours) -> tuple[dict[int, bytes], Edges]:
     """The public keys of all ends, and the shares with an end on this rank, as the tracker tells them."""
     senders, receivers, clients = told.senders.tolist(), told.receivers.tolist(), told.clients.tolist()
     if told.keys.shape != (len(clients), KEY_BYTES) or not len(senders) == len(receivers) == len(told.variances):
@@ -215,6 +226,23 @@ def understood(told: Neighbours, own: object) -> tuple[dict[int, bytes], Edges]:
     if not np.isfinite(told.variances).all():
         raise ProtocolError(f"variances of shares must be finite, got {told.variances}")
     return publics, edges
+
+
+def check_noise(edges: Edges, stds: dict[int, float]) -> None:
+    """Whether the shares that clients are to send have all of their noise: the tracker could switch it off.
+
+    Raises
+    ------
+    ProtocolError
+        Which names the tracker; the clients leave with their rank.
+    """
+    for k, std in stds.items():
+        parts = [share**2 for (sender, _), share in edges.items() if sender == k]
+        if parts and not math.isclose(sum(parts), std**2, rel_tol=1e-9):
+            raise ProtocolError(
+                f"the tracker must leave client {k} its noise of variance {std**2:.6g}, got {sum(parts):.6g} "
+                f"in {len(parts)} shares"
+            )
 
 
 def send_shares(sharing: Sharing, edges: Edges, publics: dict[int, bytes], n: dict[int, list[Seed]]) -> None:

@@ -1,18 +1,21 @@
 """The server's run: what is trained, what it spends of the clients' privacy, and what it leaves."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.learn import sample
-from fedmpi.niss.accounting import Ledger, finite
+from fedmpi.errors import UsageError
+from fedmpi.net import Channel
+from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, finite, noise_of_model
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import Federation, Outcome, State, Watch, server, setup
 from fedmpi.niss.summary import NissWords
 from fedmpi.runs.checkpointing import Keeper
+from fedmpi.runs.options import RunOptions
+from fedmpi.system import System
 
 
 class NissTraining(NissWords):
@@ -26,6 +29,11 @@ class NissTraining(NissWords):
     last: Outcome | None = None
     stopped: str | None = None
     """Why training ended before its last round."""
+
+    def __init__(self, system: System, ch: Channel, params: Params, options: RunOptions):
+        super().__init__(system, ch, params, options)
+        self.members: list[NDArray[np.uint32]] = []
+        """Of each round, as far as somebody has asked for them."""
 
     def set_up(self) -> None:
         """Tell tracker and hosts what is trained."""
@@ -43,31 +51,56 @@ class NissTraining(NissWords):
 
     def rounds(self, start: State, keeper: Keeper[State]) -> State:
         """Train until the last round, or until --max-epsilon."""
-        m = self.params.clients_per_round(self.clients)
 
-        def drawn(t: int) -> NDArray[np.uint32]:
-            return sample(self.job.seed, t, self.clients, m)
-
-        def after(state: State, outcome: Outcome) -> None:
+        def after(state: State, outcome: Outcome) -> bool:
             self.last = outcome
             self.failures += [{"round": outcome.round, **lost} for lost in outcome.lost]
-            keeper.advance(state)
+            return keeper.advance(state)
 
+        if self.params.method != "fedavg":
+            self.check_budget(start)
         watch = Watch(self.affordable, self.watch, after)
-        return server(self.ch, self.params, self.federation, drawn, start, watch)
+        return server(self.ch, self.params, self.federation, self.drawn, start, watch)
 
-    def ledger(self, state: State) -> Ledger:
-        """What has been released."""
-        return Ledger.of_training(self.params, self.federation.rows, state.uploads, state.noise)
+    def check_budget(self, start: State) -> None:
+        """Refuse what no accountant can compute, and a budget that allows no round, before there is anything to lose.
+
+        Raises
+        ------
+        UsageError
+        """
+        rows, rounds = self.federation.rows, [self.drawn(t) for t in range(start.round, self.params.rounds)]
+        planned = self.ledger(start, *((noise_of_model(self.params, rows[chosen]), chosen) for chosen in rounds))
+        for accountant in ACCOUNTANTS:
+            planned.upload(accountant)
+            planned.model(accountant)
+        limit = self.params.max_epsilon
+        if limit is not None and not start.round and (least := self.next_epsilon(start, rounds[0])) > limit:
+            raise UsageError(
+                f"--max-epsilon must allow one round, which spends ε = {least:.4g} by the {self.params.accountant} "
+                f"accountant, got {limit:g}"
+            )
+
+    def ledger(self, state: State, *more: tuple[float, NDArray[Any]]) -> Ledger:
+        """What has been released; and by further rounds, of some noise in the model and some clients."""
+        while len(self.members) < state.round:
+            self.members.append(self.drawn(len(self.members)))
+        noise = [*state.noise, *(left for left, _ in more)]
+        members = [*self.members[: state.round], *(chosen for _, chosen in more)]
+        return Ledger.of_training(self.params, self.federation.rows, noise, members)
+
+    def next_epsilon(self, state: State, chosen: NDArray[np.uint32]) -> float:
+        """ε of the worst client after one more round: of its uploads, and of the models where noise is to stay."""
+        left = noise_of_model(self.params, self.federation.rows[chosen])
+        ledger, accountant = self.ledger(state, (left, chosen)), self.params.accountant
+        return max(ledger.upload(accountant), ledger.model(accountant) if left else 0.0)
 
     def affordable(self, state: State, chosen: NDArray[np.uint32]) -> bool:
-        """Whether no client would spend more than --max-epsilon by an upload in the next round."""
+        """Whether no client would spend more than --max-epsilon in the next round."""
         limit = self.params.max_epsilon
         if limit is None or self.params.method == "fedavg":
             return True
-        after = State(state.round, state.w, state.uploads.copy(), state.noise)
-        after.uploads[chosen] += 1
-        epsilon = self.ledger(after).upload(self.params.accountant)
+        epsilon = self.next_epsilon(state, chosen)
         if epsilon > limit:
             self.stopped = f"stopped after round {state.round}: another would spend ε = {epsilon:.3g} > {limit:g}"
             self.progress.say(self.stopped)
@@ -79,6 +112,8 @@ class NissTraining(NissWords):
             return {}
         ledger, accountant = self.ledger(state), self.params.accountant
         epsilons = {"epsilon_upload": ledger.upload(accountant), "epsilon_model": ledger.model(accountant)}
+        if not self.part_kept:
+            del epsilons["epsilon_model"]  # nor 0 before the first round, when there will be none after it
         told = {name: value for name, value in epsilons.items() if value < float("inf")}
         return told if self.last is None else told | {"noise_std": self.last.noise_std}
 
@@ -95,6 +130,11 @@ class NissTraining(NissWords):
         """Where the uploads have cost far more than --epsilon, which holds for one of them."""
         yield from super().warnings(metrics)
         yield from self.noise_warnings()
+        if self.params.method != "fedavg" and self.params.delta * len(self.data.X_train) > 1:
+            yield (
+                f"--delta {self.params.delta:g} is more than one in {len(self.data.X_train)} training rows: it would "
+                "allow that a row is published as it is"
+            )
         if self.params.method == "fedavg" or self.params.noise_std is not None:
             return
         ledger = self.ledger(self.state)
@@ -115,7 +155,12 @@ class NissTraining(NissWords):
             yield self.alone()
         elif partners == 1:
             yield "a client shares its noise with one other, which knows all of it: raise --clients or --fraction"
-        elif params.tau2 == 0 and self.last is not None and self.last.noise_std > 0:
+        elif params.collusion and not params.paper_noise and self.part_kept >= 1:
+            yield (
+                f"all noise stays in the sum: so few shares may all be known where {params.collusion:g} of the other "
+                f"clients collude; raise --share-count (at most {partners} here) or lower --collusion"
+            )
+        elif params.tau2 == params.collusion == 0 and self.last is not None and self.last.noise_std > 0:
             yield (
                 f"noise of clients that were lost did not cancel: in the last round {self.last.noise_std:.3g} per "
                 "parameter were left"
@@ -132,7 +177,7 @@ class NissTraining(NissWords):
         return super().derived() | {
             "clip": finite(params.clip),
             "clients_per_round": params.clients_per_round(self.clients),
-            "tau_squared": params.tau2,
+            "tau_squared": self.part_kept,
         }
 
     def own(self) -> dict[str, Any]:
@@ -140,11 +185,18 @@ class NissTraining(NissWords):
         if self.params.method == "fedavg":
             return {}
         ledger = self.ledger(self.state)
+
+        def told(epsilon: Callable[[str], float], accountant: str) -> float | None:
+            try:
+                return finite(epsilon(accountant))
+            except UsageError:
+                return None
+
         privacy = {
             "delta": self.params.delta,
             "noise_multiplier": ledger.multiplier,
             "uploads": ledger.uploads,
-            "upload": {name: finite(ledger.upload(name)) for name in ("rdp", "prv")},
-            "model": {name: finite(ledger.model(name)) for name in ("rdp", "prv")},
+            "upload": {name: told(ledger.upload, name) for name in ACCOUNTANTS},
+            "model": {name: told(ledger.model, name) for name in ACCOUNTANTS},
         }
         return {"privacy": privacy}

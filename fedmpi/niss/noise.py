@@ -37,9 +37,14 @@ def expand(seed: bytes, std: float, size: int) -> Vector:
 
     The stream of a seed is used for one share only, so it may begin at its start.
     """
+    return gaussian(SecretStream(seed), size, checked(std), GRID)
+
+
+def checked(std: float) -> float:
+    """A standard deviation; UsageError if it is out of range."""
     if not 0 <= std <= LARGEST_STD:
         raise UsageError(f"the standard deviation of noise must be in [0, {LARGEST_STD:g}], got {std}")
-    return gaussian(SecretStream(seed), size, std, GRID)
+    return std
 
 
 def distort(r: Vector, tau2: float, stream: Stream) -> Vector:
@@ -55,8 +60,18 @@ def distort(r: Vector, tau2: float, stream: Stream) -> Vector:
     return on_grid(s)
 
 
-def mix(own: Iterable[Seed], received: Iterable[Seed | Vector], tau2: float, stream: Stream, size: int) -> Vector:
-    """What a client adds to its upload: Σ_i (n_i + s_i ∘ r_i), shape (size,) [Yang et al. 2021, Algorithm 2].
+def mix(
+    own: Iterable[Seed],
+    received: Iterable[Seed | Vector],
+    tau2: float,
+    stream: Stream,
+    size: int,
+    kept: float = 0.0,
+) -> Vector:
+    """What a client adds to its upload: Σ_i (n_i + r_i) and noise that nothing cancels, shape (size,).
+
+    In [Yang et al. 2021, Algorithm 2] it is Σ_i (n_i + s_i ∘ r_i). What a random factor adds to a share is no Gaussian,
+    and small wherever the share happens to be: who knows the share knows where.
 
     Parameters
     ----------
@@ -65,9 +80,11 @@ def mix(own: Iterable[Seed], received: Iterable[Seed | Vector], tau2: float, str
     received : iterable of Seed or array
         The seeds of which others hold n_i and this client -n_i, or the r_i themselves.
     tau2 : float
-        τ².
+        The variance of the s_i, for the paper's own form; else 0.
     stream : Stream
-        Secret; for the s_i.
+        Secret; for the s_i, or for what is kept.
+    kept : float
+        Variance of the noise that nothing cancels.
     """
     total = np.zeros(size)
     for seed, std in own:
@@ -78,4 +95,6 @@ def mix(own: Iterable[Seed], received: Iterable[Seed | Vector], tau2: float, str
             total += distort(share, tau2, stream)
         else:
             total -= distort(expand(*share, size), tau2, stream)
+    if kept:
+        total += gaussian(stream, size, checked(kept**0.5), GRID)
     return total

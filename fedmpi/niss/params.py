@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmpi.errors import UsageError
-from fedmpi.learn.trainer import LocalTraining
-from fedmpi.niss.assignment import share_count
+from fedmpi.learn.local_training import LocalTraining
+from fedmpi.niss.assignment import SPENT, Kept, share_count
 from fedmpi.niss.mechanism import noise_multiplier
 from fedmpi.rules import at_least, flag, positive
 
@@ -46,38 +46,47 @@ class Params:
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
     dirichlet_alpha: float = 0.5
     """α of --partition dirichlet: small values give clients few labels."""
+    split_by: str | None = None
+    """Column whose values say whose a row is. Default: rows are dealt out by --partition."""
     clip: float = 3.0
     """ζ: the Euclidean norm that gradients (or updates) are clipped to; inf: none, for fedavg."""
     clipping: Literal["gradient", "update"] = "gradient"
     """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
     epsilon: float = 10.0
-    """ε of one upload. A client chooses its noise by it."""
+    """niss, dp-fedavg: ε of one upload. A client chooses its noise by it."""
     delta: float = 1e-4
-    """δ of the mechanism and of the accounting."""
+    """niss, dp-fedavg: δ of the mechanism and of the accounting."""
     mechanism: Literal["analytic", "classic"] = "analytic"
-    """From (ε, δ) to noise: exact (Balle and Wang 2018), or the paper's Theorem 1, which holds for ε < 1 only."""
+    """niss, dp-fedavg: from (ε, δ) to noise, exact (Balle and Wang 2018), or by the paper's Theorem 1, which holds for
+    ε < 1 only."""
     noise_std: float | None = None
-    """Standard deviation σ of the noise of each coordinate. Of every upload, in place of --epsilon and --mechanism.
-    Default: what these give."""
+    """niss, dp-fedavg: standard deviation σ of the noise of each coordinate. Of every upload, in place of --epsilon and
+    --mechanism. Default: what these give."""
     unit_variance: float = 0.01
-    """σ²: a client splits its noise in v = ⌈σ_k²/σ²⌉ shares."""
+    """niss: σ², a client splits its noise in v = ⌈σ_k²/σ²⌉ shares."""
     share_count: int | None = None
-    """v itself, in place of --unit-variance. Default: what that gives."""
+    """niss: v itself, in place of --unit-variance. Default: what that gives."""
     collusion: float = 0.0
-    """ρ: so large a part of the other clients may collude with the server; τ² = max(2ρ - 1, 0) by Theorem 3."""
+    """niss: ρ, the part of the other clients of a round that may collude with the server; every client keeps as much
+    noise as that takes."""
     tau_squared: float | None = None
-    """τ²: variance of the factors s on received shares, in place of --collusion. Default: what that gives."""
+    """niss: τ², the variance of the noise that a client adds and nothing cancels, over that of its own, in place of
+    --collusion. Default: what that gives."""
+    paper_noise: bool = False
+    """niss: unsafe, multiply received shares by random factors, with τ² = max(2ρ - 1, 0), as the paper does. Some
+    coordinates carry little noise then, and by chance more neighbours may collude than ρ of them."""
     coalitions: int = 1
-    """Groups of clients (k mod their number) that trust one another, and share noise among themselves only."""
+    """niss: groups of clients (k mod their number) that trust one another, and share noise among themselves only."""
     shares: Literal["seeds", "vectors"] = "seeds"
-    """How shares travel: 32-byte seeds, or h numbers as in the paper; both sealed."""
+    """niss: how shares travel: 32-byte seeds, or h numbers as in the paper; both sealed."""
     dropout: float = 0.0
     """For experiments: the probability that a client is lost in a round. It is lost between sharing its noise and its
     upload."""
     accountant: Literal["rdp", "prv"] = "rdp"
     """Of the ε that is shown and stops a run; result.json has both."""
     max_epsilon: float | None = None
-    """Stop before the uploads of some client would spend more than this ε in all. Default: no limit."""
+    """niss, dp-fedavg: stop before the uploads of some client would spend more than this ε in all. Default: no
+    limit."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
@@ -87,7 +96,7 @@ class Params:
         at_least(self, clients=1, rounds=1, share_count=1, coalitions=1, noise_std=0, tau_squared=0)
         positive(self, "unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon")
         if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
-            raise UsageError(f"--clip must be positive, and finite but for fedavg, got {self.clip}")
+            raise UsageError(f"--clip must be positive, and finite unless --method is fedavg, got {self.clip}")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise UsageError(f"--fraction must be in (0, 1], for a round has m ≤ K clients, got {self.fraction}")
         if not 0 < self.delta < 1:
@@ -107,13 +116,37 @@ class Params:
 
     @property
     def tau2(self) -> float:
-        """τ², by Theorem 3 max(2ρ - 1, 0)."""
+        """τ², as given; else by Theorem 3 max(2ρ - 1, 0), which holds for --paper-noise and many shares."""
         return max(2 * self.collusion - 1, 0.0) if self.tau_squared is None else self.tau_squared
 
     @property
-    def leftover(self) -> float:
-        """Var of the aggregated noise over Σσ_k²: τ² (Theorem 2), 1 without sharing, 0 without noise."""
-        return {"niss": self.tau2, "dp-fedavg": 1.0, "fedavg": 0.0}[self.method]
+    def kept(self) -> Kept:
+        """How much noise nothing cancels."""
+        return Kept(self.tau_squared or 0.0, self.collusion, self.delta, self.coalitions)
+
+    @property
+    def accounted_delta(self) -> float:
+        """δ of the Gaussian mechanism: without what a bad draw of colluders may take."""
+        planned = self.method == "niss" and self.collusion > 0 and not self.paper_noise
+        return self.delta * (1 - SPENT) if planned else self.delta
+
+    def leftover(self, m: int, shares: int) -> float:
+        """Var of the aggregated noise over Σσ_k², for m clients alike: τ² (Theorem 2), 1 without sharing, or 0.
+
+        Parameters
+        ----------
+        m : int
+            Clients of a round.
+        shares : int
+            v, at most as many as there are partners.
+        """
+        if self.method != "niss":
+            return 1.0 if self.method == "dp-fedavg" else 0.0
+        if not shares:
+            return 1.0
+        if self.paper_noise:
+            return self.tau2
+        return self.kept.variance(1.0, shares, [1 / shares] * shares, m, 0)
 
     def clients_per_round(self, clients: int) -> int:
         """Number of clients in a round: m = max(⌊C·K⌋, 1), or what --fraction says that there are without it."""
@@ -144,11 +177,11 @@ class Params:
             return 0.0
         if self.noise_std is not None:
             return self.noise_std
-        return self.sensitivity(weight, rows) * noise_multiplier(self.epsilon, self.delta, self.mechanism)
+        return self.sensitivity(weight, rows) * noise_multiplier(self.epsilon, self.accounted_delta, self.mechanism)
 
     def partners(self, m: int) -> int:
         """Clients that one of the m of a round can share noise with, if its coalition has its part of them."""
-        return -(-m // self.coalitions) - 1
+        return self.kept.partners(m)
 
     def shares_wanted(self, clients: int, rows: int) -> int:
         """Number of shares v, for K clients with equally many of the rows."""

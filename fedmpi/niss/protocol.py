@@ -27,12 +27,15 @@ KEY_BYTES = 32
 
 
 class TrackerSetup(Message, tag=12):
-    """Server → tracker, once: σ², a fixed v (0: none), the number of coalitions, and τ²; public."""
+    """Server → tracker, once: σ², a fixed v (0: none), and what `assignment.Kept` knows; public."""
 
     unit_variance: float
     share_count: int
     coalitions: int
     tau2: float
+    collusion: float
+    delta: float
+    paper_noise: bool
     timeout_seconds: float
 
 
@@ -159,7 +162,8 @@ class Watch:
     """(state, M_t) → whether the round may begin."""
     during: Callable[[State], None] = lambda state: None
     """While the clients compute."""
-    after: Callable[[State, Outcome], None] = lambda state, outcome: None
+    after: Callable[[State, Outcome], bool] = lambda state, outcome: False
+    """Whether the round was the last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +183,12 @@ class Federation:
 def setup(ch: Channel, params: "Params", job: str, clients: int, digest: bytes = b"") -> Federation:
     """Server: tell everybody what is to be done, and hear who holds how many rows."""
     fixed = params.share_count or 0
-    ch.send(TRACKER, TrackerSetup(params.unit_variance, fixed, params.coalitions, params.tau2, ch.timeout_seconds))
+    kept, tau2 = params.kept, params.tau2 if params.paper_noise else params.kept.tau2
+    rule = TrackerSetup(
+        params.unit_variance, fixed, kept.coalitions, tau2, kept.collusion, kept.delta, params.paper_noise,
+        ch.timeout_seconds,
+    )  # fmt: skip
+    ch.send(TRACKER, rule)
     return Federation(federation.setup(ch, job, clients, FIRST_HOST, digest), range(FIRST_HOST, ch.size))
 
 
@@ -243,7 +252,8 @@ def server(
         largest = max(params.sensitivity(p, d) for p, d in zip(weights, cohort.rows, strict=True))
         noise = (*state.noise, outcome.noise_std * float(part) / largest)
         state = State(t + 1, total / part if len(arrived) else state.w, uploads, noise)
-        watch.after(state, outcome)
+        if watch.after(state, outcome):
+            break
     return state
 
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedmpi.federated.training import FederatedTraining
-from fedmpi.learn import weights
-from fedmpi.niss.accounting import Ledger
+from fedmpi.learn import sample, weights
+from fedmpi.niss.accounting import Ledger, noise_of_model
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, State
 
@@ -17,7 +20,7 @@ class NissWords(FederatedTraining[Params, State]):
         params, clients = self.params, self.clients
         m = params.clients_per_round(clients)
         noise = {
-            "niss": f"noise in shares that cancel, τ² = {params.tau2:g}",
+            "niss": f"noise in shares that cancel, τ² = {self.part_kept:g}",
             "dp-fedavg": "noise that stays",
             "fedavg": "no noise: not private",
         }[params.method]
@@ -31,6 +34,14 @@ class NissWords(FederatedTraining[Params, State]):
             lines.append(f"{wanted} shares are wanted, but at most {partners} other clients are there: lowered to it")
         return lines
 
+    @property
+    def part_kept(self) -> float:
+        """τ², for clients alike: the part of the noise in the sum that nothing cancels."""
+        params, m = self.params, self.params.clients_per_round(self.clients)
+        if params.method != "niss":
+            return params.leftover(m, 1)
+        return params.leftover(m, min(params.shares_wanted(self.clients, len(self.data.X_train)), params.partners(m)))
+
     def alone(self) -> str:
         """What is wrong where a round has one client, or coalitions of one."""
         m = self.params.clients_per_round(self.clients)
@@ -38,6 +49,10 @@ class NissWords(FederatedTraining[Params, State]):
             "a client that is alone in its round shares noise with nobody, and all of it stays: "
             f"raise --fraction or --clients, got {m} of {self.clients} in {self.params.coalitions} coalitions"
         )
+
+    def drawn(self, t: int) -> NDArray[np.uint32]:
+        """The clients of a round: public."""
+        return sample(self.job.seed, t, self.clients, self.params.clients_per_round(self.clients))
 
     def plan(self) -> list[str]:
         """Roles, bytes per round, and a forecast of ε, for clients of equal sizes; for --dry-run."""
@@ -51,16 +66,17 @@ class NissWords(FederatedTraining[Params, State]):
         ]
         if params.method == "fedavg":
             return lines
+        if not rows:
+            return [*lines, "noise and ε follow from the number of rows of each client, which no dry run knows"]
         p = weights([rows] * m)[0]
         std, sensitivity = params.std(p, rows), params.sensitivity(p, rows)
         if params.method == "niss":
             v = min(params.shares_wanted(clients, len(self.data.X_train)), params.partners(m))
             size = 32 if params.shares == "seeds" else 8 * parameters
             lines.append(f"shares of noise: {v} of {size:,} bytes from each client, and 16 for the seal of each")
-        noise = (params.leftover * m) ** 0.5 * std / sensitivity
-        ledger = Ledger.of(
-            std / sensitivity, [-(-params.rounds * m // clients)], [noise] * params.rounds, m / clients, params.delta
-        )
+        noise = noise_of_model(params, np.full(m, rows))
+        members = [self.drawn(t) for t in range(params.rounds)]
+        ledger = Ledger.of(std / sensitivity, [noise] * params.rounds, members, clients, params.accounted_delta)
         lines.append(f"sensitivity Δ = {sensitivity:.4g}, noise of an upload σ = {std:.4g} per coordinate")
         lines.append(
             f"ε of one client's uploads after {ledger.uploads} rounds: {ledger.upload(params.accountant):.4g}; "

@@ -9,7 +9,7 @@ from fedmpi.errors import ProtocolError
 from fedmpi.federated.messages import SERVER, leave
 from fedmpi.net import Channel
 from fedmpi.net.orders import Leave
-from fedmpi.niss.assignment import Assignment, assign, share_count
+from fedmpi.niss.assignment import Assignment, Kept, assign, share_count
 from fedmpi.niss.protocol import (
     FIRST_HOST,
     KEY_BYTES,
@@ -33,6 +33,7 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
     """
     if not (setup.unit_variance > 0 and setup.coalitions > 0 <= setup.share_count):
         raise ProtocolError(f"TrackerSetup must hold positive numbers, got {setup}")
+    rule = Kept(setup.tau2, setup.collusion, setup.delta, setup.coalitions)
     ch.tolerated = hosts = range(FIRST_HOST, ch.size)
     ch.outwait(setup.timeout_seconds)
     while True:
@@ -49,7 +50,12 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
         for rank in alive:
             ch.send(rank, neighbours(order.round, rank - FIRST_HOST, len(hosts), assignment, variances, keys))
         arrived = ch.gather_first(1, [SERVER], Arrived, round=order.round)[SERVER].clients.tolist()
-        left = assignment.leftover(variances, [k for k in arrived if k in variances], setup.tau2)
+        here = [k for k in arrived if k in variances]
+        if setup.paper_noise:
+            left = assignment.leftover(variances, here, setup.tau2)
+        else:
+            kept = assignment.kept(variances, rule, len(order.clients), order.round)
+            left = assignment.leftover(variances, here, kept=kept)
         counts = assignment.counts.values()
         ch.send(SERVER, Ledger(order.round, len(counts), min(counts, default=0), max(counts, default=0), left))
     leave(ch)

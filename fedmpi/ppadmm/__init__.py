@@ -20,8 +20,18 @@ SYSTEM = System(
     roles=("primary_server", "auxiliary_server", "participant"),
     training="fedmpi.ppadmm.command:LassoTraining",
     serve="fedmpi.ppadmm.service:follow",
+    parameters="fedmpi.ppadmm.params:Params",
+    check="fedmpi.ppadmm.checks:check",
+    takes_own_rows=True,
+    no_class_weight="has no classes",
     places=("s1", "s2"),
     apart=(("servers S1 and S2", (0, 1)),),
+    learns={
+        "ppadmm": "Server S1 sees sums over at least {min_participants} participants, and server S2 no update. The two "
+        "together see every update.",
+        "admm": "Nothing is hidden: S1 sees every participant's update.",
+        "dssgd": "The server sees a few coordinates of each gradient, with noise of ε = {epsilon} in each iteration.",
+    },
 )
 
 __all__ = ["SYSTEM", "PrivateLasso"]

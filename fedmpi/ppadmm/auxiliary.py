@@ -1,6 +1,6 @@
 """S2, the auxiliary server: it adds up the masks of those who are present, and decides whom a sum may show."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -73,8 +73,9 @@ def answer(ch: Channel, params: Params, masks: "SharedMasks", guard: "Guard") ->
     while isinstance(heard := ch.recv_any(PRIMARY, (Heard, Done), patient=True), Heard):
         guard.admit(heard)
         claimed = [rank for rank in participants(ch) if rank in heard.ranks]
-        present = masks.keyed(heard.round, see(ch, heard, claimed, params.deadline))
-        verdict = guard.decide(claimed, present)
+        said = see(ch, heard, claimed, params.deadline)
+        present = masks.keyed(heard.round, [*said])
+        verdict = guard.decide(claimed, {rank: said[rank] for rank in present})
         if isinstance(verdict, Message):
             ch.send(PRIMARY, verdict)
             continue
@@ -87,8 +88,8 @@ def answer(ch: Channel, params: Params, masks: "SharedMasks", guard: "Guard") ->
             masks.prepare(heard.round + 1, heard.count, verdict)
 
 
-def see(ch: Channel, heard: Heard, claimed: Collection[int], seconds: float) -> list[int]:
-    """S2: the participants that said themselves that they take part in a round.
+def see(ch: Channel, heard: Heard, claimed: Collection[int], seconds: float) -> dict[int, Present]:
+    """S2: what the participants said themselves that take part in a round.
 
     Parameters
     ----------
@@ -96,9 +97,9 @@ def see(ch: Channel, heard: Heard, claimed: Collection[int], seconds: float) -> 
         Whose updates S1 holds: they are waited for. Others count if they have spoken by then.
     """
     others = [rank for rank in participants(ch) if rank not in claimed]
-    present = list[int]()
+    present = dict[int, Present]()
     for ranks, patience in ((claimed, seconds), (others, 0.0)):
-        present += ch.gather_within(patience, ranks, Present, round=heard.round, stage=heard.stage, count=heard.count)
+        present |= ch.gather_within(patience, ranks, Present, round=heard.round, stage=heard.stage, count=heard.count)
     return present
 
 
@@ -142,15 +143,15 @@ class Guard:
             )
         self._round += 1
 
-    def decide(self, heard: Collection[int], present: Collection[int]) -> Message | set[int]:
+    def decide(self, heard: Collection[int], present: Mapping[int, Present]) -> Message | set[int]:
         """The members of the round, or Void, or Refused.
 
         Parameters
         ----------
         heard : collection of int
             Whose updates S1 says it holds. It can void a round with it, not choose the members.
-        present : collection of int
-            Who told S2 that they take part.
+        present : mapping
+            Who told S2 that they take part, and what S1 has told them.
         """
         members = set(present) & self.allowed
         if len(members) < self.fewest:
@@ -161,12 +162,26 @@ class Guard:
                 lost = sorted(members - set(heard))
                 return self._refused(f"the updates of all who are present must reach S1, got none of ranks {lost}")
             return Void(self._round)
+        if lie := self.lie(members, present):
+            return self._refused(lie)
         if self.on_dropout == "stop" and members < self.members:
             return self._refused(f"all participants must stay, got none of ranks {sorted(self.members - members)}")
         if self.on_dropout != "rejoin":
             self.allowed = members
         self.members, self._stage, self._voids = members, self._stage + 1, 0
         return members
+
+    def lie(self, members: Collection[int], present: Mapping[int, Present]) -> str:
+        """What S1 has told the members that it must not; empty if all is in order.
+
+        With another ρ or z than the others have, one member's vector could be told from the sum. Who is told that its
+        vector was not in the last sum sends the same again for the same z: with one member fewer, that one's is the
+        difference.
+        """
+        if len({present[rank].order for rank in members}) > 1:
+            return "S1 must give all participants the same order, got different ones"
+        wrong = [rank for rank in sorted(members) if present[rank].counted != (rank in self.members)]
+        return f"S1 must say truly who was in the last sum, got something else told to ranks {wrong}" if wrong else ""
 
     def _refused(self, reason: str) -> Refused:
         return Refused(self._round, reason)

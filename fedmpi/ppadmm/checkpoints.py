@@ -35,9 +35,10 @@ class RunKeeper(RunsKeeper[State], Keeper):
         """Write z, and what all participants were told."""
         self._save(state)
 
-    def advance(self, state: State) -> None:
-        """After an iteration: stop if a signal asks for that."""
+    def advance(self, state: State) -> bool:
+        """After an iteration: stop if a signal asks for that; whether the training is to end."""
         self._ch.on_pause()
+        return self._packing.stopping
 
     def save_last(self) -> None:
         """Nothing: at a premature end the protocol calls `save`, once all participants have written their part."""

@@ -19,7 +19,6 @@ from fedmpi.ppadmm.secure_sum import participants
 from fedmpi.ppadmm.service import judge, lead, prepared_by
 from fedmpi.ppadmm.summary import LassoWords
 from fedmpi.runs.checkpointing import Arrays, Keeper
-from fedmpi.runs.own_options import own_options
 
 
 class LassoTraining(LassoWords):
@@ -36,31 +35,10 @@ class LassoTraining(LassoWords):
         {"iterations", "mask", "precompute", "rekey_every", "min_participants", "on_dropout", "deadline"}
     )
     default_dataset = "synthetic-lasso"
-    no_class_weight = "has no classes"
-    takes_own_rows = True
 
     outcome: Outcome
     judged: dict[str, float]
     """What the participants' own test rows say, where rows lie apart."""
-
-    def check(self, argv: list[str]) -> None:
-        """Refuse options that this system does not have, or that contradict one another."""
-        options = self.options
-        if options.classes:
-            raise UsageError(f"--classes must not be given for a regression, got {' '.join(options.classes)}")
-        super().check(argv)
-        if options.schema is not None and (options.impute or self.params.split_by or self.params.method == "dssgd"):
-            raise UsageError("--schema must be given without --impute, --split-by and --method dssgd, got one of them")
-        own = own_options(argv)
-        if own.run != (options.resume or options.out):
-            raise UsageError("--out must stand on the command line, where every rank sees it")
-        if options.checkpoint_every and own.run is None:
-            raise UsageError(
-                "--checkpoint-every must be given with --out on the command line, where every rank sees it"
-            )
-        if self.params.deadline > options.timeout:
-            raise UsageError(f"--deadline must be at most --timeout, {options.timeout:g}, got {self.params.deadline:g}")
-        self.params.fewest(len(participants(self.ch)))
 
     def data_arguments(self) -> dict[str, Any]:
         """What to load: a real target, and the column that says whose a row is."""
@@ -203,7 +181,8 @@ class LassoTraining(LassoWords):
     def derived(self) -> dict[str, Any]:
         """ρ at the end, and the numbers of participants."""
         N = len(participants(self.ch))
-        return {"rho": self.outcome.rho, "N": N, "min_participants": self.params.fewest(N)}
+        rho = {"rho": self.outcome.rho} if hasattr(self, "outcome") else {}  # it adapts until the end
+        return {**rho, "N": N, "min_participants": self.params.fewest(N)}
 
     def model(self) -> dict[str, Vector]:
         """In the units of the features."""

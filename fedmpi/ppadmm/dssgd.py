@@ -87,7 +87,8 @@ def parameter_server(
             with ch.phase("compute"):
                 w = w - params.learning_rate * _mean({rank: answers[rank] for rank in sorted(answers)}, d)
             state = replace(state, iteration=it + 1, z=w, members=tuple(sorted(answers)))
-            keeper.advance(state)
+            if keeper.advance(state):
+                break
     except (Interrupted, TooFewWorkers, ProtocolError):
         if state.iteration and keeper.due(-1):
             keeper.save(state)
@@ -95,9 +96,9 @@ def parameter_server(
     seconds = time.perf_counter() - begun
     model = _model(state.z, features)
     with ch.phase("evaluate"):
-        observe(params.iterations, *model)
+        observe(state.iteration, *model)
     reports = finish(ch, Model(*model))
-    return Training(*model, params.iterations, seconds=seconds, failures=failures, reports=reports)
+    return Training(*model, state.iteration, seconds=seconds, failures=failures, reports=reports)
 
 
 def sgd_participant(ch: Channel, params: Params, A: Vector, b: Vector, random: Stream | None = None) -> None:

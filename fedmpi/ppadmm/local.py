@@ -36,11 +36,13 @@ class Local:
     def __init__(self, shard: Shard, shelf: Shelf | None = None, first_iteration: int = 0):
         self.shard, self._shelf, self._first = shard, shelf, first_iteration
         self._stage = self._stepped = -1
+        self._told: tuple[int, bool, bytes] = (-1, False, b"")
         self._prepared: list[Vector] = []  # the means of features and target, and their scales
         self._vector: tuple[Vector, Vector] | None = None
 
     def answer(self, order: Order) -> tuple[Vector, Vector] | None:
         """What to send: one number a feature, and the wide ones behind; None if it can't take part."""
+        self._check(order)
         if order.stage == self._stage:  # a round failed: the same again, under another mask
             return self._vector
         self._restore()
@@ -66,6 +68,7 @@ class Local:
 
     def step(self, order: Order) -> None:
         """u_i ← u_i + x_i − z, once, if the last vector was in the last sum; the ρ of the order; and a checkpoint."""
+        self._check(order)
         self._restore()
         if order.counted and order.stage == self._stage + 1 and self._stepped < order.stage:
             self.shard.dual_step(order.values)
@@ -78,6 +81,18 @@ class Local:
             rho = np.array(self.shard.rho)
             kept = {"means": means, "scales": scales, "rho": rho, "u": self.shard.u, "norms": self.shard.norms}
             self._shelf.put(order.stage - FIRST_ITERATION, kept)
+
+    def _check(self, order: Order) -> None:
+        """Refuse an order that goes back, or says something else of a stage than the one before.
+
+        What S2 compares between the participants is the last order of a stage: it must be that of all of them.
+        """
+        told = order.stage, order.counted, order.digest
+        if order.stage < self._told[0] or (order.stage == self._told[0] and told != self._told):
+            raise ProtocolError(
+                f"Order of stage {order.stage} must be new or the same again, got another behind stage {self._told[0]}"
+            )
+        self._told = told
 
     def _begin(self, rho: float, scales: Vector) -> None:
         self._prepared.append(scales)

@@ -70,7 +70,7 @@ class Params:
     learning_rate: float = 0.5
     """dssgd: step size η."""
     split_by: str | None = None
-    """Column whose values say which participant a row belongs to. Default: rows are dealt out evenly."""
+    """Column whose values say whose a row is. Default: rows are dealt out evenly."""
 
     def __post_init__(self) -> None:
         at_least(self, penalty=0, tolerance=0, fraction_bits=0, iterations=1, rekey_every=0, min_participants=2)

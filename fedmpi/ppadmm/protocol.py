@@ -65,8 +65,9 @@ class Keeper:
     def save(self, state: State) -> None:
         """Write one; every member has written its part."""
 
-    def advance(self, state: State) -> None:
-        """After an iteration; what it raises ends the training."""
+    def advance(self, state: State) -> bool:
+        """After an iteration: whether the training is to end; so does what it raises."""
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +118,8 @@ def primary_server(
     try:
         while state.iteration < params.iterations and not converged:
             state, converged = iterate(rounds, state, observe, keeper)
-            keeper.advance(state)
+            if keeper.advance(state):
+                break
     except (Interrupted, TooFewWorkers, ProtocolError):
         stage = FIRST_ITERATION + state.iteration
         if state.iteration and keeper.due(-1) and rounds.keep(stage, state.z, state.rho, state.members):
@@ -234,7 +236,7 @@ def participant(ch: Channel, params: Params, own: Own) -> tuple[Vector, float]:
         if vector is None:
             continue
         if sender is not None:
-            sender.send(order.round, order.stage, *vector)
+            sender.send(order.round, order.stage, (order.counted, order.digest), *vector)
         else:
             ch.send(PRIMARY, ClearUpdate(order.round, np.concatenate(vector)))
     # Who was left out waits for as long as the others work.

@@ -4,6 +4,9 @@ Everything is added up in stages, each in one round unless a round fails: stage 
 stage 2 + k iteration k.
 """
 
+import hashlib
+import secrets
+import struct
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -16,6 +19,7 @@ from fedmpi.ppadmm.admm import NORMS, Vector
 from fedmpi.ppadmm.params import FIRST_ITERATION, SUMS, Params
 from fedmpi.ppadmm.secure_sum import MaskedUpdate, open_sum, participants
 
+NONCE_BYTES = 16
 KEEP_SECONDS = 10.0
 """How long S1 waits at a premature end for the participants to write what they go on from."""
 
@@ -26,7 +30,8 @@ class Order(Message, tag=3):
     `counted`: whether i's vector was in the last sum. `asked`: whether i takes part in this round; else it may
     say that it is `Back`. `keep`: write a checkpoint after the dual step. `values` are, by stage: nothing; the means
     of features and target, shape (d + 1,); their scales, shape (d + 1,); then z, shape (d,). `rho` is that of the
-    update; 0 before there is one.
+    update; 0 before there is one. `nonce`: 16 random bytes, the same for all and for all rounds of a stage; without it
+    S2 could try out what the digest is of.
     """
 
     round: int
@@ -35,7 +40,14 @@ class Order(Message, tag=3):
     asked: bool
     keep: bool
     rho: float
+    nonce: bytes
     values: Float64
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of what all who are added up must have been told alike: stage, ρ and values."""
+        words = struct.pack("<qd", self.stage, self.rho)
+        return hashlib.sha256(self.nonce + words + np.ascontiguousarray(self.values, "<f8").tobytes()).digest()
 
 
 class ClearUpdate(Message, tag=5):
@@ -90,7 +102,7 @@ class Rounds:
         self.members, self.away = set(members), set[int]()
         self.failures: list[dict[str, Any]] = []
         self.fewest = params.fewest(len(participants(ch)))
-        self._round = -1
+        self._round, self._nonce = -1, (-1, b"")
         if params.on_dropout != "stop":
             ch.tolerated = participants(ch)
         for rank in set(participants(ch)) - self.members:
@@ -144,13 +156,15 @@ class Rounds:
         self, ranks: Collection[int], stage: int, counted: Collection[int], keep: bool, rho: float, values: Vector
     ) -> None:
         self._round += 1
+        if stage != self._nonce[0]:
+            self._nonce = stage, secrets.token_bytes(NONCE_BYTES)
         values = values.copy()
         values.flags.writeable = False  # lets the channel send it without a copy
         for rank in sorted(set(ranks) - self.ch.departed.keys()):
             # One that is away and has not taken the last order gets no more of them.
             if rank not in self.away or not self.ch.transport.outstanding_bytes(rank):
                 asked = rank in self.members
-                self.ch.send(rank, Order(self._round, stage, rank in counted, asked, keep, rho, values))
+                self.ch.send(rank, Order(self._round, stage, rank in counted, asked, keep, rho, self._nonce[1], values))
 
     def _take_back(self) -> None:
         if self.away:

@@ -36,11 +36,16 @@ class MaskedUpdate(Message, tag=4):
 
 
 class Present(Message, tag=6):
-    """Participant i → S2, each round: my update, of so many words, is with S1."""
+    """Participant i → S2, each round: my update, of so many words, is with S1.
+
+    `order`: the digest of what S1 has told me, 32 bytes. `counted`: whether S1 told me that I was in the last sum.
+    """
 
     round: int
     stage: int
     count: int
+    counted: bool
+    order: bytes
 
 
 class Heard(Message, tag=7):
@@ -131,8 +136,17 @@ class Sender:
             masks = self._stream(0)
             masks.prepare(params.precomputed_rounds, count)
 
-    def send(self, round: int, stage: int, values: NDArray[np.float64], wide: NDArray[np.float64]) -> None:
+    def send(
+        self, round: int, stage: int, told: tuple[bool, bytes], values: NDArray[np.float64], wide: NDArray[np.float64]
+    ) -> None:
         """Send a vector; `wide` values are kept with the range and precision of several words.
+
+        Parameters
+        ----------
+        round, stage : int
+        told : tuple of bool and bytes
+            As `Present` has them, for S2 to compare.
+        values, wide : array of float64
 
         Raises
         ------
@@ -147,7 +161,7 @@ class Sender:
             words.flags.writeable = False  # lets the channel send them without a copy
         ch.send(PRIMARY, MaskedUpdate(round, words))
         ch.flush()
-        ch.send(AUXILIARY, Present(round, stage, len(words)))
+        ch.send(AUXILIARY, Present(round, stage, len(words), *told))
         coming = self.params.coming_rounds(round + 1, self.count)
         if self.params.epoch(coming.start) == self._epoch:
             with ch.phase("encode"):  # while the others still work

@@ -14,6 +14,7 @@ from fedmpi.federated.rows import own_rows
 from fedmpi.federated.statistics import add_up, contribute
 from fedmpi.machines.placement import tell_host
 from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.message import UInt8, bytes_of, text_of
 from fedmpi.net.orders import Leave
 from fedmpi.ppadmm.admm import Vector
 from fedmpi.ppadmm.auxiliary import auxiliary_server
@@ -37,7 +38,7 @@ class Setup(Message, tag=1):
     on with; `members` the participants who were there then.
     """
 
-    job: str
+    job: UInt8
     timeout_seconds: float
     digest: bytes
     iteration: int
@@ -46,6 +47,9 @@ class Setup(Message, tag=1):
 
 class Judge(Message, tag=22):
     """S1 → participant, at the end where rows lie apart: try the model on your test rows."""
+
+
+SHAPES = {"job": (None,), "members": (None,)}
 
 
 def salt_of(params: Params, data: str = "") -> bytes:
@@ -64,7 +68,7 @@ def lead(
     """S1: one training with the other ranks."""
     job.params.fewest(len(participants(ch)))
     iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
-    setup = Setup(job.to_json(), ch.timeout_seconds, digest, iteration, as_array(members))
+    setup = Setup(bytes_of(job.to_json()), ch.timeout_seconds, digest, iteration, as_array(members))
     for rank in range(1, ch.size):
         ch.send(rank, setup)
     role = parameter_server if job.params.method == "dssgd" else primary_server
@@ -89,8 +93,9 @@ def serve(ch: Channel, run: Path | None = None, rows: Path | None = None) -> Non
     rows : Path, optional
         The file of a participant's own rows.
     """
-    while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), patient=True), Setup):
-        job = Job.from_json(setup.job, Params)
+    while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), shapes=SHAPES, patient=True), Setup):
+        text = text_of(setup.job)
+        job = Job.from_json(text, Params)
         if setup.iteration < 0:
             raise ProtocolError(f"the first iteration must not be negative, got {setup.iteration}")
         ch.outwait(setup.timeout_seconds)
@@ -99,7 +104,7 @@ def serve(ch: Channel, run: Path | None = None, rows: Path | None = None) -> Non
         else:
             stage = FIRST_ITERATION + setup.iteration if setup.iteration else 0
             members = [rank for rank in participants(ch) if rank in setup.members]
-            auxiliary_server(ch, job.params, salt_of(job.params, setup.job), first_stage=stage, members=members)
+            auxiliary_server(ch, job.params, salt_of(job.params, text), first_stage=stage, members=members)
 
 
 def take_part(ch: Channel, job: Job[Params], setup: Setup, run: Path | None, rows: Path | None) -> None:
@@ -147,11 +152,10 @@ def own_part(job: Job[Params], rows: Path | None, rank: int) -> "Dataset":
 
 def prepared_by(schema: "Schema", job: Job[Params], data: "Dataset") -> "Dataset":
     """A set whose text became columns, the same on all ranks; or what a file of statistics says was done to it."""
-    from fedmpi.data import Preparation
-    from fedmpi.data.loading import prepared
+    from fedmpi.data.loading import prepared, prepared_as
 
     path = job.data["statistics"]
-    return prepared(data, Preparation.read(Path(path).expanduser()) if path else schema.unscaled())
+    return prepared_as(data, path) if path else prepared(data, schema.unscaled())
 
 
 def trained(ch: Channel, params: Params, A: Vector, b: Vector, setup: Setup, run: Path | None) -> tuple[Vector, float]:
@@ -161,7 +165,8 @@ def trained(ch: Channel, params: Params, A: Vector, b: Vector, setup: Setup, run
         from fedmpi.ppadmm.checkpoints import OwnShelf
 
         shelf = OwnShelf(run, ch.rank, A, b, earlier=params.on_dropout == "rejoin")
-    return participant(ch, params, Own(A, b, salt_of(params, setup.job), shelf=shelf, first_iteration=setup.iteration))
+    salt = salt_of(params, text_of(setup.job))
+    return participant(ch, params, Own(A, b, salt, shelf=shelf, first_iteration=setup.iteration))
 
 
 def part(job: Job[Params], rank: int, parts: int, digest: bytes = b"") -> tuple[Vector, Vector]:

@@ -7,7 +7,7 @@ from fedmpi.ppadmm.params import FIRST_ITERATION, Params
 from fedmpi.ppadmm.protocol import State
 from fedmpi.ppadmm.rounds import words_of
 from fedmpi.ppadmm.secure_sum import participants
-from fedmpi.system import Training
+from fedmpi.training import Training
 
 
 class LassoWords(Training[Params, State]):

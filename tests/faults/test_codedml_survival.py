@@ -388,7 +388,7 @@ def test_other_data_under_the_same_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_done_or_never_was_cannot_be_resumed(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(UsageError, match="must be a readable file"):
+    with pytest.raises(UsageError, match="must name the folder of a run"):
         command_on_threads(7, "--resume", tmp_path / "nothing")
     command_on_threads(7, "--resume", run)
     with pytest.raises(UsageError, match=r"come with more iterations, got .*, which is done"):

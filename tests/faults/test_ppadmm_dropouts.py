@@ -24,6 +24,7 @@ from fedmpi.ppadmm.secure_sum import (
     Heard,
     MaskedUpdate,
     MaskSum,
+    Present,
     Refused,
     Void,
     as_array,
@@ -111,7 +112,7 @@ def test_the_reason_of_a_usage_error_is_not_hidden() -> None:
     def overflowing(ch: Channel) -> Any:
         return participant(ch, PARAMS, Own(PARTS[0][0] * 1e25, PARTS[0][1], salt_of(PARAMS)))
 
-    with pytest.raises(HeadroomError, match="a total of coordinate"):
+    with pytest.raises(HeadroomError, match="a total must be below"):
         train_on_threads(PARAMS, PARTS, roles={5: overflowing})
 
 
@@ -186,7 +187,7 @@ def heard(round: int, stage: int) -> Heard:
 
 def opened(guard: Guard, round: int, stage: int, claimed: Any, present: Any) -> Any:
     guard.admit(heard(round, stage))
-    return guard.decide(claimed, present)
+    return guard.decide(claimed, {rank: Present(round, stage, 5, rank in guard.members, b"order") for rank in present})
 
 
 def test_s2_answers_one_set_per_stage_and_round() -> None:
@@ -269,7 +270,11 @@ def test_s1_that_asks_twice_ends_the_training(monkeypatch: pytest.MonkeyPatch) -
 def test_the_attack_works_on_an_s2_that_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: without the guard S1 reads the update of rank 7 to the last bit."""
     monkeypatch.setattr(Guard, "admit", lambda guard, heard: None)
-    monkeypatch.setattr("fedmpi.ppadmm.auxiliary.see", lambda ch, heard, claimed, seconds: claimed)
+
+    def believe(ch: Channel, heard: Heard, claimed: list[int], seconds: float) -> dict[int, Present]:
+        return {rank: Present(heard.round, heard.stage, heard.count, True, b"") for rank in claimed}
+
+    monkeypatch.setattr("fedmpi.ppadmm.auxiliary.see", believe)
     found: list[np.ndarray] = []
 
     def attack(*arguments: Any) -> Any:
@@ -285,10 +290,10 @@ def test_the_attack_works_on_an_s2_that_answers_twice(monkeypatch: pytest.Monkey
     def watched(ch: Channel) -> Any:
         send = secure_sum.Sender.send
 
-        def spy(sender: Any, round: int, stage: int, values: Any, wide: Any) -> None:
+        def spy(sender: Any, round: int, stage: int, told: Any, values: Any, wide: Any) -> None:
             if sender.ch is ch and stage == FIRST_ITERATION + 5:
                 encoded.append(values)
-            send(sender, round, stage, values, wide)
+            send(sender, round, stage, told, values, wide)
 
         monkeypatch.setattr(secure_sum.Sender, "send", spy)
         return honest(ch)
@@ -334,3 +339,68 @@ def test_a_void_round_is_repeated_under_other_masks_and_changes_nothing(monkeypa
     )
     for rank in RANKS:
         assert (first[rank] != again[rank]).all(), "the same values under another mask"
+
+
+def repeats(z: dict[int, Order], dest: int, order: Order) -> Order | None:
+    """Attack 3: have all but rank 7 send the same again for the same z; the difference of the sums is rank 7's."""
+    z[order.stage] = order
+    if order.stage != FIRST_ITERATION + 6:
+        return order
+    return None if dest == 7 else replace(z[order.stage - 1], round=order.round, stage=order.stage, counted=False)
+
+
+def tells_apart(z: dict[int, Order], dest: int, order: Order) -> Order | None:
+    """Attack 4: with a large ρ the x_i + u_i of all others is z."""
+    z[order.stage] = order
+    return order if order.stage != FIRST_ITERATION + 6 or dest == 7 else replace(order, rho=1e13)
+
+
+LIES: dict[str, tuple[Any, str]] = {
+    "the same z again, not counted": (
+        repeats,
+        r"S1 must say truly who was in the last sum, .* ranks \[2, 3, 4, 5, 6\]",
+    ),
+    "another ρ": (tells_apart, "S1 must give all participants the same order, got different ones"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("guarded", [True, False])
+def test_s1_that_lies_to_participants_learns_nothing(name: str, guarded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the control: without the comparison it has the update of rank 7."""
+    lie, said = LIES[name]
+    orders, sums, own = dict[int, Order](), dict[int, np.ndarray](), dict[int, np.ndarray]()
+    deliver, add_up, encode = Channel.send, Rounds.add_up, secure_sum.Sender.send
+
+    def lying(ch: Channel, dest: int, message: Any) -> None:
+        told = lie(orders, dest, message) if isinstance(message, Order) else message
+        if told is not None:
+            deliver(ch, dest, told)
+
+    def watched(self: Rounds, stage: int, *rest: Any, **options: Any) -> Any:
+        found = add_up(self, stage, *rest, **options)
+        sums[stage] = found[0]
+        if stage == FIRST_ITERATION + 6:
+            raise Death("has what it wanted")
+        return found
+
+    def spy(sender: Any, round: int, stage: int, told: Any, values: Any, wide: Any) -> None:
+        if sender.ch.rank == 7:
+            own[stage] = values
+        encode(sender, round, stage, told, values, wide)
+
+    monkeypatch.setattr(Channel, "send", lying)
+    monkeypatch.setattr(Rounds, "add_up", watched)
+    monkeypatch.setattr(secure_sum.Sender, "send", spy)
+    if not guarded:
+        monkeypatch.setattr(Guard, "lie", lambda *seen: "")
+    with pytest.raises(TooFewWorkers if guarded else Death, match=said if guarded else "wanted"):
+        train_on_threads(replace(PARAMS, deadline=1.0), PARTS)
+    if guarded:
+        return
+    last = FIRST_ITERATION + 6
+    if lie is repeats:
+        np.testing.assert_allclose(sums[last - 1] - sums[last], own[last - 1], atol=2.0**-36)
+    else:
+        z = orders[last].values
+        np.testing.assert_allclose(sums[last] - (len(PARTS) - 1) * z, own[last], atol=1e-6)

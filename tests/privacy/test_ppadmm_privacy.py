@@ -6,7 +6,7 @@ S2 answers once, and what S1 reads if it does not, is tested in protocol/test_pp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ from fedmpi.audit.statistics import octets
 from fedmpi.crypto import masks
 from fedmpi.crypto.keys import KeyPair, derive
 from fedmpi.net import Channel, Message
-from fedmpi.ppadmm import auxiliary, secure_sum
+from fedmpi.ppadmm import auxiliary, rounds, secure_sum
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.rounds import Order
 from fedmpi.ppadmm.secure_sum import Heard, MaskedUpdate, MaskSum, ParticipantKey, Present, key_info
@@ -158,15 +158,24 @@ def said(message: Message) -> tuple[Any, ...]:
 
 
 def check_s2_sees_no_data(views: Callable[[str], Views]) -> None:
-    """What S2 gets is the same to the bit for every data set, and has nothing in it but who is there."""
-    seen = []
+    """What S2 gets is the same to the bit for every data set, but for digests that are fresh every time."""
+    seen, digests = [], list[bytes]()
     for name in data_sets():
         view = views(name)
         kinds = {type(message) for _, message in view.by_rank[1]}
         assert kinds == {ParticipantKey, Present, Heard, secure_sum.Done}, "S2 gets something else"
-        messages = [(source, said(message)) for source, message in view.by_rank[1]]
+        spoken: dict[int, set[bytes]] = {}
+        for _, message in view.to(1, Present):
+            spoken.setdefault(message.round, set()).add(message.order)
+        assert all(len(one) == 1 for one in spoken.values()), "participants have been told different things"
+        digests += [digest for one in spoken.values() for digest in one]
+        messages = [
+            (source, said(replace(message, order=b"") if isinstance(message, Present) else message))
+            for source, message in view.by_rank[1]
+        ]
         seen.append({source: [m for s, m in messages if s == source] for source in range(N + 2)})
     assert seen[0] == seen[1] == seen[2], "S2 tells the data apart"
+    assert len(set(digests)) == len(digests), "S2 knows again what an order said"
 
 
 CHECKS = {
@@ -268,11 +277,15 @@ def key_sent_to_s1(patch: Patch) -> None:
 def update_to_s2_too(patch: Patch) -> None:
     send = secure_sum.Sender.send
 
-    def telling(sender: Any, round: int, stage: int, values: np.ndarray, wide: np.ndarray) -> None:
-        send(sender, round, stage, values, wide)
+    def telling(sender: Any, round: int, *rest: Any) -> None:
+        send(sender, round, *rest)
         sender.ch.send(1, MaskedUpdate(round, np.zeros(1, np.uint64)))
 
     patch.setattr(secure_sum.Sender, "send", telling)
+
+
+def digest_without_nonce(patch: Patch) -> None:
+    patch.setattr(rounds.secrets, "token_bytes", bytes)
 
 
 MUTATIONS = {
@@ -284,6 +297,7 @@ MUTATIONS = {
     "a key that S1 can compute": (key_from_what_is_public, "unknown key"),
     "a key that S1 is sent": (key_sent_to_s1, "unknown key"),
     "updates to S2": (update_to_s2_too, "S2"),
+    "digests that S2 can try out": (digest_without_nonce, "S2"),
 }
 
 

@@ -11,6 +11,7 @@ from fedmpi.federated.messages import Setup, stop
 from fedmpi.learn import FlatModel, build_model, sample
 from fedmpi.learn.inputs import input_shape
 from fedmpi.net import Channel, run_local
+from fedmpi.net.message import text_of
 from fedmpi.niss import SYSTEM
 from fedmpi.niss.client import Clients, host
 from fedmpi.niss.params import Params
@@ -46,8 +47,8 @@ def trained_host(
     """A host whose clients are changed, or whose secrets come from elsewhere."""
 
     def play(ch: Channel) -> None:
-        order = ch.recv(0, Setup)
-        job = Job.from_json(order.job, Params)
+        order = ch.recv(0, Setup, shapes={"job": (None,)})
+        job = Job.from_json(text_of(order.job), Params)
         ch.timeout_seconds = 2 * order.timeout_seconds
         hosts = ch.size - FIRST_HOST
         own = Clients.load(job, ch.rank - FIRST_HOST, hosts, job.params.clients or hosts, 1)

@@ -15,10 +15,12 @@ from fedmpi.data import load
 from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.learn import FlatModel, Inputs, Trainer, build_model, client_rows, sample, scale_of, stream, weights
 from fedmpi.net import Channel
+from fedmpi.niss import tracker as tracking
 from fedmpi.niss.client import Clients, clipped
+from fedmpi.niss.command import NissTraining
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import Uploads, Watch
-from fedmpi.runs.model import read_arrays
+from fedmpi.runs.model import load_model, read_arrays
 from fedmpi.system import require
 
 NISS = Params("niss", clients=12, fraction=0.5, rounds=3, epochs=1, learning_rate=0.1, noise_std=0.5, share_count=3)
@@ -341,6 +343,42 @@ def test_a_run_stops_before_it_spends_more_than_its_budget(tmp_path: Path) -> No
     assert f"stopped after round {summary['metrics']['rounds']}" in summary["metrics"]["stopped"]
 
 
+@pytest.mark.parametrize("factor", [0.0, 0.25, 4.0])
+def test_a_tracker_that_changes_the_noise_is_left(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = tracking.neighbours
+
+    def lying(*arguments: Any) -> Any:
+        told = honest(*arguments)
+        return replace(told, variances=told.variances * factor)
+
+    monkeypatch.setattr(tracking, "neighbours", lying)
+    with pytest.raises(ProtocolError, match=r"the tracker must leave client \d its noise of variance 0\.09, got"):
+        train_on_threads(Params(rounds=2, noise_std=0.3, clients=12), timeout_seconds=5.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-epsilon", "0.01"], r"--max-epsilon must allow one round, which spends ε = \d"),
+        (["--delta", "1e-15", "--noise-std", "0.02"], "the prv accountant must be able to compose the noise"),
+    ],
+)
+def test_a_budget_that_no_round_fits_is_refused_before_training(options: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        command_on_threads(3, *OPTIONS, *options, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "model.json").exists()
+
+
+def test_the_model_is_there_whatever_fails_behind_the_training(tmp_path: Path, monkeypatch: Any) -> None:
+    def fail(self: NissTraining) -> dict[str, Any]:
+        raise UsageError("no summary")
+
+    monkeypatch.setattr(NissTraining, "own", fail)
+    with pytest.raises(UsageError, match="no summary"):
+        command_on_threads(3, *OPTIONS, "--out", tmp_path / "run")
+    assert len(load_model(tmp_path / "run").classes_)
+
+
 @pytest.mark.parametrize("method", ["niss", "fedavg"])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, method: str) -> None:
     folder = tmp_path / "run"
@@ -443,7 +481,7 @@ def test_a_model_by_import_path_must_stand_on_the_command_line(tmp_path: Path) -
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'torch must be installed for niss, got none: pip install "fedmpi\[torch\]"'):
+    with pytest.raises(UsageError, match=r'torch must be installed for niss: pip install "fedmpi\[torch\]"'):
         require("niss", "torch")
 
 

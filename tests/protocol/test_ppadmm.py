@@ -199,7 +199,7 @@ def test_wrong_answers_of_s2_are_refused(change: Any, text: str) -> None:
 def test_orders_of_a_wrong_shape_are_refused() -> None:
     def shorter(message: Any) -> Any:
         if isinstance(message, Order) and message.stage == 4:
-            return Order(message.round, 4, True, True, False, message.rho, message.values[:-1])
+            return Order(message.round, 4, True, True, False, message.rho, message.nonce, message.values[:-1])
         return message
 
     roles = {0: sending(shorter, lambda ch: primary_server(ch, FIXED))}

@@ -1,11 +1,15 @@
 """From (ε, δ) to noise and back, against numerical integration, Opacus and exact composition."""
 
+import warnings
+
 import numpy as np
 import pytest
+from opacus.accountants import PRVAccountant
 from scipy import integrate, stats
 
 from fedmpi.errors import UsageError
-from fedmpi.niss.accounting import Ledger, epsilon_of, finite
+from fedmpi.learn import sample
+from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, epsilon_of, finite
 from fedmpi.niss.mechanism import delta_of, noise_multiplier
 from fedmpi.niss.params import Params
 
@@ -45,41 +49,54 @@ def test_what_is_no_budget_is_refused(epsilon: float, delta: float) -> None:
         noise_multiplier(epsilon, delta)
 
 
-def test_accountants_give_the_known_values() -> None:
-    spending = ((1.1, 0.01, 10_000),)
-    assert epsilon_of("rdp", spending, 1e-5) == pytest.approx(5.63, abs=0.005)
-    assert epsilon_of("prv", spending, 1e-5) == pytest.approx(5.20, abs=0.005)
+def test_the_accountants_are_near_what_is_exact() -> None:
+    """μ-GDP: T releases with σ/Δ are one with σ/(Δ√T), whose ε is known; PRV is near it, RDP above."""
+    for multiplier, times in ((4.0, 1), (4.0, 9), (1.1, 3)):
+        rdp, prv = (epsilon_of(name, multiplier, times, 1e-5) for name in ACCOUNTANTS)
+        exact = multiplier / np.sqrt(times)
+        assert delta_of(exact, prv) <= 1e-5 <= delta_of(exact, prv - 0.02)  # the accountant's own error is 0.01
+        assert prv < rdp < 1.3 * prv
 
 
-@pytest.mark.parametrize("rounds", [1, 9])
-def test_uploads_compose_like_one_gaussian(rounds: int) -> None:
-    """T uploads with σ/Δ are one with σ/(Δ√T): the exact ε is known; PRV is near it, RDP above."""
-    ledger = Ledger.of(4.0, [rounds, 0], [], 0.3, 1e-5)
-    prv, rdp = ledger.upload("prv"), ledger.upload("rdp")
-    exact = 4.0 / np.sqrt(rounds)
-    assert delta_of(exact, prv) <= 1e-5 <= delta_of(exact, prv - 0.02)  # the accountant's own error is 0.01
-    assert prv < rdp < 1.3 * prv
+def test_small_epsilons_are_seen_and_none_is_negative() -> None:
+    assert 0 < epsilon_of("rdp", 600.0, 1, 1e-5) < 0.01, "with Opacus' own orders at least 0.103"
+    assert epsilon_of("rdp", 100.0, 1, 0.5) == epsilon_of("prv", 100.0, 1, 0.5) == 0
+
+
+MEMBERS = [np.array([0, 1]), np.array([0, 2]), np.array([0, 1])]
+"""Of three rounds."""
 
 
 def test_the_views_differ_as_they_should() -> None:
-    ledger = Ledger.of(2.0, [3, 5, 1], [2.0] * 10, 0.3, 1e-5)
-    assert ledger.uploads == 5
-    assert ledger.upload("rdp", more=1) > ledger.upload("rdp")
-    assert ledger.models[0][1:] == (0.3, 10)
-    without_sampling = Ledger.of(2.0, [10], [], 1.0, 1e-5).upload("rdp")
-    assert ledger.model("rdp") < without_sampling
-    assert Ledger.of(2.0, [1], [0.0], 0.3, 1e-5).model("rdp") == float("inf"), "noise that cancels protects no model"
+    ledger = Ledger.of(2.0, [3.0, 1.0, 2.0], MEMBERS, 3, 1e-5)
+    assert ledger.uploads == 3
+    assert ledger.upload("rdp") == epsilon_of("rdp", 2.0, 3, 1e-5)
+    assert ledger.model_multiplier == pytest.approx((1 / 9 + 1 + 1 / 4) ** -0.5), "of client 0"
+    assert ledger.model("rdp") == epsilon_of("rdp", ledger.model_multiplier, 1, 1e-5)
+    assert Ledger.of(2.0, [3.0, 0.0, 2.0], MEMBERS, 3, 1e-5).model("rdp") == float("inf"), "noise that cancels"
     assert finite(float("inf")) is None
-    assert Ledger.of(0.0, [1], [], 0.3, 1e-5).upload("prv") == float("inf")
-    assert Ledger.of(2.0, [0], [], 0.3, 1e-5).upload("prv") == 0
-    rounded = Ledger.of(2.0, [1], [2.00001, 2.00002, 1.9999], 0.3, 1e-5)
-    assert len(rounded.models) == 1
-    assert rounded.models[0][0] <= 1.9999, "rounding never makes the noise larger"
+    assert Ledger.of(0.0, [0.0], MEMBERS[:1], 3, 1e-5).upload("prv") == float("inf")
+    nothing = Ledger.of(2.0, [], [], 3, 1e-5)
+    assert nothing.upload("prv") == nothing.model("prv") == 0
+
+
+@pytest.mark.parametrize(("clients", "drawn", "rounds"), [(100, 30, 30), (1000, 10, 200)])
+def test_no_amplification_by_a_sample_that_everybody_can_draw_again(clients: int, drawn: int, rounds: int) -> None:
+    """The model's ε of the worst client is that of the rounds it was in; with q = m/K it would seem far smaller."""
+    members = [sample(0, t, clients, drawn) for t in range(rounds)]
+    ledger = Ledger.of(2.0, [2.0] * rounds, members, clients, 1e-5)
+    assert ledger.model("prv") == pytest.approx(ledger.upload("prv"), abs=0.02)
+    sampled = PRVAccountant()
+    sampled.history = [(2.0, drawn / clients, rounds)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert sampled.get_epsilon(1e-5) < ledger.model("prv") / 2
 
 
 def test_where_the_prv_accountant_gives_up_the_other_bound_is_taken() -> None:
-    spending = ((0.01, 1.0, 5),)
-    assert epsilon_of("prv", spending, 1e-5) == epsilon_of("rdp", spending, 1e-5) > 500
+    assert epsilon_of("prv", 0.01, 5, 1e-5) == epsilon_of("rdp", 0.01, 5, 1e-5) > 500
+    with pytest.raises(UsageError, match="the prv accountant must be able to compose the noise, got"):
+        epsilon_of("prv", 2.0, 5, 1e-15)
 
 
 # -- parameters ---------------------------------------------------------------------------------------------------
@@ -122,8 +139,8 @@ def test_clients_of_a_round() -> None:
         ({"share_count": 0}, "--share-count must be at least 1"),
         ({"coalitions": 0}, "--coalitions must be at least 1"),
         ({"unit_variance": 0.0}, "--unit-variance must be positive"),
-        ({"clip": 0.0}, "--clip must be positive, and finite but for fedavg, got 0.0"),
-        ({"clip": float("inf")}, "--clip must be positive, and finite but for fedavg, got inf"),
+        ({"clip": 0.0}, "--clip must be positive, and finite unless --method is fedavg, got 0.0"),
+        ({"clip": float("inf")}, "--clip must be positive, and finite unless --method is fedavg, got inf"),
         ({"collusion": 1.1}, "--collusion must be in [0, 1], got 1.1"),
         ({"dropout": -0.1}, "--dropout must be in [0, 1]"),
         ({"tau_squared": -0.1}, "--tau-squared must be at least 0"),

@@ -1,5 +1,7 @@
 """What a participant makes of orders: one dual step for a vector that counted, none for one that did not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def shard() -> Shard:
 
 
 def order(stage: int, values: np.ndarray, *, counted: bool = True, rho: float = 2.0, **rest: bool) -> Order:
-    return Order(0, stage, counted, rest.get("asked", True), rest.get("keep", False), rho, values)
+    return Order(0, stage, counted, rest.get("asked", True), rest.get("keep", False), rho, b"", values)
 
 
 def prepared(shelf: Memory | None = None) -> Local:
@@ -80,9 +82,20 @@ def test_one_that_was_away_has_its_dual_variable_under_the_new_rho() -> None:
     u = local.shard.u.copy()
     local.answer(order(FIRST_ITERATION + 5, Z, counted=False, rho=8.0))
     np.testing.assert_array_equal(local.shard.u, u / 4)
-    for rho in (0.0, -1.0, np.nan, np.inf):
+    for k, rho in enumerate((0.0, -1.0, np.nan, np.inf)):
         with pytest.raises(ProtocolError, match="must have a positive ρ, got"):
-            local.answer(order(FIRST_ITERATION + 6, Z, rho=rho))
+            local.answer(order(FIRST_ITERATION + 6 + k, Z, rho=rho))
+
+
+@pytest.mark.parametrize("change", [{"rho": 3.0}, {"values": 2 * Z}, {"counted": False}, {"stage": FIRST_ITERATION}])
+def test_an_order_says_the_same_again_or_something_of_a_later_stage(change: dict[str, Any]) -> None:
+    local, given = prepared(), {"stage": FIRST_ITERATION + 1, "values": Z}
+    first = local.answer(order(**given))
+    assert local.answer(order(**given)) is first
+    with pytest.raises(ProtocolError, match=r"must be new or the same again, got another behind stage 3"):
+        local.answer(order(**given | change))
+    with pytest.raises(ProtocolError, match="must be new or the same again"):
+        local.step(order(**given | change, keep=True))
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -96,9 +109,9 @@ def test_what_was_kept_is_gone_on_from(asked: bool) -> None:
         local.step(keep)
         local.step(keep)
     assert shelf.kept.keys() == {1}
-    resumed = Local(shard(), shelf, first_iteration=1)
     expected = whole.answer(order(FIRST_ITERATION + 1, Z, rho=3.0))
     for counted in (True, False):  # S1 counts the members of the checkpoint: no second step
+        resumed = Local(shard(), shelf, first_iteration=1)
         got = resumed.answer(order(FIRST_ITERATION + 1, Z, counted=counted, rho=3.0))
         for one, other in zip(got, expected, strict=True):
             np.testing.assert_array_equal(one, other)
