@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.data.builder import Builder, Cells, lay_out
+from fedmpi.data.builder import Builder, Cells, Layout, lay_out
 from fedmpi.data.dataset import Raw
 from fedmpi.data.options import FileOptions
 from fedmpi.errors import UsageError
 
-ROWS = 1 << 14  # of a block
+ROWS = 1 << 12  # of a block
+READ = 1 << 15  # bytes of a column that are read at once; else all of a row group is
 
 
 def read_arrow(path: Path, options: FileOptions) -> Raw:
@@ -38,10 +39,12 @@ def read_arrow(path: Path, options: FileOptions) -> Raw:
         layout = lay_out(str(path), names, options, empty=index)
         for k in layout.used:
             _check_type(f'column "{layout.names[k]}" of {path}', schema.field(k).type)
-        builder = Builder(str(path), layout, rows)
+        builder = Builder(str(path), layout, rows, single=options.single)
         for batch in batches:
             batch.validate(full=True)  # a damaged file may point anywhere
-            add_batch(builder, batch.select(layout.used))
+            builder.add(*columns_of(layout, batch.select(layout.used)))
+        del batches
+        pa.default_memory_pool().release_unused()
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None
     return builder.finish(path.name, lambda row: f" in row {row} (counted from 0)")
@@ -52,7 +55,7 @@ def _open(path: Path) -> tuple[Any, int, Iterator[Any]]:
     if path.suffix.lower() == ".parquet":
         from pyarrow import parquet
 
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ)
         return file.schema_arrow, file.metadata.num_rows, file.iter_batches(ROWS)
     from pyarrow import ipc, memory_map
 
@@ -77,11 +80,10 @@ def _check_type(name: str, kind: Any) -> None:
     return None
 
 
-def add_batch(builder: Builder, batch: Any) -> None:
-    """Append a block, whose columns are those that the layout uses."""
+def columns_of(layout: Layout, batch: Any) -> tuple[dict[int, Cells], int, NDArray[Any] | None]:
+    """What `Builder.add` takes of a block, whose columns are those that the layout uses."""
     import pyarrow as pa
 
-    layout = builder.layout
     column = dict(zip(layout.used, batch.columns, strict=True))
     places, block = layout.used, None
     if not layout.wanted and all(column[place].type == pa.float64() for place in layout.features):
@@ -89,7 +91,7 @@ def add_batch(builder: Builder, batch: Any) -> None:
         block = batch.select([k for k, place in enumerate(places) if place in features])
         block = block.to_tensor(null_to_nan=True).to_numpy()
         places = [place for place in places if place not in features]
-    builder.add({place: column_of(column[place], place in layout.wanted) for place in places}, len(batch), block)
+    return {place: column_of(column[place], place in layout.wanted) for place in places}, len(batch), block
 
 
 def column_of(column: Any, text: bool = False) -> Cells:

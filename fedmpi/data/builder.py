@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data.dataset import Raw, check_size
 from fedmpi.data.options import FileOptions
+from fedmpi.data.rounding import LARGE, Rounding, TooCoarseError, harmless
 from fedmpi.data.table import MISSING, Where, check_values, is_number, labels_of, recode
 from fedmpi.errors import UsageError
 
@@ -154,12 +155,16 @@ class Builder:
         How many there will be, where that is known; more than `dataset.MAX_BYTES` allows are refused at once.
     decimal : str
         What stands before the fraction of a number; labels and groups are read as text.
+    single : bool
+        Round a large table to float32, where that does no harm; see `fedmpi.data.rounding`.
     """
 
-    def __init__(self, what: str, layout: Layout, rows: int = 0, decimal: str = ".") -> None:
+    def __init__(self, what: str, layout: Layout, rows: int = 0, decimal: str = ".", single: bool = False) -> None:
         self.what, self.layout, self.decimal = what, layout, decimal
         self._features = layout.features
-        self._X = np.empty((0, len(self._features)))
+        self._X: NDArray[Any] = np.empty((0, len(self._features)))
+        self._single = single
+        self._rounding: Rounding | None = None
         self._codes: dict[int, dict[str, int]] = {}
         others = [place for place in (layout.label, layout.group) if place is not None]
         self._others: dict[int, list[NDArray[Any]]] = {place: [] for place in others}
@@ -178,14 +183,26 @@ class Builder:
         """
         start = len(self._X)
         check_size(start + rows, len(self._features), 8, self.what)
-        self._X.resize((start + rows, len(self._features)), refcheck=False)  # grows in place, without a copy
-        block = self._X[start:]
-        if features is not None:
-            block[:] = features
+        block = np.empty((rows, len(self._features))) if features is None else features
         for k, place in enumerate(self._features if features is None else ()):
             block[:, k] = self._numbers(place, columns[place], np.nan)
+        self._X.resize((start + rows, len(self._features)), refcheck=False)  # grows in place, without a copy
+        with np.errstate(over="ignore"):  # such a table is read again
+            self._X[start:] = block
+        if self._rounding is not None:
+            self._rounding.add(block)
+        elif self._single and self._X.nbytes > LARGE:
+            self._round()
         for place, parts in self._others.items():
             parts.append(self._numbers(place, columns[place], -1))
+
+    def _round(self) -> None:
+        """Go on in float32, if that does no harm to the rows so far."""
+        rounding = Rounding(len(self._features))
+        rounding.add(self._X)
+        self._single = rounding.harmless
+        if self._single:
+            self._X, self._rounding = self._X.astype(np.float32), rounding
 
     def _numbers(self, place: int, column: Cells, missing: float) -> NDArray[Any]:
         """Return the numbers of a column, or the codes of its text among all blocks."""
@@ -213,7 +230,14 @@ class Builder:
         ------
         UsageError
             If there are no rows, labels are missing, or text can't be categories.
+        TooCoarseError
+            If rounding has done harm: the file is to be read again, with `single` False.
         """
+        notes = self.layout.notes
+        if self._rounding is not None:
+            if not self._rounding.harmless:
+                raise TooCoarseError
+            notes += (f"{self.what} is large and was rounded to float32",)
         X, others = self._X, {place: np.concatenate(parts) for place, parts in self._others.items() if parts}
         if not len(X):
             raise UsageError(f"{self.what} must have rows of data, got none")
@@ -232,7 +256,10 @@ class Builder:
                 continue
             texts = tuple(self._codes[place])
             if texts and all(is_number(text) for text in texts) and place not in self.layout.wanted:
-                X[:, k] = recode(X[:, k], [float(text) for text in texts])
+                cells = recode(X[:, k], [float(text) for text in texts])
+                if self._rounding is not None and not harmless(cells[:, None]):
+                    raise TooCoarseError
+                X[:, k] = cells
                 continue
             column = X[:, k]
 
@@ -253,7 +280,7 @@ class Builder:
             columns=names,
             groups=groups[0] if groups else None,
             values=values,
-            notes=self.layout.notes,
+            notes=notes,
             where=where,
             others=self.layout.others,
             last=self.layout.names[-1],

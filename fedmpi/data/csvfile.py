@@ -6,10 +6,12 @@ import itertools
 import re
 import warnings
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,8 @@ from fedmpi.errors import UsageError
 
 SAMPLE, SAMPLE_SIZE = 500, 1 << 20  # lines and characters that are looked at to find out how the file is laid out
 MAX_LINE = 1 << 25  # characters; a small packed file may unpack to one line without an end
+PLAIN_SUFFIXES = (".csv", ".tsv")
+PART, AHEAD = 1 << 22, 2  # bytes of a large plain file that are read on their own, and how many such side by side
 SEPARATORS = (";", "\t", "|", ",")  # the comma last: it is in decimal numbers too
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 WITHOUT_PYARROW = 'text and missing values need pyarrow: pip install "fedmpi[data]"'
@@ -55,7 +59,7 @@ def read_csv(path: Path, options: FileOptions) -> Raw:
         If the file breaks a rule; with the column and the line.
     """
     form = _sniff(path, options)
-    builder = Builder(str(path), form.layout, decimal=form.decimal)
+    builder = Builder(str(path), form.layout, decimal=form.decimal, single=options.single)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -69,39 +73,74 @@ def _with_pyarrow(path: Path, form: _Form, builder: Builder) -> None:
     import pyarrow as pa
     from pyarrow import csv as reader
 
-    from fedmpi.data.arrow import add_batch
+    from fedmpi.data.arrow import columns_of
 
     layout = form.layout
     text = pa.dictionary(pa.int32(), pa.string())
+    # names may repeat among columns that are left out: places do not
+    names = [str(k) for k in range(len(layout.names))]
+    parse = reader.ParseOptions(
+        delimiter=form.delimiter,
+        newlines_in_values=True,
+        invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+    )
+    convert = reader.ConvertOptions(
+        column_types={str(k): text if k in form.text else pa.float64() for k in layout.used},
+        include_columns=[str(k) for k in layout.used],
+        null_values=[cell for value in sorted(MISSING) for cell in (value, f" {value}", f"{value} ")],
+        strings_can_be_null=True,
+        decimal_point=form.decimal,
+    )
+
+    def blocks(part: bytes) -> list[Any]:
+        options = reader.ReadOptions(column_names=names, block_size=len(part) + 1, use_threads=False)
+        found = reader.read_csv(pa.BufferReader(part), options, parse, convert)
+        return [columns_of(layout, batch) for batch in found.to_batches()]
+
     try:
         with open_binary(path) as file:
             file.read(form.head)
-            batches = reader.open_csv(
-                file,
-                # names may repeat among columns that are left out: places do not
-                reader.ReadOptions(
-                    column_names=[str(k) for k in range(len(layout.names))], block_size=max(1 << 18, 64 * form.width)
-                ),
-                reader.ParseOptions(
-                    delimiter=form.delimiter,
-                    newlines_in_values=True,
-                    invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
-                ),
-                reader.ConvertOptions(
-                    column_types={str(k): text if k in form.text else pa.float64() for k in layout.used},
-                    include_columns=[str(k) for k in layout.used],
-                    null_values=[cell for value in sorted(MISSING) for cell in (value, f" {value}", f"{value} ")],
-                    strings_can_be_null=True,
-                    decimal_point=form.decimal,
-                ),
-            )
-            for batch in batches:
-                add_batch(builder, batch)
+            if path.suffix.lower() in PLAIN_SUFFIXES and path.stat().st_size > 2 * PART:
+                for found in _in_order(blocks, _parts(cast(io.BufferedReader, file))):
+                    for block in found:
+                        builder.add(*block)
+            if not cast(io.BufferedReader, file).peek(1):
+                return
+            options = reader.ReadOptions(column_names=names, block_size=max(1 << 20, 64 * form.width))
+            for batch in reader.open_csv(file, options, parse, convert):
+                builder.add(*columns_of(layout, batch))
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise UsageError(f"{path} must have rows of data, got none") from None
         _blame(path, form)
         raise ValueError(str(error)) from None
+
+
+def _parts(file: io.BufferedReader) -> Iterator[bytes]:
+    """Whole lines, some at a time, as long as no cell is quoted: only then does every line end a row.
+
+    The file is left where the next part begins.
+    """
+    while True:
+        place = file.tell()
+        part = file.read(PART) + file.readline(MAX_LINE)
+        if b'"' in part or not part.endswith(b"\n"):
+            file.seek(place)
+            return
+        if part.strip():
+            yield part
+
+
+def _in_order(work: Callable[[bytes], Any], parts: Iterator[bytes]) -> Iterator[Any]:
+    """What comes of each part, which are worked on side by side, a few at a time."""
+    with ThreadPoolExecutor(AHEAD) as pool:
+        under_way: deque[Future[Any]] = deque()
+        for part in parts:
+            under_way.append(pool.submit(work, part))
+            if len(under_way) > AHEAD:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _with_numpy(path: Path, form: _Form, builder: Builder) -> None:

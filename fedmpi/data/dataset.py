@@ -67,6 +67,8 @@ class Dataset:
         What was found in the source and done about it, for people.
     preparation : Preparation or None
         What was done to the rows, if anything.
+    rounded : bool
+        Whether the rows were float32 before the preparation.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Dataset:
     values: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    rounded: bool = False
 
     @property
     def digest(self) -> bytes:

@@ -17,6 +17,7 @@ from fedmpi.data.csvfile import read_csv
 from fedmpi.data.dataset import Raw, check_size, open_binary, reading
 from fedmpi.data.filerows import SparseRows
 from fedmpi.data.options import PLAIN, FileOptions
+from fedmpi.data.rounding import TooCoarseError
 from fedmpi.errors import UsageError
 
 PACKED = ("", ".gz", ".bz2", ".xz", ".zip")
@@ -60,6 +61,13 @@ def read_file(path: Path, options: FileOptions = PLAIN) -> Raw:
         raise UsageError(f"data file must exist, got {path}")
     kind = kind_of(path.name)
     options.check(str(path), kind)
+    try:
+        return _read(path, kind, options)
+    except TooCoarseError:
+        return _read(path, kind, replace(options, single=False))
+
+
+def _read(path: Path, kind: str | None, options: FileOptions) -> Raw:
     with reading(path):
         if kind == "npz":
             label, group = options.label_column, options.group_column
@@ -243,7 +251,7 @@ def read_arff(path: Path, options: FileOptions) -> Raw:
     for name, kind in zip(meta.names(), meta.types(), strict=True):
         if kind not in ("numeric", "nominal"):
             raise UsageError(f'column "{name}" of {path} must hold numbers or be nominal, got type {kind}')
-    builder = Builder(str(path), layout, len(data))
+    builder = Builder(str(path), layout, len(data), single=options.single)
 
     def column(place: int) -> Cells:
         cells: NDArray[Any] = data[meta.names()[place]]

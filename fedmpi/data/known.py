@@ -114,13 +114,13 @@ def unknown(name: str) -> UsageError:
     )
 
 
-def read_known(name: str, data_dir: str | Path | None = None) -> Raw:
-    """Read a set of `KNOWN`.
+def find_known(name: str, data_dir: str | Path | None = None) -> list[Path]:
+    """The files of a set of `KNOWN`.
 
     Raises
     ------
     UsageError
-        If its files are missing or damaged.
+        If they are missing.
     """
     known, folder = KNOWN[name], data_folder(data_dir)
     paths = locate(known, folder)
@@ -131,7 +131,18 @@ def read_known(name: str, data_dir: str | Path | None = None) -> Raw:
         raise UsageError(
             f"data set {name} must be fetched first (fedmpi data fetch {name}), got no {wanted} in {folder}"
         )
-    return known.read(paths or [])
+    return paths or []
+
+
+def read_known(name: str, data_dir: str | Path | None = None) -> Raw:
+    """Read a set of `KNOWN`.
+
+    Raises
+    ------
+    UsageError
+        If its files are missing or damaged.
+    """
+    return KNOWN[name].read(find_known(name, data_dir))
 
 
 def _digits(_: list[Path]) -> Raw:

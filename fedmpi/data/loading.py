@@ -9,17 +9,22 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmpi.data import memory, synthetic
 from fedmpi.data import regression as regression_data
-from fedmpi.data import synthetic
 from fedmpi.data.dataset import Dataset, Raw, check_part
 from fedmpi.data.filerows import FileRows
-from fedmpi.data.files import kind_of, read_file, read_svm_pair
+from fedmpi.data.files import PACKED, kind_of, read_file, read_svm_pair
 from fedmpi.data.folder import read_folder
-from fedmpi.data.known import KNOWN, read_known, unknown
+from fedmpi.data.known import KNOWN, read_known
 from fedmpi.data.options import FileOptions
 from fedmpi.data.preparation import Preparation
+from fedmpi.data.source import check_ranges, check_source
 from fedmpi.data.table import Table, join
 from fedmpi.errors import UsageError
+
+QUICK_BYTES = 2 << 20
+QUICK_KINDS = ("csv", "arff", "npz", "svm")
+"""Files of so many bytes, and of these kinds, are read at once."""
 
 
 def load(
@@ -111,28 +116,16 @@ def load(
     UsageError
         If the set is unknown, missing or damaged, breaks a rule, or an argument is out of range.
     """
-    if seed < 0:
-        raise UsageError(f"seed must be at least 0, got {seed}")
-    if max_rows is not None and max_rows < 1:
-        raise UsageError(f"max_rows must be at least 1, got {max_rows}")
-    if not 0 <= test_fraction < 1:
-        raise UsageError(f"test_fraction must lie in [0, 1), got {test_fraction}")
-    if regression and classes:
-        raise UsageError(f"classes must be empty for regression, got {', '.join(classes)}")
+    check_ranges(seed=seed, max_rows=max_rows, test_fraction=test_fraction, classes=classes, values=regression)
     asked = scale is not None or impute is not None or statistics is not None
     if (asked and not prepare) or (statistics is not None and (scale is not None or impute is not None)):
         raise UsageError("one of prepare=False, statistics, or scale and impute must be given, got several")
 
-    options = FileOptions(label_column, group_column, tuple(categorical), features, index_base)
+    options = FileOptions(label_column, group_column, tuple(categorical), features, index_base, single=True)
     if not asked:
         options = replace(options, in_memory_bytes=in_memory_bytes)
     raw = _read(name, data_dir, options, test_file, seed)
-    if image_shape:
-        if math.prod(image_shape) != raw.X.shape[1] or len(image_shape) != 3:
-            raise UsageError(
-                f"image_shape must be (channels, height, width) of {raw.X.shape[1]} features, got {tuple(image_shape)}"
-            )
-        raw = replace(raw, shape=tuple(image_shape))
+    raw = _shaped(raw, image_shape)
     stays = isinstance(raw.X, np.memmap)
     if missing is None:
         missing = impute is not None or statistics is not None or not prepare
@@ -150,7 +143,7 @@ def load(
     if not prepare or not (asked or raw.values) or (data.shape and impute is None and statistics is None):
         return data
     if statistics is not None:
-        return prepared(data, Preparation.read(Path(statistics).expanduser()))
+        return prepared_as(data, statistics)
     drop = asked and not data.shape
     return prepared(
         data,
@@ -158,6 +151,44 @@ def load(
             training_table(data), scale=scale or "none", impute=impute, drop_constants=drop, classes=data.classes
         ),
     )
+
+
+def glance(
+    name: str,
+    data_dir: str | Path | None,
+    options: FileOptions,
+    *,
+    test_file: str | Path | None,
+    classes: Sequence[str],
+    image_shape: Sequence[int],
+    missing: bool,
+) -> None:
+    """Refuse what `load` would refuse, as far as that takes no time: of rows only those of small files are read.
+
+    Raises
+    ------
+    UsageError
+    """
+    check_source(name, data_dir, options, test_file)
+    if kind_of(name) not in QUICK_KINDS:
+        return
+    files = [Path(file).expanduser() for file in (name, test_file) if file is not None]
+    if sum(file.stat().st_size for file in files) > QUICK_BYTES or any(file.suffix in PACKED[1:] for file in files):
+        return
+    raw = _checked(_shaped(_read(name, data_dir, options, test_file, 0), image_shape), missing=missing)
+    if classes:
+        labelled, aliases = _as_labels(raw)
+        _codes(labelled, aliases, classes)
+
+
+def _shaped(raw: Raw, image_shape: Sequence[int]) -> Raw:
+    if not image_shape:
+        return raw
+    if math.prod(image_shape) != raw.X.shape[1] or len(image_shape) != 3:
+        raise UsageError(
+            f"image_shape must be (channels, height, width) of {raw.X.shape[1]} features, got {tuple(image_shape)}"
+        )
+    return replace(raw, shape=tuple(image_shape))
 
 
 def training_table(data: Dataset) -> Table:
@@ -185,42 +216,45 @@ def prepared(data: Dataset, preparation: Preparation) -> Dataset:
     )
 
 
+def prepared_as(data: Dataset, statistics: str | Path) -> Dataset:
+    """The same set, with done to it what a file of statistics says."""
+    return prepared(data, Preparation.read(Path(statistics).expanduser()))
+
+
 def _read(name: str, data_dir: str | Path | None, options: FileOptions, test_file: str | Path | None, seed: int) -> Raw:
-    kind, colon, spec = name.partition(":")
+    if name.startswith(memory.PREFIX) and test_file is None:
+        rows, test = memory.read(name, options)
+        return rows if test is None else _joined(rows, test, "X_test")
+    check_source(name, data_dir, options, test_file)
+    kind, _, spec = name.partition(":")
     file = kind_of(name)
     if file is not None:
         path = Path(name).expanduser()
         return read_file(path, options) if test_file is None else _with_test(path, file, options, test_file)
-    if test_file is not None:
-        raise UsageError(f"test_file must be given beside a file of training rows only, got {name}")
-    options.check(name, None)
     if kind == regression_data.NAME:
         return regression_data.make(spec, seed)
-    if kind == "synthetic" and colon:
+    if kind == "synthetic":
         return synthetic.make(spec, seed)
-    if name in KNOWN:
-        return read_known(name, data_dir)
-    if name.endswith("/") or Path(name).expanduser().is_dir():
-        return read_folder(Path(name).expanduser())
-    raise unknown(name)
+    return read_known(name, data_dir) if name in KNOWN else read_folder(Path(name).expanduser())
 
 
 def _with_test(path: Path, kind: str, options: FileOptions, test_file: str | Path) -> Raw:
     """Read the training and the test rows, each from its file."""
     test_path = Path(test_file).expanduser()
-    if kind_of(test_path.name) != kind:
-        raise UsageError(f"test_file must be of the same kind as {path}, got {test_file}")
     if kind == "svm":
-        for one in (path, test_path):
-            if not one.is_file():
-                raise UsageError(f"data file must exist, got {one}")
-        options.check(str(path), kind)
         return read_svm_pair(path, test_path, options)
-    raw, test = read_file(path, options), read_file(test_path, options)
+    raw, test = read_file(path, options), read_file(test_path, replace(options, single=False))
     if raw.X_test is not None or test.X_test is not None:
         raise UsageError(f"{path} and {test_file} must have no test parts of their own, got one")
+    return _joined(raw, test, str(test_path))
+
+
+def _joined(raw: Raw, test: Raw, where: str) -> Raw:
+    """Training rows, and test rows from somewhere, whose columns are found by name."""
+    if raw.columns and raw.X.dtype == np.float32:
+        test = replace(test, X=test.X.astype(np.float32))
     if raw.columns and test.columns:
-        both = join(Table(raw.X, raw.columns, raw.values), Table(test.X, test.columns, test.values), str(test_path))
+        both = join(Table(raw.X, raw.columns, raw.values), Table(test.X, test.columns, test.values), where)
         return replace(raw, X_test=both.X, y_test=test.y, values=both.values, notes=(*raw.notes, *test.notes))
     return replace(raw, X_test=test.X, y_test=test.y)
 
@@ -296,10 +330,12 @@ def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows:
     assert raw.X_test is not None  # split saw to it
     assert raw.y_test is not None
     wanted = len(raw.y_test) > 0
+    groups = raw.groups
     if not raw.names:
         parts = (_taken(raw.X, np.arange(len(raw.X))[:max_rows]), raw.y[:max_rows], raw.X_test, raw.y_test)
     else:
         codes = _codes(raw, aliases, classes)
+        groups = None if groups is None else groups[np.isin(raw.y, codes)]
         parts = (*_rows(raw.X, raw.y, codes, max_rows), *_rows(raw.X_test, raw.y_test, codes, None))
         counts = np.bincount(parts[1], minlength=len(codes))
         if not counts.all():
@@ -308,17 +344,17 @@ def _select(raw: Raw, aliases: dict[str, int], classes: Sequence[str], max_rows:
         raw = replace(raw, names=tuple(raw.names[code] for code in codes))
     if wanted and not len(parts[3]):
         raise UsageError(f"test part of {raw.name} must have at least one row, got none")
-    groups = None if raw.groups is None or raw.names else raw.groups[:max_rows]
     return Dataset(
         raw.name,
         *parts,
         classes=raw.names,
-        groups=groups,
+        groups=None if groups is None else groups[:max_rows],
         coefficients=raw.coefficients,
         shape=raw.shape,
         columns=raw.columns,
         values=raw.values,
         notes=raw.notes,
+        rounded=raw.X.dtype == np.float32,
     )
 
 

@@ -22,6 +22,8 @@ class FileOptions:
     in_memory_bytes: int | None = None
     """.npy files of more stay on the disk, as memory-mapped arrays, and LIBSVM files that are more when dense stay
     sparse; by default none does."""
+    single: bool = False
+    """Tables: large ones are rounded to float32 where that does no harm; see `fedmpi.data.rounding`."""
 
     def check(self, what: str, kind: str | None) -> None:
         """Refuse what has no meaning for this kind of file, or for no file at all."""

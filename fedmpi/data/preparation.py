@@ -19,7 +19,7 @@ from fedmpi.data.column import (
     number_of,
     texts,
 )
-from fedmpi.data.table import Table, recode
+from fedmpi.data.table import Table, blocks, recode
 from fedmpi.errors import UsageError
 
 SCALES = ("none", "standard", "maxabs")
@@ -27,7 +27,6 @@ SCALES = ("none", "standard", "maxabs")
 FILLS = ("mean", "median", "most_frequent")
 """What stands in for a missing number; for missing text it is always the most frequent value."""
 FORMAT = 1
-BLOCK = 1 << 17  # cells that are worked on at once
 
 
 @dataclass(frozen=True)
@@ -276,7 +275,7 @@ class Preparation:
             np.array([number_of(getattr(column, key)) for _, column in numbers], dtype=np.float64)
             for key in ("mean", "deviation", "lower", "upper", "fill")
         )
-        for block in _blocks(*table.X.shape):
+        for block in blocks(*table.X.shape):
             rows = table.X[block]
             if numbers:
                 cells = rows[:, source].astype(np.float64)
@@ -388,11 +387,6 @@ def _kept(columns: list[Column], values: Collection[int]) -> list[Column]:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:5]) + (", …" if len(names) > 5 else "")
-
-
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, BLOCK // max(1, columns))
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def _offsets(steps: list[tuple[int, Column]]) -> dict[int, int]:

@@ -100,12 +100,12 @@ def rows_of_frame(frame: Any, columns: Sequence[str], text: Collection[str]) -> 
                 raise UsageError(f'column "{name}" must hold numbers, got others: {error}') from None
             continue
         there = ~column.isna().to_numpy()
-        cells = [_as_text(cell) for cell in column[there]]
+        cells = [as_text(cell) for cell in column[there]]
         values[place], X[there, place] = np.unique(np.array(cells, dtype=np.str_), return_inverse=True)
     return Table(X, tuple(columns), {place: tuple(texts.tolist()) for place, texts in values.items()})
 
 
-def _as_text(cell: Any) -> str:
+def as_text(cell: Any) -> str:
     """What a category is called in a file: pandas makes 1.0 of a 1 in a column where values are missing."""
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 

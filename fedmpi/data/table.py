@@ -1,7 +1,7 @@
 """Rows as they stand in a file: text is the place of its value in a list; and what text can be no category."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ MISSING = frozenset(("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NULL
 """Cells that stand for no value, in every kind of file."""
 MAX_CATEGORIES = 200
 """A text column with more values holds names or sentences; it becomes categories only when it is asked for."""
+BLOCK = 1 << 17  # cells that are worked on at once
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0*)?")
 DATE = re.compile(
@@ -165,3 +166,9 @@ def labels_of(name: str, values: Sequence[str], where: Callable[[str], str]) -> 
         odd = values[int(np.flatnonzero(~np.isfinite(numbers))[0])]
         raise UsageError(f'{name} must be finite, got "{odd}"{where(odd)}')
     return numbers
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Some rows at a time."""
+    step = max(1, BLOCK // max(1, columns))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message
 from fedmpi.net.costs import Report, gather_reports, report
-from fedmpi.net.message import UInt32, UInt64
+from fedmpi.net.message import UInt8, UInt32, UInt64, bytes_of
 from fedmpi.net.orders import dismiss
 
 SERVER = 0
@@ -20,7 +20,7 @@ SERVER = 0
 class Setup(Message, tag=120):
     """Server → host, once: parameters and data set as JSON, public; the digest of the data set if all have one."""
 
-    job: str
+    job: UInt8
     timeout_seconds: float
     digest: bytes
 
@@ -42,7 +42,7 @@ def setup(ch: Channel, job: str, clients: int, first_host: int = 1, digest: byte
     """
     hosts = range(first_host, ch.size)
     for rank in hosts:
-        ch.send(rank, Setup(job, ch.timeout_seconds, digest))
+        ch.send(rank, Setup(bytes_of(job), ch.timeout_seconds, digest))
     rows = np.zeros(clients, np.int64)
     for rank, ready in ch.gather(hosts, Ready).items():
         expected = np.arange(rank - first_host, clients, len(hosts))

@@ -25,6 +25,10 @@ class FederatedParams(Parameters, Protocol):
         """How rows are dealt to clients."""
 
     @property
+    def split_by(self) -> str | None:
+        """The column that says which group a row belongs to, where clients have groups; else None."""
+
+    @property
     def rounds(self) -> int | None:
         """Of training, at most; None where they follow from the data."""
 

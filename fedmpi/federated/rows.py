@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from fedmpi.runs.job import Job
 
 
-def rows_here(job: "Job[Any]", y: NDArray[Any], host: int, hosts: int, clients: int) -> dict[int, NDArray[np.int64]]:
+def rows_here(job: "Job[Any]", data: "Dataset", host: int, hosts: int, clients: int) -> dict[int, NDArray[np.int64]]:
     """Client → its rows, for those of one host (0 ≤ host < hosts); where rows are apart, of the host's own."""
     from fedmpi.learn import client_rows, hosted
 
     here, params = hosted(host, hosts, clients), job.params
     among = len(here) if job.schema else clients
-    parts = client_rows(params.partition, y, among, job.seed, params.dirichlet_alpha)
+    parts = client_rows(params.partition, data.y_train, among, job.seed, params.dirichlet_alpha, data.groups)
     return dict(zip(here, parts, strict=True)) if job.schema else {k: parts[k] for k in here}
 
 

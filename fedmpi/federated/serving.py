@@ -1,16 +1,17 @@
 """A rank on which clients live: it hears what is trained, loads the rows of its clients, and serves until the end."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.federated.messages import SERVER, Setup
 from fedmpi.federated.params import FederatedParams
 from fedmpi.federated.statistics import Survey, answer, check_meaning
 from fedmpi.net import Channel
+from fedmpi.net.message import text_of
 from fedmpi.net.orders import Leave
 from fedmpi.runs.job import Job
 from fedmpi.runs.own_options import OwnOptions
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fedmpi.data import Dataset
 
 P = TypeVar("P", bound=FederatedParams)
+SHAPES = {"columns": (None,), "job": (None,)}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class FederatedSystem(System):
 
     serve: str = ""
     """Of ranks with roles of their own; a host is served by what it names in `host`."""
-    parameters: str = ""
-    """The parameters of the system, which a host reads from the server's order."""
+    check: str = "fedmpi.federated.checks:check"
+    takes_own_rows: bool = True
     host: str = ""
     """(channel, `Host`) → None: what a host does with its clients."""
 
@@ -55,25 +57,26 @@ class FederatedSystem(System):
         if ch.rank < first:
             super().follow(ch, own)
             return
-        order = ch.recv_any(SERVER, (Survey, Setup, Leave), shapes={"columns": (None,)}, patient=True)
+        order = ch.recv_any(SERVER, (Survey, Setup, Leave), shapes=SHAPES, patient=True)
         if not isinstance(order, Survey | Setup):
             return
         require(self.name, *self.packages)
         from fedmpi.learn import threads_per_rank
 
-        job = Job.accepted(order.job, named(self.parameters), own.model)
+        text = text_of(order.job)
+        job = Job.accepted(text, named(self.parameters), own.model)
         if own.rows is not None and job.schema is None:
             raise UsageError(f"--own-rows must be used with --schema on rank 0, got --own-rows {own.rows} alone")
         ch.outwait(order.timeout_seconds)
         hosts = ch.size - first
         place = Host(job, ch.rank - first, hosts, job.params.clients or hosts, threads_per_rank(ch.size))
         if isinstance(order, Survey):
-            place = surveyed(ch, place, order, own)
-            setup = ch.recv_any(SERVER, (Setup, Leave), patient=True)
+            place = surveyed(ch, place, text, order.columns, own)
+            setup = ch.recv_any(SERVER, (Setup, Leave), shapes=SHAPES, patient=True)
             if not isinstance(setup, Setup):
                 return
-            if setup.job != order.job:
-                raise ProtocolError(f"Setup must be of the job that was surveyed, got {setup.job[:200]}")
+            if not np.array_equal(setup.job, order.job):
+                raise ProtocolError(f"Setup must be of the job that was surveyed, got {text_of(setup.job)[:200]}")
         else:
             setup, place = order, replace(place, job=replace(job, loaded=published(ch, job, own)))
         assert place.job.loaded is not None
@@ -89,25 +92,23 @@ def published(ch: Channel, job: Job[P], own: OwnOptions) -> "Dataset":
     """Host: the data set, prepared without looking at anybody's rows but as the file --statistics says, or as it is."""
     if job.schema is None:
         return job.load()
-    from fedmpi.data import Preparation
-    from fedmpi.data.loading import prepared
+    from fedmpi.data.loading import prepared_as
     from fedmpi.federated.rows import own_rows
 
     if job.data["statistics"] is None:
         raise ProtocolError("a job on rows that lie apart must be surveyed or name --statistics, got neither")
-    statistics = Path(job.data["statistics"]).expanduser()
-    return prepared(own_rows(job, own.rows_of(ch.rank), ch.rank), Preparation.read(statistics))
+    return prepared_as(own_rows(job, own.rows_of(ch.rank), ch.rank), job.data["statistics"])
 
 
-def surveyed(ch: Channel, place: Host[P], order: Survey, own: OwnOptions) -> Host[P]:
+def surveyed(ch: Channel, place: Host[P], text: str, columns: NDArray[np.uint8], own: OwnOptions) -> Host[P]:
     """Host: take part in the sums over all rows, and hold the data set as it is prepared by them."""
     from fedmpi.data.loading import prepared
     from fedmpi.federated.rows import own_rows, rows_here
 
     job = place.job
     raw = job.load_raw() if job.schema is None else own_rows(job, own.rows_of(ch.rank), ch.rank)
-    check_meaning(order.columns, raw, ch.rank)
-    parts = rows_here(job, raw.y_train, place.number, place.hosts, place.clients)
+    check_meaning(columns, raw, ch.rank)
+    parts = rows_here(job, raw, place.number, place.hosts, place.clients)
     rows = np.sort(np.concatenate([np.empty(0, np.int64), *parts.values()]))  # fewer clients than hosts: none here
-    preparation = answer(ch, order.job, raw, rows, ch.size - place.hosts)
+    preparation = answer(ch, text, raw, rows, ch.size - place.hosts)
     return replace(place, job=replace(job, loaded=prepared(raw, preparation)))

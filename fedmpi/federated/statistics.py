@@ -25,7 +25,7 @@ from fedmpi.core.exact import WORDS, add, from_words, to_words
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.federated.messages import SERVER
 from fedmpi.net import Channel, Message
-from fedmpi.net.message import UInt8, UInt32, UInt64
+from fedmpi.net.message import UInt8, UInt32, UInt64, bytes_of, text_of
 from fedmpi.securesum.pairwise import KEY_BYTES, Member
 
 if TYPE_CHECKING:  # the tracker of niss loads no data
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # the tracker of niss loads no data
 class Survey(Message, tag=110):
     """Server → host, once: parameters and data set, and what the columns and classes are, both as JSON; public."""
 
-    job: str
+    job: UInt8
     columns: UInt8
     timeout_seconds: float
 
@@ -83,7 +83,7 @@ def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_h
     hosts = range(first_host, ch.size)
     columns = bytes_of(meaning(raw))
     for rank in hosts:
-        ch.send(rank, Survey(job, columns, ch.timeout_seconds))
+        ch.send(rank, Survey(bytes_of(job), columns, ch.timeout_seconds))
     table = training_table(raw)
     total = add_up(ch, hosts, numbers(len(table.names), table.values))
     preparation = preparation_of(
@@ -98,25 +98,6 @@ def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_h
     for rank in hosts:
         ch.send(rank, Prepared(text))
     return preparation
-
-
-def bytes_of(text: str) -> NDArray[np.uint8]:
-    """Text as an array: of thousands of columns it is too long for a scalar of a message."""
-    return np.frombuffer(text.encode(), np.uint8)
-
-
-def text_of(sent: NDArray[np.uint8]) -> str:
-    """Text that came as an array.
-
-    Raises
-    ------
-    ProtocolError
-        If it is not UTF-8.
-    """
-    try:
-        return sent.tobytes().decode()
-    except UnicodeDecodeError as error:
-        raise ProtocolError(f"JSON of the server must be UTF-8, got {error}") from None
 
 
 def add_up(ch: Channel, hosts: Collection[int], count: int) -> list[int]:
@@ -172,13 +153,21 @@ def check_meaning(told: NDArray[np.uint8], raw: "Dataset", rank: int) -> None:
     ------
     UsageError
         Which names the first column that differs.
+    ProtocolError
+        If what the server says is no meaning at all.
     """
-    theirs, ours = json.loads(text_of(told)), json.loads(meaning(raw))
-    for their, our in zip_longest(theirs["columns"], ours["columns"]):
+    ours = json.loads(meaning(raw))
+    try:
+        theirs = json.loads(text_of(told))
+        columns, classes = theirs["columns"], theirs["classes"]
+        names = [str(name) for name, _ in columns]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ProtocolError(f"columns of Survey must be JSON of columns and classes, got {error!r:.200}") from None
+    for k, (their, our) in enumerate(zip_longest(columns, ours["columns"])):
         if their != our:
-            name = (their or our)[0]
+            name = our[0] if their is None else names[k]
             raise UsageError(f'column "{name}" must be the same on all ranks, got {our or "none"} on rank {rank}')
-    if theirs["classes"] != ours["classes"]:
+    if classes != ours["classes"]:
         raise UsageError(f"classes must be the same on all ranks, got {', '.join(ours['classes'])} on rank {rank}")
 
 

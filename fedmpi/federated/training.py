@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from fedmpi.data import Preparation
-from fedmpi.data.loading import prepared
+from fedmpi.data.loading import prepared, prepared_as
 from fedmpi.data.schema import Schema
 from fedmpi.errors import PeerFailed, TooFewWorkers, UsageError
 from fedmpi.federated.judging import judge
@@ -21,12 +20,14 @@ from fedmpi.federated.statistics import survey
 from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores
 from fedmpi.learn.evaluation import evaluate_outputs
 from fedmpi.learn.inputs import divisor_of, input_shape
+from fedmpi.learn.names import AUTO, IMAGES, TABLES
 from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
 from fedmpi.runs.checkpointing import Keeper
 from fedmpi.runs.options import RunOptions
 from fedmpi.runs.scores import class_scores
-from fedmpi.system import System, Training
+from fedmpi.system import System
+from fedmpi.training import Training
 
 P = TypeVar("P", bound=FederatedParams)
 S = TypeVar("S")
@@ -40,7 +41,6 @@ class FederatedTraining(Training[P, S]):
     """A training of clients that live on other ranks, in rounds, on a public model."""
 
     may_change = frozenset({"rounds", "device"})
-    takes_own_rows = True
 
     flat: FlatModel
     final: dict[str, float]
@@ -54,24 +54,10 @@ class FederatedTraining(Training[P, S]):
         self.clients = params.clients or ch.size - self.first_host
         self.evaluate_every = options.evaluate_every
 
-    def check(self, argv: list[str]) -> None:
-        """Refuse combinations of options before any work is done."""
-        if self.ch.size < len(self.system.roles):
-            who = ", ".join(["a server", *(f"a {role}" for role in self.system.roles[1:-1])])
-            least = len(self.system.roles)
-            raise UsageError(f"there must be at least {least} ranks: {who} and a host of clients, got {self.ch.size}")
-        super().check(argv)
-        if self.options.schema is not None and self.params.method == "standalone":
-            raise UsageError("--schema must be given without --method standalone, whose models are many")
-        if self.options.impute not in (None, "mean") and not self.options.statistics:
-            raise UsageError(
-                f"--impute must be mean in {self.system.name}, where only sums over all clients' rows are known, "
-                f"got {self.options.impute}"
-            )
-
     def data_arguments(self) -> dict[str, Any]:
         """What to load: tables with scaled columns, or what tables that lie apart have in common."""
-        return self.options.scaled_load_arguments() | self.options.schema_argument()
+        given = self.options.scaled_load_arguments() | {"group_column": self.params.split_by}
+        return given | self.options.schema_argument()
 
     def load(self) -> None:
         """The data set, which must have classes, and the public model as it is before any training."""
@@ -80,8 +66,8 @@ class FederatedTraining(Training[P, S]):
         if not self.data.classes:
             raise UsageError(f"the data set must have classes, got {self.data.name}")
         if self.options.schema is None:  # raises where a client has no row
-            p, y = self.params, self.data.y_train
-            client_rows(p.partition, y, self.clients, self.job.seed, p.dirichlet_alpha)
+            p, data = self.params, self.data
+            client_rows(p.partition, data.y_train, self.clients, self.job.seed, p.dirichlet_alpha, data.groups)
         dtype = getattr(torch, self.params.dtype)
         shape, scale = input_shape(self.data), divisor_of(self.data)
         classes = len(self.data.classes)
@@ -97,14 +83,17 @@ class FederatedTraining(Training[P, S]):
         """
         options = self.options
         if options.schema is not None:
+            if self.params.split_by:
+                raise UsageError(f"--split-by must not be given with --schema, got {self.params.split_by}")
             schema = Schema.read(options.schema)
             self.data = schema.without_rows()
             if options.statistics is not None:
-                self.data = prepared(self.data, Preparation.read(options.statistics.expanduser()))
+                self.data = prepared_as(self.data, options.statistics)
             elif options.dry_run:
                 self.data = prepared(self.data, schema.unscaled())
         else:
             self.data = self.job.load() if options.statistics or options.dry_run else self.job.load_raw()
+        self.choose_model()
         if self.data.preparation is None and not options.dry_run and (not self.data.shape or options.impute):
             with self.ch.phase("distribute"):
                 preparation = survey(
@@ -113,12 +102,20 @@ class FederatedTraining(Training[P, S]):
             self.data = prepared(self.data, preparation)
         self.job = replace(self.job, loaded=self.data)
 
+    def choose_model(self) -> None:
+        """The model that fits the data, where that was left open."""
+        if self.params.model == AUTO:
+            model = IMAGES if self.data.shape else TABLES
+            self.params = replace(self.params, model=model)  # type: ignore[type-var]  # P is a dataclass
+            self.job = replace(self.job, params=self.params)
+
     def rows_line(self) -> str:
         """The data set, for people."""
         if self.options.schema is not None:
             hosts = self.ch.size - self.first_host
             return f"rows lie apart, in the files of {hosts} hosts: {len(self.data.classes)} classes"
-        return f"{super().rows_line()}, {len(self.data.classes)} classes, dealt out {self.params.partition}"
+        dealt = f"by {self.params.split_by}" if self.params.split_by else self.params.partition
+        return f"{super().rows_line()}, {len(self.data.classes)} classes, dealt out {dealt}"
 
     def unchanged(self) -> dict[str, Any]:
         """All parameters but those that may change, the data set's name, and the number of clients."""

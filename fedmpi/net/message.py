@@ -263,3 +263,22 @@ class _Reader:
         if end > self.limit:
             raise self.error(f"{end} bytes", f"{len(self.data)}")
         return end
+
+
+def bytes_of(text: str) -> NDArray[np.uint8]:
+    """Text as an array of a message, shape (bytes,): its scalars must be short, and thousands of columns are not."""
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def text_of(sent: NDArray[np.uint8]) -> str:
+    """Text that came as an array.
+
+    Raises
+    ------
+    ProtocolError
+        If it is not UTF-8.
+    """
+    try:
+        return sent.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"text must be UTF-8, got {error}") from None

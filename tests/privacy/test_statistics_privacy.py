@@ -21,6 +21,7 @@ from fedmpi.data.moments import moments, preparation_of
 from fedmpi.errors import PeerFailed, ProtocolError, UsageError
 from fedmpi.federated.statistics import MaskKey, MaskKeys, Moments, Prepared, Survey, answer, survey
 from fedmpi.net import Channel, Message, run_local
+from fedmpi.net.message import text_of
 from fedmpi.runs.model import read_arrays
 from fedmpi.securesum import pairwise
 from fedmpi.securesum.pairwise import Member
@@ -69,7 +70,7 @@ def surveyed(data: Dataset, hosts: int = HOSTS) -> Seen:
     def host(ch: Channel) -> Preparation:
         views[ch.rank] = ch._views
         order = ch.recv(0, Survey)
-        return answer(ch, order.job, data, rows_of(ch.rank, hosts))
+        return answer(ch, text_of(order.job), data, rows_of(ch.rank, hosts))
 
     made = run_local([server] + [host] * hosts, timeout_seconds=20.0, record_views=True)
     assert all(one == made[0] for one in made)
@@ -191,7 +192,7 @@ def test_where_a_host_is_lost_nothing_is_opened() -> None:
             ch.send(0, MaskKey(Member(HOSTS - 1).public))
             ch.recv(0, MaskKeys)
             raise UsageError("the rows must be readable, got none")
-        answer(ch, ch.recv(0, Survey).job, data, rows_of(ch.rank, HOSTS))
+        answer(ch, text_of(ch.recv(0, Survey).job), data, rows_of(ch.rank, HOSTS))
 
     with pytest.raises((UsageError, PeerFailed), match="the rows must be readable"):
         run_local([server] + [host] * HOSTS, timeout_seconds=20.0, record_views=True)

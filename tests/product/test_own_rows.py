@@ -16,10 +16,10 @@ from sklearn.linear_model import LinearRegression
 
 from fedmpi import load_model
 from fedmpi.audit.statistics import p_value_of_words
-from fedmpi.data import Table, schema
+from fedmpi.data import Table, load, schema
 from fedmpi.data.schema import Schema
-from fedmpi.errors import UsageError
-from fedmpi.federated.statistics import Moments
+from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.federated.statistics import Moments, check_meaning
 from fedmpi.net import Channel, run_local
 from fedmpi.runs.own_options import own_options
 
@@ -71,6 +71,28 @@ def train(system: str, folder: Path, argv: list[str], views: dict[int, Any] | No
 
     run_local([play] * (first + HOSTS), timeout_seconds=60.0, role_of=record.role_of, record_views=True)
     return dict(json.loads((folder / "run" / "result.json").read_text()))
+
+
+def test_a_schema_may_be_longer_than_the_scalars_of_a_message(tmp_path: Path) -> None:
+    names = [f"measurement of a sensor {k}" for k in range(3000)]
+    for rank in range(1, 1 + HOSTS):
+        rows = np.random.default_rng(rank).normal(size=(8, len(names))).round(2)
+        lines = [",".join([*map(str, row), str(k % 2)]) for k, row in enumerate(rows)]
+        (tmp_path / f"rows-{rank}.csv").write_text("\n".join([",".join([*names, "ill"]), *lines]))
+    public = {"columns": dict.fromkeys(names, "number"), "label": "ill", "classes": ["0", "1"]}
+    (tmp_path / "schema.json").write_text(json.dumps(public))
+    argv = ["--schema", str(tmp_path / "schema.json"), "--own-rows", str(tmp_path / "rows-{rank}.csv")]
+    result = train("spn", tmp_path, [*argv, "--model", "logistic", "--rounds", "1"])
+    assert sum(result["metrics"]["test_classes"]) > 0
+
+
+@pytest.mark.parametrize(
+    "told", ["{", "3", "{}", '{"columns": 3, "classes": []}', '{"columns": [[]], "classes": []}', "\xff"]
+)
+def test_what_is_no_meaning_of_columns_is_the_server_s_fault(told: str) -> None:
+    data = load("wine")
+    with pytest.raises(ProtocolError, match="must be"):
+        check_meaning(np.frombuffer(told.encode("latin-1"), np.uint8), data, 1)
 
 
 def test_all_rows_may_be_trained_on(tmp_path: Path) -> None:
