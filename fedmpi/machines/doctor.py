@@ -14,13 +14,23 @@ from pathlib import Path
 from fedmpi.core.field import kernels_are_compiled
 from fedmpi.data import catalogue
 from fedmpi.errors import UsageError
-from fedmpi.machines.launcher import FAULT_TOLERANT_OPEN_MPI, environment, find_mpirun, mpirun_command, open_mpi_version
+from fedmpi.machines.launcher import (
+    FAULT_TOLERANT_OPEN_MPI,
+    environment,
+    find_mpirun,
+    mpi_of,
+    mpirun_command,
+    open_mpi_version,
+)
 from fedmpi.version import __version__
 
+_LIBRARY = "print(' '.join(MPI.Get_library_version().strip(chr(0)).split(',')[0].splitlines()[0].split()))"
+_LOADED = f"import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; {_LIBRARY}"
 _HELLO = (
-    "from mpi4py import MPI; c = MPI.COMM_WORLD; "
-    "print(c.allreduce(1), MPI.Get_library_version().split(',')[0]) if c.rank == 0 else c.allreduce(1)"
+    f"from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print(n, end=' '); c.rank or {_LIBRARY}"
 )
+_KINDS = {"Open MPI": "Open MPI", "HYDRA": "MPICH", "MPICH": "MPICH", "Intel": "Intel MPI"}
+"""Words of an mpirun or of a library → its MPI."""
 _DEATH = """
 import os, signal
 from fedmpi.net import Message
@@ -91,8 +101,26 @@ def _mpi() -> Iterator[Check]:
         yield Check("ranks", True, f"2 ranks start and talk, {library}")
         yield _survival(mpirun)
     else:
-        hint = "mpirun and mpi4py may be of different MPIs" if count == "1" else _reason(hello)
+        hint = _mixed(mpirun) or ("each rank is alone" if count == "1" else _reason(hello))
         yield Check("ranks", False, f"2 ranks must start and talk, and do not: {hint}")
+
+
+def _mixed(mpirun: str) -> str | None:
+    """What to do where mpi4py loads another MPI than the one of mpirun."""
+    try:
+        loaded = subprocess.run(
+            [sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    library, starter = _kind(loaded.stdout), _kind(mpi_of(mpirun))
+    if loaded.returncode or not (library and starter) or library == starter:
+        return None
+    return f"mpi4py loads {library}, and {mpirun} is of {starter}: uninstall one of the two"
+
+
+def _kind(text: str) -> str | None:
+    return next((kind for word, kind in _KINDS.items() if word in text), None)
 
 
 def _survival(mpirun: str) -> Check:
@@ -120,7 +148,8 @@ def _try_ranks(ranks: int, code: str, *, tolerate_failures: bool = False) -> sub
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, said {done.stdout!r}"])[-1]
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip(" -=*")]
+    return (lines or [f"exit code {done.returncode}, said {done.stdout!r}"])[-1]
 
 
 def _memory() -> Check:

@@ -205,3 +205,14 @@ def ssh_command(host: str, script: str) -> list[str]:
     """The ssh that runs a shell script on a host, with the arguments that Open MPI's own gets."""
     arguments = shlex.split(os.environ.get(_SSH_ARGUMENTS, ""))
     return ["ssh", *arguments, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}", "--", host, script]
+
+
+def ranges(ranks: Sequence[int]) -> str:
+    """1-3, 7."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1][1:] = [rank]
+        else:
+            runs.append([rank])
+    return ", ".join("-".join(map(str, run)) for run in runs)

@@ -1,4 +1,4 @@
-"""The cluster key of one run: on every host before the ranks start, and gone when they have ended."""
+"""The cluster key of one run: on every host before the ranks start, and gone when all have read it."""
 
 import contextlib
 import os
@@ -43,6 +43,8 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
     -----
     The key goes through ssh's standard input and lies in files that their owner alone may read. Command lines are open
     to everybody on a machine; mpirun copies environment variables into them, and every child process inherits those.
+    Ranks remove the files as soon as all have read them (`fedmpi.machines.encryption`), so that no killed launcher
+    leaves them behind; those that no rank has read go at the end of the block.
     """
     key = os.urandom(KEY_BYTES) if key_file is None else read_key_file(key_file)
     if hostfile is None and key_file is not None:

@@ -1,20 +1,21 @@
 """The mpirun line for a system, and running it."""
 
 import contextlib
+import functools
+import math
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fedmpi.errors import PeerFailed, UsageError
+from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import SSH_SECONDS, assign, read_hostfile, require_slots, ssh_command
+from fedmpi.machines.supervision import START_SECONDS, Job
 from fedmpi.net import job_folder
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
@@ -23,40 +24,52 @@ TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
 FAULT_TOLERANT_OPEN_MPI = 5
 """The first version whose jobs can outlive dead ranks (ULFM) when built as usual."""
 
-END_SECONDS = 5.0
-"""How long mpirun may go on when rank 0 has ended the job: it waits for ever for ranks that hang."""
+START_ALARM = "FEDMPI_START_ALARM"
+"""Seconds after which a rank ends that still waits for the others: the launcher hears nothing of other machines."""
 
-_POLL_SECONDS = 0.1
+_ALARM_SECONDS = 15
 
 _SESSION_FOLDERS = "PRTE_MCA_prte_local_tmpdir_base"
 """Where mpirun keeps its files; another variable says it for all hosts, and Open MPI takes but one of the two."""
 
-_HOST_FAILED = 255
-"""Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
+_SHARED_MEMORY, _MEMORY_FOLDER = Path("/dev/shm"), "OMPI_MCA_btl_sm_backing_directory"
+"""Where ranks of one machine share memory, and what tells Open MPI a folder there."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
 
 
 def find_mpirun() -> str:
-    """Path of mpirun: the one installed beside this Python, else the first on the PATH.
+    """Path of mpirun, or mpiexec: the one installed beside this Python, else the first on the PATH.
 
     Raises
     ------
     UsageError
         If there is none; the message says how to get it.
     """
-    beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("mpirun")
-    if found is None:
-        raise UsageError('mpirun must be installed, got none: pip install "fedmpi[mpi]", or load your cluster\'s MPI')
-    return found
+    for folder in (str(Path(sys.executable).parent), None):
+        for name in ("mpirun", "mpiexec"):
+            if (found := shutil.which(name, path=folder)) is not None:
+                return found
+    raise UsageError('mpirun must be installed: pip install "fedmpi[mpi]", or load your cluster\'s MPI')
+
+
+def mpi_of(mpirun: str) -> str:
+    """What an mpirun says of the MPI that it belongs to."""
+    done = subprocess.run(
+        [mpirun, "--version"], capture_output=True, text=True, check=False, timeout=60, env=os.environ | _path()
+    )
+    return done.stdout
+
+
+def _path() -> dict[str, str]:
+    """The PATH of an environment that is activated: Intel's mpirun is a script, which looks there for the rest."""
+    return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def open_mpi_version(mpirun: str) -> int:
     """Major version of Open MPI, 0 for another MPI, whose flags differ."""
-    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True, check=False, timeout=60)
-    found = re.search(r"Open MPI\D*(\d+)", version.stdout)
+    found = re.search(r"Open MPI\D*(\d+)", mpi_of(mpirun))
     return int(found[1]) if found else 0
 
 
@@ -121,23 +134,44 @@ def mpirun_command(
     command += ["--mca", "mpi_yield_when_idle", "1"]
     if tolerate_failures and version >= FAULT_TOLERANT_OPEN_MPI:
         command += ["--with-ft", "ulfm"]
-    for name in [*ONE_THREAD, TERMINAL_VARIABLE]:
+    for name in [*ONE_THREAD, TERMINAL_VARIABLE, START_ALARM, job_folder.VARIABLE]:
         command += ["-x", name]
     return [*command, *program], warnings
 
 
 @contextlib.contextmanager
-def environment() -> Iterator[dict[str, str]]:
+def environment(*, alone: bool = True) -> Iterator[dict[str, str]]:
     """The environment in which the ranks of one job start, with the job's folder, which goes at its end.
 
     mpirun's own files are there too, unless the user has named a place. Open MPI calls them by the process number of
-    mpirun, and starts no rank where a killed one has left some of the same number.
+    mpirun, and starts no rank where a killed one has left some of the same number. If all ranks run on this machine
+    (`alone`), the memory that they share has a folder that goes as well: a killed rank leaves its own behind.
     """
     terminal = "1" if sys.stdout.isatty() else "0"
     with tempfile.TemporaryDirectory(prefix="fedmpi-", ignore_cleanup_errors=True) as folder:
         named = any(name.startswith("PRTE_MCA_") and name.endswith("tmpdir_base") for name in os.environ)
         session = {} if named else {_SESSION_FOLDERS: folder}
-        yield {**os.environ, **ONE_THREAD, **session, TERMINAL_VARIABLE: terminal, job_folder.VARIABLE: folder}
+        with shared_memory(alone) as memory:
+            yield {
+                **os.environ,
+                **_path(),
+                **ONE_THREAD,
+                **session,
+                **memory,
+                TERMINAL_VARIABLE: terminal,
+                START_ALARM: "0",
+                job_folder.VARIABLE: folder,
+            }
+
+
+@contextlib.contextmanager
+def shared_memory(wanted: bool) -> Iterator[dict[str, str]]:
+    """A folder for the memory that Open MPI's ranks share, where there is room for one and the user names none."""
+    if not wanted or _MEMORY_FOLDER in os.environ or not os.access(_SHARED_MEMORY, os.W_OK):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="fedmpi-", dir=_SHARED_MEMORY, ignore_cleanup_errors=True) as folder:
+        yield {_MEMORY_FOLDER: folder}
 
 
 def run_ranks(
@@ -148,23 +182,32 @@ def run_ranks(
     interface: str | None = None,
     tolerate_failures: bool = False,
     places: Mapping[int, str] | None = None,
+    start_timeout: float = START_SECONDS,
 ) -> int:
     """Print the command and run it in the foreground.
 
-    SIGTERM, SIGUSR1 and Ctrl-C go to rank 0, which ends the job when it has saved its work; given once more, or where
-    rank 0 is not on this machine, to mpirun.
+    SIGTERM, SIGUSR1, SIGHUP, SIGQUIT and Ctrl-C go to rank 0, which ends the job when it has saved its work; given once
+    more, or before rank 0 is there, to mpirun.
 
     Parameters
     ----------
     places : mapping, optional
         Rank → host of the hostfile that it must run on.
+    start_timeout : float
+        Seconds until all ranks must have come up.
 
     Returns
     -------
     int
-        The exit code of rank 0; where it is not known, mpirun's.
+        The exit code of the job: rank 0's, unless it has died.
+
+    Raises
+    ------
+    UsageError
     """
-    with environment() as variables:
+    if not 0 < start_timeout < math.inf:
+        raise UsageError(f"--start-timeout must be a positive number of seconds, got {start_timeout:g}")
+    with environment(alone=hostfile is None) as variables:
         folder = Path(variables[job_folder.VARIABLE])
         rank_map = write_rank_map(folder / "rank-map", ranks, hostfile, places) if places else None
         command, warnings = mpirun_command(
@@ -178,42 +221,16 @@ def run_ranks(
         for warning in warnings:
             print(f"fedmpi: warning: {warning}", file=sys.stderr)
         print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
-        process: subprocess.Popen[bytes] | None = None
-        received: list[int] = []
-        early: list[int] = []  # while mpirun is being started
+        job = Job(
+            folder, ranks, start_timeout=start_timeout, blame=functools.partial(blame, hostfile) if hostfile else None
+        )
+        return job.run(command, variables | {START_ALARM: str(math.ceil(start_timeout) + _ALARM_SECONDS)})
 
-        def forward(number: int, _: object) -> None:
-            received.append(number)
-            if process is None:
-                early.append(number)
-            elif received.count(number) > 1 or not signal_rank_0(folder, number):
-                process.terminate()
 
-        before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-        try:
-            process = subprocess.Popen(
-                command,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C is for the launcher alone
-            )
-            if early and not signal_rank_0(folder, early[0]):
-                process.terminate()
-            code = wait_for_job(process, folder)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        said = job_folder.read_exit_code(folder)
-        if said is None and not received and end_orphan(folder):
-            reason = f"got its end with exit code {code}: it may have lost a host, or the ssh to it"
-            print(f"fedmpi: error: mpirun must last as long as the job, {reason}", file=sys.stderr)
-            return PeerFailed.exit_code
-    if said is not None:
-        return said
-    if code == _HOST_FAILED and hostfile and not received and (blame := unreachable_host(hostfile)):
-        print(f"fedmpi: error: every host of {hostfile} must be reached by ssh, got {blame}", file=sys.stderr)
-        return PeerFailed.exit_code
-    return 128 + received[0] if code and received else code
+def blame(hostfile: Path) -> str | None:
+    """What is wrong with a host that ssh can't log in to, if there is one."""
+    found = unreachable_host(hostfile)
+    return f"every host of {hostfile} must be reached by ssh, got {found}" if found else None
 
 
 def unreachable_host(hostfile: Path) -> str | None:
@@ -237,49 +254,3 @@ def write_rank_map(path: Path, ranks: int, hostfile: Path | None, places: Mappin
         raise UsageError("--place must be used with --hostfile, got none")
     path.write_text("".join(f"{host}\n" for host in assign(ranks, read_hostfile(hostfile), places)))
     return path
-
-
-def signal_rank_0(folder: Path, number: int) -> bool:
-    """Send a signal (SIGTERM for SIGINT) to rank 0, if it runs on this machine."""
-    pid = job_folder.read_pid(folder)
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, signal.SIGTERM if number == signal.SIGINT else number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def end_orphan(folder: Path) -> bool:
-    """End rank 0 if it runs on although mpirun has ended, with time to save its work; whether it did."""
-    end = time.monotonic() + END_SECONDS
-    orphaned = signal_rank_0(folder, signal.SIGTERM)
-    while time.monotonic() < end and job_folder.read_exit_code(folder) is None and signal_rank_0(folder, 0):
-        time.sleep(_POLL_SECONDS)
-    signal_rank_0(folder, signal.SIGKILL)
-    return orphaned
-
-
-def wait_for_job(process: subprocess.Popen[bytes], folder: Path) -> int:
-    """Wait for mpirun, but not long for one that does not end although rank 0 has ended the job; its exit code."""
-    while process.poll() is None and job_folder.read_exit_code(folder) is None:
-        time.sleep(_POLL_SECONDS)
-    try:
-        return process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        for pid in children(process.pid):  # ranks that hang, and ssh to hosts that do not answer
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.kill()
-    return process.wait()
-
-
-def children(parent: int) -> list[int]:
-    """Process numbers of a process's children; none where the operating system has no /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(stat.parent.name))
-    return found

@@ -102,7 +102,7 @@ def advise_interface(facts: Facts) -> Check:
 
 def _measure(hosts: list[Host], hostfile: Path, interface: str | None) -> Iterator[Check]:
     """Start a rank on each host, and measure all links."""
-    with environment() as variables:
+    with environment(alone=False) as variables:
         rank_map = Path(variables[job_folder.VARIABLE]) / "rank-map"
         rank_map.write_text("".join(f"{host.name}\n" for host in hosts))
         program = [sys.executable, "-m", "fedmpi.net.probe"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmpi.errors import UsageError
+from fedmpi.machines.hosts import ranges
 from fedmpi.net import Channel, Message
 
 START_SECONDS = 10.0
@@ -74,12 +75,12 @@ def violations(rules: Sequence[Apart], hosts: Mapping[int, str]) -> list[str]:
             if len(ranks) > rule.most:
                 lines.append(
                     f"at most {rule.most} of the {rule.who} must be on one machine, "
-                    f"got {len(ranks)} on {host} (ranks {_ranges(ranks)})"
+                    f"got {len(ranks)} on {host} (ranks {ranges(ranks)})"
                 )
     return lines
 
 
-def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> dict[int, Host]:
+def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool, warn: bool = True) -> dict[int, Host]:
     """Rank 0: warn of ranks that share a machine and should not.
 
     Machines tell their own names: this finds mistakes, not lies.
@@ -99,20 +100,9 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool) -> dic
     ch.tolerated = before
     lines = violations(rules, {rank: host.name for rank, host in hosts.items()})
     if strict and (silent := sorted(ranks - hosts.keys())):
-        lines.append(f"every rank must name its machine, got nothing from ranks {_ranges(silent)}")
+        lines.append(f"every rank must name its machine, got nothing from ranks {ranges(silent)}")
     if strict and lines:
         raise UsageError(f"--strict-placement: {'; '.join(lines)}")
-    for line in lines:
+    for line in lines if warn else ():
         print(f"fedmpi: warning: {line}", file=sys.stderr, flush=True)
     return hosts
-
-
-def _ranges(ranks: Sequence[int]) -> str:
-    """1-3, 7."""
-    runs: list[list[int]] = []
-    for rank in ranks:
-        if runs and rank == runs[-1][-1] + 1:
-            runs[-1][1:] = [rank]
-        else:
-            runs.append([rank])
-    return ", ".join("-".join(map(str, run)) for run in runs)

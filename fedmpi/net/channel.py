@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import PeerFailed, ProtocolError
+from fedmpi.errors import FilesError, PeerFailed, ProtocolError
 from fedmpi.net.endpoint import Endpoint
 from fedmpi.net.message import Header, Message, Shape, decode
 from fedmpi.net.transport import Frame, Transport
@@ -401,5 +401,9 @@ class Channel(Endpoint):
                 # numpy's own bytes drop trailing zeros
                 array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.asarray(value)
                 values[f"{sequence:06d}-{source}-{type(message).__name__}-{name}"] = array
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(folder / f"rank-{self.rank}.npz", **values)  # type: ignore[arg-type]
+        path = folder / f"rank-{self.rank}.npz"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **values)  # type: ignore[arg-type]
+        except OSError as error:
+            raise FilesError.of(error, path) from error

@@ -5,6 +5,7 @@ for all. Otherwise it takes the job down with it by `abort`.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -17,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from fedmpi.errors import FedmpiError, Interrupted, PeerFailed, UsageError
+from fedmpi.errors import FedmpiError, FilesError, Interrupted, PeerFailed, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.endpoint import Excused, Notice, describe
-from fedmpi.net.job_folder import write_exit_code
+from fedmpi.net.job_folder import told, write_exit_code
 from fedmpi.net.message import Message
 
 GRACE_SECONDS = 5.0
@@ -31,22 +32,28 @@ READ_SECONDS = 1.0
 
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prte", "prted")
 
+_REFUSED = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EPIPE, errno.EROFS)
+"""A disk is full, a file belongs to others, nobody reads what is printed."""
+
 Abort = Callable[[int], NoReturn]
 
 
 def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survives: bool) -> NoReturn:
     """End this rank, and with it the job unless rank 0 goes on without it; rank 0 prints the one line about it."""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        error = FilesError.of(error)
     code = error.exit_code if isinstance(error, FedmpiError) else 4
     if isinstance(error, SystemExit):  # of the command line's parser: it has printed what there is to say
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     patience, ch.timeout_seconds = ch.timeout_seconds, GRACE_SECONDS
+    ch.on_pause = lambda: None  # what asked for this end would ask again, and again
     if ch.rank != 0:
         _leave_as_follower(ch, error, code, patience, abort, survives)
     if isinstance(error, Interrupted):
         _say(describe(error))
     elif not isinstance(error, SystemExit):
         _report(describe(error))
-    orderly = isinstance(error, UsageError | SystemExit | Interrupted)
+    orderly = isinstance(error, UsageError | FilesError | SystemExit | Interrupted)
     if survives:
         ch.fail(error, code)
         _leave_survivors(ch, code)
@@ -80,7 +87,7 @@ def _leave_as_follower(
         heard, others = False, {rank for rank in range(1, ch.rank) if not _is_dead(ch, rank)}
     if heard or min(others, default=ch.size) < ch.rank:
         time.sleep(0 if _is_dead(ch, 0) else GRACE_SECONDS)
-    else:
+    elif not (_is_dead(ch, 0) and told()):  # the launcher knows, and says how to go on
         reason = describe(error)
         own = isinstance(error, PeerFailed)
         _report(reason if own else f"{ch.role_of(ch.rank)} (rank {ch.rank}) failed: {reason}")
@@ -148,8 +155,10 @@ def _outlast(ch: Channel, code: int) -> None:
 
 def _leave_in_order(ch: Channel, code: int, abort: Abort) -> NoReturn:
     try:
-        ch.close()
+        complete = ch.close()
     except FedmpiError:  # somebody does not listen
+        abort(code)
+    if not complete:  # nor does somebody who can be done without: MPI's own end would wait for him
         abort(code)
     sys.exit(code)
 
@@ -163,13 +172,15 @@ def _report(line: str) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stdout.flush()
     print(f"fedmpi: {line}", file=sys.stderr, flush=True)
 
 
 def _exit(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code)
 
 

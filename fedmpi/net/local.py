@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import Interrupted, ProtocolError
 from fedmpi.net.channel import Channel
 from fedmpi.net.transport import KEPT_TAGS, Transport
+
+LAST_SECONDS = 10.0
+"""What a thread has left to end after Ctrl-C."""
 
 
 @dataclass(eq=False)
@@ -103,6 +106,10 @@ def channels(ranks: int) -> list[Channel]:
     return [Channel(LocalTransport(rank, mailboxes)) for rank in range(ranks)]
 
 
+def _interrupted() -> None:
+    raise Interrupted("stopped by Ctrl-C", 130)
+
+
 def run_local(
     roles: Sequence[Callable[[Channel], Any]],
     *,
@@ -124,13 +131,17 @@ def run_local(
     ------
     Exception
         That of the rank that failed first; the others end with `PeerFailed`.
+    KeyboardInterrupt
+        Once rank 0 has ended the job in order; what computes for longer than `LAST_SECONDS` is left to itself.
     """
     mailboxes = [_Mailbox() for _ in roles]
     results: list[Any] = [None] * len(roles)
     failures: list[BaseException] = []
+    lead: list[Channel] = []
 
     def run(rank: int, role: Callable[[Channel], Any]) -> None:
         channel = Channel(wrap(LocalTransport(rank, mailboxes)), **options)
+        lead.extend([channel] if rank == 0 else [])
         try:
             results[rank] = role(channel)
         except BaseException as error:
@@ -140,8 +151,16 @@ def run_local(
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(roles)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(1.0)  # a signal may have reached another thread than this one
+    except KeyboardInterrupt:
+        for channel in lead:
+            channel.on_pause = _interrupted
+        for thread in threads:
+            thread.join(LAST_SECONDS)
+        raise KeyboardInterrupt(*map(str, failures[:1])) from None  # which says how to go on
     if failures:
         raise failures[0]
     return results

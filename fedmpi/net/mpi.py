@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 import time
 from collections import Counter, defaultdict, deque
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import FedmpiError, ProtocolError, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.doorbell import NAME_BYTES, Doorbell
-from fedmpi.net.job_folder import write_exit_code, write_pid
+from fedmpi.net.job_folder import write_begun, write_exit_code, write_up
 from fedmpi.net.leaving import end_incomplete, leave_incomplete, leave_with_error, wait_until_read
 from fedmpi.net.message import HEADER_LIMIT
 from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
@@ -25,7 +26,12 @@ from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
 mpi4py.rc.thread_level = "serialized"  # one thread at a time speaks to MPI: no locks
 mpi4py.rc.finalize = False  # `_finalize` does it, unless ranks are missing: MPI waits for them
 
+write_begun()
+_limit = os.environ.get("FEDMPI_START_ALARM", "")
+signal.alarm(int(_limit) if _limit.isdecimal() else 0)  # on machines of which the launcher hears nothing
 from mpi4py import MPI  # noqa: E402
+
+signal.alarm(0)
 
 INLINE_BYTES = 64 << 10
 """Messages up to this size travel as one MPI message."""
@@ -388,8 +394,7 @@ def job(
         channel = Channel(wrap(inner), **options)
     except FedmpiError as error:
         leave_with_error(Channel(inner, **options), error, _abort, survives=SURVIVES_DEATHS)
-    if channel.rank == 0:
-        write_pid()
+    write_up()
     try:
         yield channel
         complete = channel.close()
@@ -426,4 +431,4 @@ def _number(variable: str) -> int:
 def _abort(code: int) -> NoReturn:
     wait_until_read()
     MPI.COMM_WORLD.Abort(code)
-    raise AssertionError("MPI_Abort returned")
+    os._exit(code)  # MPICH's comes back where it has yet to tell other machines

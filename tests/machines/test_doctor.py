@@ -94,7 +94,7 @@ def test_without_mpirun_it_says_how_to_get_it_and_exits_with_2(examine: Callable
         ("echo first >&2; echo no slots left >&2; exit 1", "no slots left"),
         ("exit 9", "exit code 9"),
         ("echo 2 Open MPI; exit 9", "exit code 9"),
-        ("echo 1 Open MPI; echo 1 Open MPI", "mpirun and mpi4py may be of different MPIs"),
+        ("echo 1 Open MPI; echo 1 Open MPI", "2 ranks must start and talk, and do not: each rank is alone"),
         ("sleep() { while :; do :; done; }; sleep", "must start within 0.5 s"),
     ],
 )
@@ -114,6 +114,37 @@ def test_ranks_that_do_not_start_are_a_failure_with_the_reason(
     mark, text = lines["ranks"][0]
     assert mark == "!!"
     assert reason in text
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "says"),
+    [
+        (
+            "MPICH Version: 5.0.2",
+            "Open MPI) 5.0",
+            "mpi4py loads MPICH, and .* is of Open MPI: uninstall one of the two",
+        ),
+        ("Open MPI v5.0.11", "HYDRA build details:", "mpi4py loads Open MPI, and .* is of MPICH: uninstall one"),
+        ("Open MPI v5.0.11", "Open MPI) 5.0", "unsupported PMI version$"),
+    ],
+)
+def test_two_mpis_are_told_with_the_remedy(
+    examine: Callable[[], tuple[int, Report]],
+    mpirun: Callable[..., None],
+    tmp_path: Path,
+    library: str,
+    version: str,
+    says: str,
+) -> None:
+    """They start, and fail with a banner that ends in a line of dashes."""
+    mpirun("echo unsupported PMI version >&2; echo ------- >&2; exit 16", version)
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho '{library}'\n")
+    python.chmod(0o755)
+    _, lines = examine()
+    mark, text = lines["ranks"][0]
+    assert mark == "!!"
+    assert re.search(says, text)
 
 
 @pytest.mark.parametrize("version", [("Open MPI) 4.1.6", "Open MPI 4"), ("HYDRA", "another MPI")])

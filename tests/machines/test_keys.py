@@ -13,6 +13,7 @@ import pytest
 from fedmpi.cli import main
 from fedmpi.crypto.keys import KeyPair, create_key_file, derive, read_key_file
 from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.machines import encryption
 from fedmpi.machines.encryption import key_file_of
 from fedmpi.machines.key_distribution import distributed_key
 
@@ -192,3 +193,19 @@ def test_a_host_that_does_not_take_the_key_ends_the_run_before_it_starts(
     expected = "--encrypt must bring the key to every host by ssh, got from far.invalid: Permission denied"
     with pytest.raises(UsageError, match=expected), distributed_key(None, tmp_path / "hosts"):
         pytest.fail("nothing must start")
+
+
+@pytest.mark.parametrize(("name", "stays"), [(f"fedmpi-{'0f' * 16}.key", False), ("cluster.key", True)])
+def test_a_key_of_one_run_is_gone_once_all_ranks_have_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stays: bool
+) -> None:
+    """A transport is there when all ranks have come so far: what needs no file by then is done before."""
+    create_key_file(tmp_path / name)
+    keys: list[bytes | None] = []
+    monkeypatch.setattr(encryption, "_sealed", lambda transport, key: keys.append(key))
+    wrap = encryption.encryption(["--encrypt", "--cluster-key", str(tmp_path / name)])
+    assert (tmp_path / name).exists()
+    (tmp_path / name).write_text("read by nobody any more")
+    wrap(None)  # type: ignore[arg-type]
+    assert (tmp_path / name).exists() is stays
+    assert [len(key) for key in keys if key] == [32]

@@ -127,6 +127,12 @@ def test_placed_ranks_are_mapped_one_by_one(
     assert capfd.readouterr().out.splitlines() == ["b", "a", "a"]
 
 
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_the_start_takes_some_time(seconds: float) -> None:
+    with pytest.raises(UsageError, match=f"--start-timeout must be a positive number of seconds, got {seconds:g}"):
+        launcher.run_ranks(3, PROGRAM, start_timeout=seconds)
+
+
 @pytest.mark.usefixtures("install")
 def test_places_need_a_hostfile() -> None:
     with pytest.raises(UsageError, match="--place must be used with --hostfile"):
@@ -177,6 +183,22 @@ def test_the_mpirun_beside_python_comes_before_that_on_the_path(
     assert launcher.find_mpirun() == str(beside)
 
 
+def test_mpiexec_will_do_and_the_rest_of_its_mpi_is_found(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Intel's is a script that calls others by name, in an environment that need not be activated."""
+    mpirun = Path(install("Intel(R) MPI Library", "exec the-rest-of-it"))
+    beside = tmp_path / "venv"
+    beside.mkdir()
+    mpirun.rename(beside / "mpiexec")
+    (beside / "the-rest-of-it").write_text("#!/bin/sh\necho found\n")
+    (beside / "the-rest-of-it").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    assert launcher.find_mpirun() == str(beside / "mpiexec")
+    assert launcher.run_ranks(2, PROGRAM) == 0
+    assert capfd.readouterr().out == "found\n"
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_ranks_are_told_whether_people_watch(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
@@ -219,12 +241,20 @@ sys.exit(launcher.run_ranks(2, ["program"]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+LEADER = (
+    "echo $$ $(cut -d ' ' -f 22 /proc/$$/stat) $(uname -n) $(cat /proc/sys/kernel/random/boot_id)"
+    " > $FEDMPI_JOB_FOLDER/rank-0"
+)
+"""How a script says that it is rank 0."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_goes_to_rank_0_which_ends_the_job(install: Install, number: signal.Signals) -> None:
     """Not to mpirun, which would give the ranks no time to save their work."""
     rank_0 = (
-        "trap 'echo saved; echo 143 > $FEDMPI_JOB_FOLDER/exit-code; exit 1' TERM; trap '' INT; "
-        "echo $$ > $FEDMPI_JOB_FOLDER/pid; echo started; while :; do sleep 0.05; done"
+        "trap 'echo saved $(cat $FEDMPI_JOB_FOLDER/reason); echo 143 > $FEDMPI_JOB_FOLDER/exit-code; exit 1' TERM; "
+        "trap '' INT; "
+        f"{LEADER}; echo started; while :; do sleep 0.05; done"
     )
     install(OPEN_MPI, rank_0)
     code = LAUNCHING.format(path=sys.path, executable=sys.executable)
@@ -239,7 +269,8 @@ def test_a_signal_goes_to_rank_0_which_ends_the_job(install: Install, number: si
     finally:
         if process.poll() is None:
             process.kill()
-    assert (process.returncode, out) == (143, "saved\n"), err
+    by = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert (process.returncode, out.strip()) == (143, f"saved {by}"), err
     assert "Traceback" not in err
 
 

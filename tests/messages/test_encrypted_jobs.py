@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmpi.cli import SYSTEMS
 from fedmpi.crypto.keys import create_key_file
 from fedmpi.runs.model import read_arrays
+from fedmpi.systems import OWN as SYSTEMS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OPTIONS = ["--iterations", "4", "--quiet"]

@@ -146,10 +146,18 @@ def test_a_usage_error_ends_every_rank_in_good_order(program: Run, name: str) ->
     assert "MPI_ABORT" not in done.stderr
 
 
-def test_a_usage_error_does_not_wait_for_a_worker_that_computes(program: Run) -> None:
-    done = program("usage_error_while_a_worker_computes")
+@pytest.mark.parametrize("does", ["computes", "is_frozen"])
+def test_a_usage_error_does_not_wait_for_a_worker(program: Run, does: str) -> None:
+    done = program(f"usage_error_while_a_worker_{does}")
     assert done.returncode == 2, done.stderr
     assert errors(done) == ["K must be positive, got 0"]
+
+
+def test_a_run_that_a_signal_stops_ends_in_good_order(program: Run) -> None:
+    done = program("stopped_by_a_signal")
+    assert done.returncode == 143, done.stderr
+    assert "fedmpi: stopped by SIGTERM\n" in done.stderr
+    assert "MPI_ABORT" not in done.stderr
 
 
 def test_a_name_that_is_no_text_is_reported_like_any_other(program: Run) -> None:

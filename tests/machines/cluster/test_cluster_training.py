@@ -140,3 +140,19 @@ def test_a_host_that_cannot_be_reached_is_named_in_one_line(
     assert errors(err)[0].startswith(f"every host of {cluster.hostfile} must be reached by ssh, got")
     assert "10.0.0.77: ssh: connect to host 10.0.0.77" in errors(err)[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_reaches_a_master_on_another_host(virtual_cluster: Callable[..., Any], tmp_path: Path) -> None:
+    """The launcher's temporary folder is its host's own: the number of the master's process is unknown, and no use."""
+    command = ["env", "TMPDIR=/dev/shm", sys.executable, "-m", "fedmpi.cli", "run", "codedml", "-n", "6"]
+    command += ["--hostfile", "{hostfile}", "--place", "master=host2", "--", *OPTIONS, "--iterations", "100000"]
+    command += ["--quiet", "--out", str(tmp_path / "run")]
+    with virtual_cluster(hosts=2, slots=3) as cluster:
+        process = cluster.start(["sh", "-c", '"$@" & echo $!; wait $!', "sh", *command], stdout=-1, stderr=-1)
+        launcher = process.stdout.readline().strip()
+        wait_for_iteration(tmp_path / "run", 3)
+        cluster.start(["kill", "-TERM", launcher]).wait()
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 143, err
+    assert "fedmpi: stopped by SIGUSR1; go on after iteration" in err
+    assert not errors(err)

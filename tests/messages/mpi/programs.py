@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmpi.errors import TooFewWorkers, UsageError
+from fedmpi.errors import Interrupted, TooFewWorkers, UsageError
 from fedmpi.net import Channel, Message, UInt32, leaving, mpi
 
 LONG_SECONDS = 600.0
@@ -154,6 +154,27 @@ def usage_error_while_a_worker_computes(ch: Channel) -> None:
     if ch.rank == 1:
         time.sleep(LONG_SECONDS)
     ch.recv(0, Never)
+
+
+def usage_error_while_a_worker_is_frozen(ch: Channel) -> None:
+    """The master can do without workers: it does not wait for one, nor does MPI's own end."""
+    ch.tolerated = range(1, ch.size) if ch.rank == 0 else ()
+    if ch.rank == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if ch.rank == 0:
+        raise UsageError("K must be positive, got 0")
+    ch.recv(0, Never)
+
+
+def stopped_by_a_signal(ch: Channel) -> None:
+    """What asks for the end asks in every wait, as the signal's handler does."""
+
+    def check() -> None:
+        raise Interrupted("stopped by SIGTERM", 143)
+
+    if ch.rank == 0:
+        ch.on_pause = check
+    ch.recv(1 if ch.rank == 0 else 0, Never)
 
 
 def undecodable_name(ch: Channel) -> None:
