@@ -15,6 +15,8 @@ class BuildKernels(build_ext):
     """
 
     def run(self):
+        for stale in Path("fedmpi/core").glob("_compiled.*.so"):  # of an older version, for one Python only
+            stale.unlink()
         super().run()
         if self.extensions and all(Path(self.get_ext_fullpath(e.name)).exists() for e in self.extensions):
             self.copy_extensions_to_source()
@@ -32,6 +34,11 @@ ffi.set_source(
     depends=[str(core / name) for name in ("_kernels.h", "_clones.h")],
     # Sums and products stay apart, as in numpy: fused ones round otherwise. No root of a negative number is asked for.
     extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno"],
+    py_limited_api=True,  # one build for all Pythons from 3.11 on
     optional=True,  # without a compiler the numpy twin takes over; `fedmpi doctor` says so
 )
-setup(ext_modules=[ffi.distutils_extension(tmpdir="build")], cmdclass={"build_ext": BuildKernels})
+setup(
+    ext_modules=[ffi.distutils_extension(tmpdir="build")],
+    cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

@@ -5,6 +5,7 @@
     FedmpiError                 exit code 4
     ├── UsageError              exit code 2   an option, a file or a data set breaks a rule
     │   └── HeadroomError                     a decoded value does not fit in (-p/2, p/2)
+    ├── FilesError              exit code 5   what is written can't be: a full disk, a folder that others own
     ├── TooFewWorkers           exit code 3   fewer answers than the recovery threshold can ever come
     ├── Interrupted             exit code 143 or 0: a signal asked for the end
     └── ProtocolError           exit code 4   a peer sent something that is not what was asked for
@@ -15,9 +16,12 @@ A message says what is wrong, the rule, and the value got, on one line:
 ``"<what> must <rule>, got <value>"``.
 """
 
+from typing import Self
+
 __all__ = [
     "DecodingError",
     "FedmpiError",
+    "FilesError",
     "HeadroomError",
     "Interrupted",
     "PeerFailed",
@@ -41,6 +45,18 @@ class UsageError(FedmpiError, ValueError):
 
 class HeadroomError(UsageError):
     """A decoded value would not fit in (-p/2, p/2), so the result would be wrong."""
+
+
+class FilesError(FedmpiError):
+    """The operating system refuses a file, or the stream that is printed to."""
+
+    exit_code = 5
+
+    @classmethod
+    def of(cls, error: OSError, what: object = None) -> Self:
+        """The same in one line, of a file that the error does not name, or of the output."""
+        name = error.filename if what is None else what
+        return cls(f"{name or 'the output'} must be readable and writable, got {error.strerror or error}")
 
 
 class TooFewWorkers(FedmpiError):

@@ -1,37 +1,28 @@
 """The record that a system fills, and the life of its ranks: what the programs of all systems begin and end with.
 
-`System` is what fedmpi knows of a system from outside: its name, its roles, and where the code of each lies. `Training`
-is what rank 0 does in a run of it. A rank that follows loads nothing of that: its code is imported when it is needed.
+`System` is what fedmpi knows of a system from outside: its name, its roles, and where the code of each lies. What rank
+0 does in a run of it is a `Training` (training.py). A rank that follows loads nothing of that.
 """
 
 import importlib
 import importlib.util
-import json
+import re
 import signal
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fedmpi.errors import UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from fedmpi.data import Dataset
-    from fedmpi.machines.placement import Apart, Host
     from fedmpi.net import Channel
-    from fedmpi.net.costs import Report
-    from fedmpi.runs.checkpointing import Arrays, Keeper
-    from fedmpi.runs.folder import RunFolder
+    from fedmpi.runs.hooks import Hooks
     from fedmpi.runs.job import Parameters
     from fedmpi.runs.options import RunOptions
     from fedmpi.runs.own_options import OwnOptions
-    from fedmpi.runs.progress import Progress
 
 P = TypeVar("P", bound="Parameters")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,7 @@ class System:
     roles: tuple[str, ...]
     """In the order of the ranks: each has one rank, and the last one all that are left."""
     training: str
-    """A `Training`: what rank 0 does."""
+    """A `fedmpi.training.Training`: what rank 0 does."""
     serve: str
     """(channel, own options) → None: what every other rank does, until rank 0 sends it home."""
     places: tuple[str, ...] = ()
@@ -57,6 +48,27 @@ class System:
     """Ranks that must not share a machine, and what they are, for people."""
     packages: tuple[str, ...] = ()
     """Packages beside numpy that rank 0 needs, and the ranks of the last role."""
+    learns: Mapping[str, str] = field(default_factory=dict)
+    """Method → who learns what, in a sentence or two for people; {N} stands for the run's parameter of that name."""
+    plain: str = ""
+    """The method that is the same without protection, where a run does not measure that itself."""
+    parameters: str = ""
+    """The options that this system alone has: a dataclass. Default: `Training.parameters`."""
+    check: str = "fedmpi.system:check_common"
+    """(`Asked`) → None: raises UsageError for combinations of options that the system does not have."""
+    takes_own_rows: bool = False
+    """Whether rows may lie apart (--own-rows)."""
+    no_class_weight: str = ""
+    """Why --class-weight can't be had, for people."""
+
+    def who_learns(self, method: str, params: Mapping[str, Any]) -> str:
+        """Who learns what in a run of a method, with the parameters of its result.json; empty where nothing is said."""
+
+        def value(name: re.Match[str]) -> str:
+            given = params.get(name[1])
+            return "several" if given is None else f"{given:g}" if isinstance(given, float) else str(given)
+
+        return re.sub(r"{(\w+)}", value, self.learns.get(method, ""))
 
     @property
     def named_ranks(self) -> dict[str, int]:
@@ -71,48 +83,91 @@ class System:
         """Role → how many of so many ranks have it, in the order of the ranks."""
         return {**dict.fromkeys(self.roles[:-1], 1), self.roles[-1]: ranks - len(self.roles) + 1}
 
-    def lead(self, ch: "Channel", argv: list[str]) -> None:
+    def read(self, argv: list[str]) -> "tuple[Any, RunOptions]":
+        """The system's parameters and the run's options, of a command line."""
+        from fedmpi.runs.options import parse
+
+        return parse(self.options(), argv, f"fedmpi run {self.name}", self.description)
+
+    def options(self) -> type[Any]:
+        """The dataclass of the options that this system alone has."""
+        kind: type[Any] = named(self.parameters) if self.parameters else named(self.training).parameters
+        return kind
+
+    def foresee(self, argv: list[str], ranks: int, *, here: bool) -> None:
+        """Refuse what can be refused before any rank starts, and without what computes.
+
+        Parameters
+        ----------
+        argv : list of str
+        ranks : int
+        here : bool
+            Whether rank 0 will run on this machine: only then are its files looked for.
+
+        Raises
+        ------
+        UsageError, FilesError
+        """
+        if here:
+            require(self.name, *self.packages)
+        elif any(word.partition("=")[0] in ("--config", "--resume") for word in argv):
+            return
+        params, options = self.read(argv)
+        named(self.check)(Asked(self, params, options, ranks, argv))
+        if here:
+            from fedmpi.runs.foresight import check_files
+
+            check_files(options, group_column=getattr(params, "split_by", None))
+
+    def lead(self, ch: "Channel", argv: list[str], hooks: "Hooks | None" = None) -> None:
         """Rank 0: one training as the command line says, with the other ranks of a channel."""
         require(self.name, *self.packages)
         from fedmpi.runs.environment import process_age_seconds
-        from fedmpi.runs.options import parse
 
         startup_seconds, make = process_age_seconds(), named(self.training)
-        params, options = parse(make.parameters, argv, f"fedmpi run {self.name} --", self.description)
-        if options.schema is not None and not make.takes_own_rows:
-            raise UsageError(f"--schema must not be given with {self.name}, which has all rows, got {options.schema}")
+        params, options = self.read(argv)
         ch.timeout_seconds = options.timeout
-        training: Training[Any, Any] = make(self, ch, params, options)
+        training = make(self, ch, params, options)
+        training.hooks = hooks or training.hooks
         training.check(argv)
         training.load()
         if options.dry_run:
             print("\n".join([*training.heading(), *training.plan()]))
         else:
-            training.run(startup_seconds)
+            training.run(0.0 if training.hooks.threads else startup_seconds)  # a notebook is as old as it is
         training.dismiss()
 
     def follow(self, ch: "Channel", own: "OwnOptions") -> None:
         """Any other rank."""
         named(self.serve)(ch, own)
 
-    def play(self, ch: "Channel") -> None:
+    def play(
+        self,
+        ch: "Channel",
+        argv: list[str] | None = None,
+        hooks: "Hooks | None" = None,
+        heed: "Callable[[], None] | None" = None,
+    ) -> None:
         """Rank 0 leads, and heeds signals; all others follow it. What a rank received is written, if it was told to.
 
-        A signal that is sent to the job reaches every rank: the leader alone decides what becomes of it.
+        A signal that is sent to the job reaches every rank: the leader alone decides what becomes of it. `heed` is of
+        `heed_signals`, where that was called earlier.
         """
         from fedmpi.runs.own_options import own_options
 
-        argv = sys.argv[1:]
+        argv = sys.argv[1:] if argv is None else argv
         own = own_options(argv)
         views = None if own.dry_run else own.views
         ch.record_views = views is not None
         if ch.rank == 0:
+            from fedmpi.net.job_folder import write_leader
             from fedmpi.runs.interruption import heed_signals
             from fedmpi.runs.progress import end_live_line
 
-            ch.on_pause = heed_signals()
+            ch.on_pause = heed or heed_signals()
+            write_leader()
             try:
-                self.lead(ch, argv)
+                self.lead(ch, argv, hooks)
             finally:
                 end_live_line()  # of a run that an error or a signal ends
         else:
@@ -122,7 +177,13 @@ class System:
         if views is not None:
             ch.save_views(views)
 
-    def on_threads(self, ranks: int, argv: "Sequence[object]", timeout_seconds: float = 600.0) -> None:
+    def on_threads(
+        self,
+        ranks: int,
+        argv: "Sequence[object]",
+        timeout_seconds: float = 600.0,
+        hooks: "Hooks | None" = None,
+    ) -> None:
         """A run in threads of this process in place of ranks; no views are written."""
         from fedmpi.net import run_local
         from fedmpi.runs.own_options import own_options
@@ -130,326 +191,48 @@ class System:
         words = [str(word) for word in argv]
         own = own_options(words)
         followers = [lambda ch: self.follow(ch, own)] * (ranks - 1)
-        lead = lambda ch: self.lead(ch, words)  # noqa: E731
+        lead = lambda ch: self.lead(ch, words, hooks)  # noqa: E731
         run_local([lead, *followers], timeout_seconds=timeout_seconds, role_of=self.role_of)
 
     def main(self) -> None:
         """``mpirun -n N python -m fedmpi.NAME``: map each rank to its role."""
+        from fedmpi.runs.interruption import heed_signals
+
+        heed = heed_signals()  # before MPI starts, and takes its time
         from fedmpi.machines.encryption import encryption
         from fedmpi.net.mpi import job
 
         with job(role_of=self.role_of, wrap=encryption(sys.argv[1:])) as channel:
-            self.play(channel)
+            self.play(channel, heed=heed)
 
 
-class Training(ABC, Generic[P, S]):
-    """One run as rank 0 sees it, from its options to what it leaves. `System.lead` calls the methods in their order.
+@dataclass(frozen=True)
+class Asked(Generic[P]):
+    """A command line that was read, and what it is for."""
 
-    Parameters
-    ----------
-    system : System
-    ch : Channel
-    params : dataclass
-        The system's own parameters.
-    options : RunOptions
-        What the command lines of all systems have in common.
+    system: System
+    params: P
+    options: "RunOptions"
+    ranks: int
+    argv: list[str]
+
+
+def check_common(asked: Asked[Any]) -> None:
+    """What all systems refuse.
+
+    Raises
+    ------
+    UsageError
     """
-
-    parameters: ClassVar[type[Any]]
-    """A frozen dataclass: the options that this system alone has."""
-    state_type: ClassVar[type[Any]]
-    """A frozen dataclass of arrays and JSON values: what a training goes on from."""
-    step: ClassVar[str] = "round"
-    """What a run is counted in: an attribute of its states, and a word for people."""
-    answers: ClassVar[tuple[str, ...]]
-    """Messages that the progress line counts."""
-    may_change: ClassVar[frozenset[str]]
-    """Parameters that --resume may change, since they change no bit of the model."""
-    default_dataset: ClassVar[str] = "digits"
-    no_class_weight: ClassVar[str] = ""
-    """Why --class-weight can't be had, for people."""
-    takes_own_rows: ClassVar[bool] = False
-    """Whether rows may lie apart (--own-rows)."""
-
-    data: "Dataset"
-    progress: "Progress"
-    steps: int
-    """How many there will be, at most."""
-    total_seconds: float = 0.0
-
-    def __init__(self, system: System, ch: "Channel", params: P, options: "RunOptions"):
-        self.system, self.ch, self.params, self.options = system, ch, params, options
-        from fedmpi.runs.job import Job
-
-        self.job = Job(
-            params, options.dataset or self.default_dataset, self.data_arguments(), options.seed, options.class_weight
-        )
-        self.failures: list[dict[str, Any]] = []
-        self.layouts: list[dict[str, int]] = []
-        """Of the parts of a run that was stopped, in their order; the last is that of now."""
-        self.reports: dict[int, Report] = {}
-
-    def check(self, argv: list[str]) -> None:
-        """Refuse combinations of options before any work is done.
-
-        Raises
-        ------
-        UsageError
-        """
-        self.options.check_own(argv, getattr(self.params, "model", ""))
-        if self.options.class_weight and self.no_class_weight:
-            raise UsageError(f"--class-weight must not be given: {self.system.name} {self.no_class_weight}")
-        if self.options.inject:
-            instead = "--dropout" if hasattr(self.params, "dropout") else "no faults on purpose"
-            raise UsageError(f"--inject must not be given: {self.system.name} has {instead}, got {self.options.inject}")
-
-    def data_arguments(self) -> dict[str, Any]:
-        """What `fedmpi.data.load` is told, beside the name of the data set and the seed."""
-        return self.options.load_arguments()
-
-    @abstractmethod
-    def load(self) -> None:
-        """Read the data set, and what --dry-run needs to know besides."""
-
-    @abstractmethod
-    def heading(self) -> list[str]:
-        """What is about to run."""
-
-    def rows_line(self) -> str:
-        """The data set, for people."""
-        train, test, data = len(self.data.X_train), len(self.data.X_test), self.data
-        return f"{data.name}: {train} training and {test} test rows, {data.X_train.shape[1]} features"
-
-    @abstractmethod
-    def plan(self) -> list[str]:
-        """The roles and the bytes of a step, for --dry-run."""
-
-    def prepare(self) -> None:
-        """Ready the data for training, where that takes its time."""
-
-    def remarks(self) -> Iterable[str]:
-        """What is said below the heading once the data are ready."""
-        return ()
-
-    def apart(self) -> "Sequence[Apart]":
-        """Which ranks must not share a machine."""
-        from fedmpi.machines.placement import Apart
-
-        return [Apart(who, ranks) for who, ranks in self.system.apart]
-
-    def unchanged(self) -> dict[str, Any]:
-        """What --resume must find as it was: all parameters but those that may change, and the data set's name."""
-        return self.job.public_values(without=self.may_change)
-
-    def digested(self) -> "Sequence[Any]":
-        """The data that --resume must find as they were."""
-        return self.data.X_train, self.data.y_train
-
-    def pack(self, state: S) -> "tuple[Arrays, dict[str, Any]]":
-        """What a checkpoint holds: arrays, and JSON values beside the step. Never a mask, a share, a seed or a key."""
-        values = {field.name: getattr(state, field.name) for field in fields(self.state_type)}
-        arrays = {name: value for name, value in values.items() if hasattr(value, "dtype")}
-        return arrays, {name: value for name, value in values.items() if name not in arrays}
-
-    def unpack(self, arrays: "Arrays", values: Mapping[str, Any]) -> S:
-        """What was packed."""
-        known = {name: values[name] for name in (field.name for field in fields(self.state_type)) if name in values}
-        state: S = self.state_type(**arrays, **{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
-        return state
-
-    def keeper(self) -> "Keeper[S]":
-        """Writes and reads the checkpoints of this run."""
-        from fedmpi.runs.checkpointing import Keeper
-
-        return Keeper(self.ch, self.progress.folder, self, self.options.checkpoint_every)
-
-    @abstractmethod
-    def train(self, start: S | None, keeper: "Keeper[S]") -> None:
-        """Train with the other ranks, from the beginning or from the state of an earlier run; hear their reports."""
-
-    @abstractmethod
-    def metrics(self) -> dict[str, Any]:
-        """How good the model is."""
-
-    def layout(self) -> dict[str, int]:
-        """How many ranks there are, and what they are used for: may change when a run goes on."""
-        return {"ranks": self.ch.size}
-
-    def derived(self) -> dict[str, Any]:
-        """Parameters that follow from those given."""
-        return {}
-
-    def seconds(self) -> dict[str, float]:
-        """Times, beside those of the phases."""
-        return {"total": self.total_seconds}
-
-    def own(self) -> dict[str, Any]:
-        """Keys of result.json that only this system has."""
-        return {}
-
-    @abstractmethod
-    def model(self) -> "Mapping[str, NDArray[Any]]":
-        """The arrays of the model."""
-
-    @abstractmethod
-    def card(self) -> dict[str, Any]:
-        """What `fedmpi.runs.model` must know of the model to use it."""
-
-    def data_card(self) -> dict[str, Any]:
-        """What it must know of the data: the classes, and what was done to the columns before training."""
-        data = self.data
-        preparation = None if data.preparation is None else json.loads(data.preparation.to_json())
-        columns = [column.name for column in data.preparation.columns] if data.preparation else list(data.columns)
-        return {
-            "classes": list(data.classes),
-            "features": data.X_train.shape[1],
-            "columns": columns,
-            "categorical": list(self.options.categorical),
-            "preparation": preparation,
-        }
-
-    @abstractmethod
-    def closing_lines(self, summary: dict[str, Any]) -> list[str]:
-        """The end of a run, for people, from the contents of result.json."""
-
-    @property
-    def tested(self) -> "NDArray[Any]":
-        """Labels or targets of the rows that the metrics of a test are of."""
-        return self.data.y_test
-
-    @property
-    def should_converge(self) -> bool:
-        """Whether training is meant to go on until it converges."""
-        return bool(getattr(self.params, "tolerance", 0.0))
-
-    def warnings(self, metrics: Mapping[str, Any]) -> Iterable[str]:
-        """What is wrong with a training that ended, for people: it is printed, and kept in result.json."""
-        if metrics.get("converged") is False and self.should_converge:
-            done = metrics[f"{self.step}s"]
-            yield f"training had not converged after {done} {self.step}{'s' * (done != 1)}: raise --{self.step}s"
-        if (preparation := self.data.preparation) is not None and (gone := preparation.left_out):
-            names = ", ".join(f'"{name}"' for name in gone[:5]) + (", …" if len(gone) > 5 else "")
-            of = f"{len(gone)} of {len(preparation.columns)} columns"
-            yield f"{of} had the same value in all training rows and were left out: {names}"
-        classes, accuracy = self.data.classes, metrics.get("test_accuracy")
-        if classes and accuracy is not None and not self.options.class_weight:
-            counts = metrics.get("test_classes") or [int((self.tested == k).sum()) for k in range(len(classes))]
-            often = max(counts)
-            if accuracy <= often / sum(counts):
-                name = classes[counts.index(often)]
-                yield (
-                    f"the test accuracy is no better than that of always answering the most frequent class, {name}: "
-                    f"{often} of {sum(counts)} rows"
-                )
-
-    def dismiss(self) -> None:
-        """Send the other ranks home, unless the training has."""
-        from fedmpi.net.orders import dismiss
-
-        dismiss(self.ch)
-
-    def check_machines(self, hosts: "Mapping[int, Host]") -> None:
-        """Refuse machines that have no room for what their ranks will hold."""
-
-    def run(self, startup_seconds: float) -> None:
-        """A whole run, with its folder."""
-        from fedmpi.machines.placement import check_placement
-        from fedmpi.runs.folder import RunFolder
-        from fedmpi.runs.options import to_toml
-        from fedmpi.runs.progress import Progress
-
-        options, name = self.options, f"{self.system.name}-{self.params.method}"
-        resumed, settings = options.resume is not None, to_toml(self.params, options)
-        folder = RunFolder(options.resume or options.out, name, settings, resumed=resumed)
-        self.prepare()
-        self.progress = Progress(folder, self.steps, quiet=options.quiet or options.json)
-        self.progress.say("\n".join(self.heading()))
-        for line in (*self.data.notes, *self.remarks()):
-            self.progress.say(line)
-        self.layouts = [self.layout()]
-        keeper, start = self.keeper(), None
-        if options.resume:
-            start, refused = keeper.load()
-            self.progress.say("\n".join([*refused, *self.going_on(folder, start)]))
-        self.check_machines(check_placement(self.ch, self.apart(), strict=options.strict_placement))
-        if start is not None:
-            folder.go_on(getattr(start, self.step))
-        with keeper.saving():
-            self.train(start, keeper)
-            keeper.save_last()
-            summary = self.summarize(startup_seconds)
-        summary["resumed_from"] = getattr(start, self.step) if start else None
-        self.leave(folder, summary)
-
-    def going_on(self, folder: "RunFolder", start: S) -> Iterable[str]:
-        """What --resume is about to do.
-
-        Raises
-        ------
-        UsageError
-            If the run is done, and there is nothing more to do.
-        """
-        done = getattr(start, self.step)
-        result = folder.result or {}
-        metrics, params = result.get("metrics", {}), result.get("params", {})
-        if not isinstance(metrics, dict) or not isinstance(params, dict):
-            file = folder.path / "result.json"
-            raise UsageError(f"metrics and params of {file} must be by name, got others: move it away to go on")
-        if result and self.is_done(metrics, params):
-            raise UsageError(
-                f"--resume must name a run that was stopped, or come with more {self.step}s, got {folder.path}, "
-                "which is done"
-            )
-        yield f"going on after {self.step} {done}"
-        if (before := self.layouts[-1]) != (now := self.layout()):
-            self.layouts.append(now)
-            others = {name: value for name, value in now.items() if before.get(name) != value}
-            changed = ", ".join(f"{name} {before.get(name)} → {value}" for name, value in others.items())
-            yield f"the ranks have changed: {changed}"
-
-    def is_done(self, metrics: Mapping[str, Any], params: Mapping[str, Any]) -> bool:
-        """Whether a run that ended with these metrics, and was made with these parameters, has nothing left to do."""
-        done = metrics.get(f"{self.step}s")
-        return bool(metrics.get("converged")) or (isinstance(done, int) and done >= self.steps)
-
-    def leave(self, folder: "RunFolder", summary: dict[str, Any]) -> None:
-        """Write the model, frames.jsonl and at last result.json, and print it, or the closing lines."""
-        from fedmpi.runs.folder import finite
-        from fedmpi.runs.frames import frame_lines
-        from fedmpi.runs.model import write_model
-        from fedmpi.runs.progress import end_live_line
-        from fedmpi.runs.scores import rare_line
-
-        self.ch.on_pause = lambda: None  # nothing is left to be saved
-        write_model(folder, self.card(), self.model())
-        folder.write_lines("frames.jsonl", frame_lines(self.ch, self.reports))
-        folder.write_json("result.json", summary)
-        lines, rare = self.closing_lines(summary), rare_line(summary["metrics"], self.tested, self.data.classes)
-        lines += [*([rare] if rare else []), *(f"WARNING: {text}" for text in summary["warnings"])]
-        lines.append(f"written to {folder.path}")
-        end_live_line()
-        print(json.dumps(finite(summary)) if self.options.json else "\n".join(lines))
-
-    def summarize(self, startup_seconds: float) -> dict[str, Any]:
-        """The contents of result.json."""
-        from fedmpi.runs.result import costs, result
-
-        roles = self.system.ranks_of_roles(self.ch.size)
-        metrics = self.metrics()
-        return result(
-            self.system.name,
-            self.params.method,
-            roles,
-            params=asdict(self.params) | self.derived(),  # type: ignore[call-overload]  # P is a dataclass
-            data=self.data,
-            metrics=metrics,
-            measured=costs(self.ch, roles, self.reports, startup=startup_seconds, **self.seconds()),
-            failures=self.failures,
-            warnings=self.warnings(metrics),
-            seed=self.options.seed,
-            **({"layouts": self.layouts} if len(self.layouts) > 1 else {}),
-            **self.own(),
-        )
+    system, params, options = asked.system, asked.params, asked.options
+    if options.schema is not None and not system.takes_own_rows:
+        raise UsageError(f"--schema must not be given with {system.name}, which has all rows, got {options.schema}")
+    options.check_own(asked.argv, getattr(params, "model", ""))
+    if options.class_weight and system.no_class_weight:
+        raise UsageError(f"--class-weight must not be given: {system.name} {system.no_class_weight}")
+    if options.inject:
+        instead = "--dropout" if hasattr(params, "dropout") else "no faults on purpose"
+        raise UsageError(f"--inject must not be given: {system.name} has {instead}, got {options.inject}")
 
 
 def named(code: str) -> Any:
@@ -462,4 +245,4 @@ def require(system: str, *packages: str) -> None:
     """Raise UsageError where a package that a system needs is missing."""
     for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise UsageError(f'{name} must be installed for {system}, got none: pip install "fedmpi[torch]"')
+            raise UsageError(f'{name} must be installed for {system}: pip install "fedmpi[torch]"')

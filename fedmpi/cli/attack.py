@@ -8,6 +8,7 @@ import tyro
 
 from fedmpi.cli.types import File
 from fedmpi.machines.launcher import run_ranks
+from fedmpi.system import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,5 +25,15 @@ class Attack:
     """Hosts, one per line: `name slots=4`. Default: this machine alone."""
 
     def __call__(self, options: list[str]) -> int:
-        """Start mpirun."""
+        """Check what can be checked at once, and start mpirun."""
+        from fedmpi.attacks.params import DESCRIPTION, Params
+        from fedmpi.learn.names import check_name
+        from fedmpi.runs.foresight import check_files
+        from fedmpi.runs.options import parse
+
+        params, asked = parse(Params, options, "fedmpi attack --", DESCRIPTION)
+        check_name(params.model)
+        if self.hostfile is None:
+            require("attacks", "torch")
+            check_files(asked)
         return run_ranks(self.ranks, [sys.executable, "-m", "fedmpi.attacks", *options], self.hostfile)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from fedmpi.cli.types import Folder
+from fedmpi.cli.types import Folder, Loggers
 from fedmpi.errors import UsageError
 
 
@@ -28,6 +28,10 @@ class Audit:
     """Folder of the report. Default: audit/ in the first RUN; with --all, of runs and report:
     runs/audit-quick or -full."""
 
+    log: Loggers = ()
+    """Pass the part of successes of each attack on to tensorboard, mlflow, wandb, or to a logger of another package.
+    Default: to none."""
+
     def __call__(self, options: list[str]) -> int:
         """Attack, and print where the report is."""
         from fedmpi.audit import campaign, command
@@ -35,8 +39,8 @@ class Audit:
         if self.all == bool(self.runs) or (self.quick and not self.all):
             raise UsageError("either folders of runs or --all [--quick] must be given, and not both")
         if not self.all:
-            print(f"written to {command.audit(self.runs, self.out)}")
+            print(f"written to {command.audit(self.runs, self.out, self.log)}")
             return 0
         scale = campaign.QUICK if self.quick else campaign.FULL
-        print(f"written to {command.audit_all(scale, self.out or Path('runs') / f'audit-{scale.name}')}")
+        print(f"written to {command.audit_all(scale, self.out or Path('runs') / f'audit-{scale.name}', self.log)}")
         return 0

@@ -194,6 +194,19 @@ class BenchAttacks:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchStartup:
+    """Time how soon help, the version and wrong command lines answer, against a Python that does nothing."""
+
+    rounds: int = 5
+    """Rounds in which the command lines take turns; the shortest time counts."""
+    json: Json = False
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        return _measure("startup", self, rounds=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Bench:
     """Measure speed, as ratios within one run."""
 
@@ -206,6 +219,7 @@ class Bench:
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
         | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
         | Annotated[BenchPrecision, tyro.conf.subcommand("precision")]
+        | Annotated[BenchStartup, tyro.conf.subcommand("startup")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
         | Annotated[BenchPbpfl, tyro.conf.subcommand("pbpfl")]

@@ -4,27 +4,76 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
-from importlib import import_module
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from fedmpi.cli.types import File, Text
+from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import parse_places
 from fedmpi.machines.launcher import run_ranks
+from fedmpi.machines.supervision import START_SECONDS
+from fedmpi.runs.commandline import read
+from fedmpi.systems import find, program
 
-SYSTEMS = ("codedml", "ppadmm", "niss", "pbpfl", "spn")
+VALUED = ("-n", "--ranks", "--hostfile", "--interface", "--cluster-key", "--place", "--start-timeout")
+"""Options of `fedmpi run` itself that have a value."""
+SWITCHES = (
+    *(f"--{no}{name}" for name in ("tolerate-failures", "encrypt", "strict-placement") for no in ("", "no-")),
+    "-h",
+    "--help",
+    "--help-all",
+)
+"""Those that have none."""
+
+
+def run(words: list[str]) -> int:
+    """What `fedmpi run` is told, with or without `--` before the options of the system."""
+    own, options = arranged(words)
+    asked = {*own, *options}
+    system = own[0] if own and not own[0].startswith("-") else None
+    if system is not None and asked & {"-h", "--help", "--help-all"}:
+        from fedmpi.cli.options import show_help
+
+        show_help(find(system), Run if "--help-all" in asked else None)
+        return 0
+    if system is not None and not any(word.partition("=")[0] in ("-n", "--ranks") for word in own):
+        raise UsageError(f"-n must be the number of ranks, such as fedmpi run {find(system).name} -n 6, got none")
+    return read(Run, own, "fedmpi run")(options)
+
+
+def arranged(words: list[str]) -> tuple[list[str], list[str]]:
+    """What is for `fedmpi run` itself, the system first, and the options of the system.
+
+    What stands before `--` and is not known to `fedmpi run` is for the system too: a forgotten `--` is no mistake.
+    """
+    before, behind = words, list[str]()
+    if "--" in words:
+        before, behind = words[: words.index("--")], words[words.index("--") + 1 :]
+    system, own, options = list[str](), list[str](), list[str]()
+    left = iter(before)
+    for word in left:
+        flag = word.partition("=")[0].replace("_", "-")
+        if flag in VALUED:
+            own += [word] if "=" in word else [word, *([value] if (value := next(left, None)) is not None else [])]
+        elif flag in SWITCHES:
+            own.append(word)
+        elif not system and not options and not word.startswith("-"):
+            system.append(word)
+        else:
+            options.append(word)
+    return [*system, *own], [*options, *behind]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Run a system on N ranks of this machine or of a cluster; options of the system stand behind `--`.
 
-    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9. Its options: fedmpi run codedml -n 11 -- --help
+    Example: fedmpi run codedml -n 11 -- --dataset mnist --classes 4 9. Its options: fedmpi run codedml --help
     """
 
-    system: tyro.conf.Positional[Literal["codedml", "ppadmm", "niss", "pbpfl", "spn"]]
-    """The system to run."""
+    system: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SYSTEM")]
+    """The system to run: codedml, ppadmm, niss, pbpfl or spn, or one of another package."""
     ranks: Annotated[int, tyro.conf.arg(aliases=["-n"])]
     """Ranks. codedml: a master and N - 1 workers; ppadmm: two servers and N - 2 participants; niss: a server, a
     tracker and N - 2 hosts of clients; pbpfl, spn: a server and N - 1 hosts of clients."""
@@ -41,21 +90,28 @@ class Run:
     place: Annotated[str | None, tyro.conf.arg(metavar="ROLE=HOST,…", help_behavior_hint="")] = None
     """Hosts for named roles, or for ranks: master=hostA,7=hostB. The others fill the
     hosts in their order. Default: all do."""
+    start_timeout: float = START_SECONDS
+    """Seconds until all ranks must have come up."""
     strict_placement: bool = False
     """Refuse to run where ranks that must not collude share a machine, instead of a warning."""
 
     def __call__(self, options: list[str]) -> int:
-        """Start mpirun."""
-        roles = import_module(f"fedmpi.{self.system}").SYSTEM.named_ranks
+        """Check what can be checked at once, and start mpirun."""
+        system = find(self.system)
+        places = parse_places(self.place, system.named_ranks) if self.place else None
         strict = ["--strict-placement"] if self.strict_placement else []
+        encrypted = self.encrypt or self.cluster_key is not None
+        key = ["--encrypt", "--cluster-key", str(self.cluster_key or "of this run")] if encrypted else []
+        system.foresee([*key, *options, *strict], self.ranks, here=self.hostfile is None)
         with self.key_options() as own:
             return run_ranks(
                 self.ranks,
-                [sys.executable, "-m", f"fedmpi.{self.system}", *own, *options, *strict],
+                [sys.executable, "-m", program(self.system), *own, *options, *strict],
                 self.hostfile,
                 interface=self.interface,
                 tolerate_failures=self.tolerate_failures,
-                places=parse_places(self.place, roles) if self.place else None,
+                places=places,
+                start_timeout=self.start_timeout,
             )
 
     @contextlib.contextmanager

@@ -17,6 +17,8 @@ from typing import Any
 
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.machines.launcher import environment, mpirun_command
+from fedmpi.machines.slurm import submission
+from fedmpi.runs.programs import program as program_of
 from fedmpi.runs.result import SCHEMA
 from fedmpi.version import __version__
 
@@ -49,6 +51,8 @@ class Run:
     """Let it go on from its last checkpoint, if it was interrupted."""
     timed: bool = False
     """Its time counts: nothing runs beside it."""
+    slurm: bool = False
+    """It is submitted as a job of Slurm, and waited for."""
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -95,13 +99,30 @@ def train_all(runs: Iterable[Run]) -> dict[Path, dict[str, Any]]:
     return results
 
 
+def outcomes(runs: Sequence[Run], at_once: int) -> Iterator[tuple[Run, dict[str, Any] | FedmpiError]]:
+    """Run what is not finished; one that fails does not keep the others from going on.
+
+    Yields
+    ------
+    Run, and its result.json or why there is none
+        In the order in which they end. Where the caller leaves the loop by an exception, those that go on are ended.
+    """
+    with _side_by_side(runs, at_once) as futures:
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except FedmpiError as error:
+                yield futures[future], error
+
+
 @contextlib.contextmanager
 def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dict[str, Any]], Run]]:
     """Futures of runs; where the block raises, the runs are ended, and those of others no longer waited for."""
     _ending.clear()
     with ThreadPoolExecutor(at_once) as pool:
         futures = {
-            pool.submit(train, run.folder, run.ranks, run.options, run.system, resume=run.resume): run for run in runs
+            pool.submit(train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm): run
+            for run in runs
         }
         try:
             yield futures
@@ -122,7 +143,13 @@ def _headline(result: dict[str, Any]) -> str:
 
 
 def train(
-    folder: Path, ranks: int, options: Sequence[str], system: str = "codedml", *, resume: bool = False
+    folder: Path,
+    ranks: int,
+    options: Sequence[str],
+    system: str = "codedml",
+    *,
+    resume: bool = False,
+    slurm: bool = False,
 ) -> dict[str, Any]:
     """Run a system and return its result.json.
 
@@ -133,13 +160,15 @@ def train(
         emptied and run again. Where the run still goes on, because who started it was killed, its end is waited for.
     resume : bool
         Let one that was interrupted go on from its last checkpoint, if it has one.
+    slurm : bool
+        Submit it to Slurm, and wait for its end.
 
     Raises
     ------
     FedmpiError
         If the run fails, with its own message, or those beside it are ended while the end of this one is waited for.
     UsageError
-        If the folder is not one of ours.
+        If the folder is not one of ours, or the run refuses its options or data.
     """
     arguments = _arguments(ranks, options)
     with _locked(folder) as lock:
@@ -151,10 +180,15 @@ def train(
             _empty(folder)
         (folder / ARGUMENTS).write_text(json.dumps(arguments))
         where = ["--resume" if goes_on else "--out", str(folder)]
-        program = [sys.executable, "-m", f"fedmpi.{system}", *options, "--quiet", *where]
-        code, said = _mpirun(ranks, program, lock)
+        words = [*options, "--quiet", *where]
+        if slurm:
+            code, said = _ended(submission(folder, system, ranks, words), lock)
+        else:
+            command, _ = mpirun_command(ranks, [sys.executable, "-m", program_of(system), *words])
+            code, said = _ended(command, lock)
     if code != 0 or (result := finished(folder, arguments)) is None:
-        raise FedmpiError(f"the run in {folder} must end with 0, got {code}: {reason_of(said)}")
+        kind = UsageError if code == UsageError.exit_code else FedmpiError
+        raise kind(f"the run in {folder} must end with 0, got {code}: {reason_of(said)}")
     return result
 
 
@@ -204,9 +238,8 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _mpirun(ranks: int, program: Sequence[str], lock: int) -> tuple[int, str]:
-    """Run a program on a number of ranks: the exit code, and what it said."""
-    command, _ = mpirun_command(ranks, program)
+def _ended(command: Sequence[str], lock: int) -> tuple[int, str]:
+    """Run a command to its end: the exit code, and what it said."""
     pipe = subprocess.PIPE
     with (
         environment() as variables,

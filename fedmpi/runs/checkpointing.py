@@ -1,6 +1,7 @@
 """When checkpoints are written and read; what is in one is the matter of a system."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +26,10 @@ class Packing(Protocol[S]):
         """What a run is counted in: an attribute of its states, and a word for people."""
 
     @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked for the training to end with this step."""
+
+    @property
     def layouts(self) -> list[dict[str, int]]:
         """How the ranks are used; a checkpoint gives back what held before."""
 
@@ -39,6 +44,10 @@ class Packing(Protocol[S]):
 
     def unpack(self, arrays: Arrays, values: Mapping[str, Any]) -> S:
         """What was packed."""
+
+
+ENDED = "ended: "
+"""So begins the last line of log.txt, where a run was stopped."""
 
 
 class Keeper(Generic[S]):
@@ -75,12 +84,19 @@ class Keeper(Generic[S]):
         state = self._state = self._saved = self._packing.unpack(arrays, values)
         return state, refused
 
-    def advance(self, state: S) -> None:
-        """After a step: remember its state, write it if it is time, and stop if a signal asks for that."""
+    def advance(self, state: S) -> bool:
+        """After a step: remember its state, write it if it is time, and stop if a signal asks for that.
+
+        Returns
+        -------
+        bool
+            Whether this step is to be the last, since a callback has asked for that.
+        """
         self._state = state
         if self._every and self._number(state) % self._every == 0:
             self._save(state)
         self._ch.on_pause()
+        return self._packing.stopping
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -92,8 +108,10 @@ class Keeper(Generic[S]):
             if self._saved is None:
                 error.args = (f"{error}; {self.nothing_saved}",)
             else:
-                where = f"{self._packing.step} {self._number(self._saved)} with --resume {self._folder.path}"
+                folder = shlex.quote(str(self._folder.path))
+                where = f"{self._packing.step} {self._number(self._saved)} with --resume {folder}"
                 error.args = (f"{error}; go on after {where}",)
+            self._folder.log(f"{ENDED}{error}")
             raise
 
     def save_last(self) -> None:

@@ -84,7 +84,7 @@ def write_onnx(model: Model, path: Path) -> str:
     """
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise UsageError(f'{package} must be installed for ONNX, got none: pip install "fedmpi[onnx]"')
+            raise UsageError(f'{package} must be installed for ONNX: pip install "fedmpi[onnx]"')
     import onnx
 
     made, card = model.preparation, model.card

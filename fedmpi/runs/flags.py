@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections import defaultdict
+from collections.abc import Collection
 from itertools import pairwise
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -83,7 +84,7 @@ OF_SOME = {"compare": {"codedml", "ppadmm"}, "inject": {"codedml"}}
 """Flags that mean something in these systems only; the others take them, and leave them out of --help."""
 
 
-def command_of(*classes: type[Any], for_help: bool = False) -> type[Any]:
+def command_of(*classes: type[Any], for_help: bool = False, only: Collection[str] | None = None) -> type[Any]:
     """A dataclass for tyro: one field for each group, whose fields are the flags of all classes.
 
     Parameters
@@ -92,6 +93,8 @@ def command_of(*classes: type[Any], for_help: bool = False) -> type[Any]:
         Every field must have a default that cannot change; its docstring becomes its help.
     for_help : bool
         Leave out `OF_SOME` where they mean nothing: tyro does not read what it hides.
+    only : collection of str, optional
+        The fields that there are to be. Default: all.
     """
     of_flag = {name: group for group, names in GROUPS.items() for name in names}
     systems = set(classes[0].__module__.split("."))
@@ -99,12 +102,16 @@ def command_of(*classes: type[Any], for_help: bool = False) -> type[Any]:
     for cls in classes:
         hints, texts = get_type_hints(cls, include_extras=True), help_texts(cls)
         for field in dataclasses.fields(cls):
+            if only is not None and field.name not in only:
+                continue
             hint = _with_help(hints[field.name], field.default, texts.get(field.name, ""))
             if for_help and field.name in OF_SOME and not OF_SOME[field.name] & systems:
                 hint = Annotated[hint, tyro.conf.Suppress]
             groups[of_flag.get(field.name, "protocol")].append((field.name, hint, field.default))
     command = []
     for group, names in GROUPS.items():
+        if only is not None and group not in groups:
+            continue
         flags = sorted(groups[group], key=lambda flag: names.index(flag[0]) if names else 0)
         kind: Any = dataclasses.make_dataclass(group, flags)
         command.append((group, Annotated[tyro.conf.OmitArgPrefixes[kind], tyro.conf.arg(help="")]))  # type: ignore[misc]

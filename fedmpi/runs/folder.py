@@ -1,19 +1,21 @@
 """The folder of one run: config.toml, metrics.jsonl, log.txt, and at its end the model and result.json."""
 
+import contextlib
+import fcntl
 import io
 import json
 import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import UsageError
+from fedmpi.errors import FilesError, UsageError
 
 
 class RunFolder:
@@ -35,12 +37,17 @@ class RunFolder:
     Raises
     ------
     UsageError
-        If the folder holds another run already, or can't be written to.
+        If the folder holds another run already, or is none.
+    FilesError
+        If it can't be written to.
     """
 
     def __init__(self, path: Path | None, name: str, config: str, *, resumed: bool = False):
+        self._lock: io.BufferedReader | None = None
+        """Held for as long as this process is at work here."""
         base = path or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         self.path, self._config, self._begun, self._given = base, config, False, path is not None
+        self.start: Callable[[], dict[str, Any]] | None = None  # a run that is refused leaves nothing
         for number in range(2, 1000):
             if path is not None or not self.path.exists():
                 break
@@ -48,8 +55,10 @@ class RunFolder:
         if not resumed and (self.path / "config.toml").exists():
             raise UsageError(f"--out must be a new folder, got {self.path}, which holds a run")
         there = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK)):
-            raise UsageError(f"--out must be a folder that can be made, got {self.path}: {there} is not writable")
+        if not there.is_dir():
+            raise UsageError(f"--out must be a folder that can be made, got {self.path}: {there} is a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise FilesError(f"--out must be a folder that can be made, got {self.path}: {there} is not writable")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -88,7 +97,10 @@ class RunFolder:
         self._write(name, buffer.getvalue())
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
+        """Add one line to metrics.jsonl; before the first, write what is known of the run by then."""
+        if self.start is not None:
+            known, self.start = self.start(), None
+            self.write_json("start.json", known)
         self._append("metrics.jsonl", json.dumps(finite(values)))
 
     def forget_metrics(self, iteration: int) -> None:
@@ -105,29 +117,72 @@ class RunFolder:
 
     def _append(self, name: str, line: str) -> None:
         self.begin()
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def _write(self, name: str, data: bytes) -> None:
         self.begin()
         write_atomically(self.path / name, data)
 
+    def release(self) -> None:
+        """Say that nobody works here any more; the end of the process does that too."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def begin(self) -> Path:
         """Make the folder and its config.toml, if that has not been done."""
         if not self._begun:
             self._begun = True
-            try:
-                self.path.mkdir(parents=True, exist_ok=self._given)
-            except FileExistsError:  # of another run that began in the same second
-                self.path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
-                self.path.mkdir()
+            with writing(self.path):
+                try:
+                    self.path.mkdir(parents=True, exist_ok=self._given)
+                except FileExistsError:  # of another run that began in the same second
+                    self.path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
+                    self.path.mkdir()
             write_atomically(self.path / "config.toml", self._config.encode())
+            with contextlib.suppress(OSError):  # a file system without locks
+                self._lock = (self.path / "config.toml").open("rb")
+                fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self.path
 
 
+def at_work(run: Path) -> bool | None:
+    """Whether a process is at work in the folder of a run, on whatever machine; None where that can't be known."""
+    try:
+        with (run / "config.toml").open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the operating system refuses in the block becomes one line with the name of the file.
+
+    Raises
+    ------
+    FilesError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FilesError.of(error, path) from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    """Write to a temporary file beside `path`, then rename it.
+
+    Raises
+    ------
+    FilesError
+        If that can't be done.
+    """
+    prefix = f".{path.name}."
+    with writing(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False) as file:
         temporary = Path(file.name)
         try:
             file.write(data)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from fedmpi.errors import Interrupted
+from fedmpi.net.job_folder import read_reason
 
 _EXIT_CODES = {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGUSR1: 0}
 
@@ -24,7 +25,7 @@ def heed_signals() -> Callable[[], None]:
 
     def check() -> None:
         if received:
-            name = signal.Signals(received[0]).name
+            name = read_reason() or signal.Signals(received[0]).name
             raise Interrupted(f"stopped by {name}", _EXIT_CODES[signal.Signals(received[0])])
 
     for number in _EXIT_CODES:

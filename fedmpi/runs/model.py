@@ -45,8 +45,9 @@ def write_model(folder: RunFolder, card: Mapping[str, Any], arrays: Mapping[str,
     ----------
     card : mapping
         ``kind`` (linear or torch), ``link`` (one of `LINKS`), ``classes`` (empty for a regression), ``features``,
-        ``preparation`` (of the columns, or null); of torch models also ``architecture``, ``input_shape``, ``outputs``,
-        ``dtype``, and ``divisor``, by which all features are divided.
+        ``preparation`` (of the columns, or null), ``rows`` (float32 or float64: what raw rows are rounded to); of torch
+        models also ``architecture``, ``input_shape``, ``outputs``, ``dtype``, and ``divisor``, by which all features
+        are divided.
     """
     if card["kind"] == "torch":
         from safetensors.numpy import save
@@ -205,6 +206,8 @@ class Model:
         if table.X.ndim < 2 or math.prod(table.X.shape[1:]) != width:
             raise UsageError(f"X must have shape (rows, {width}), got {table.X.shape}")
         table = replace(table, X=table.X.reshape(len(table.X), width))
+        if self.card.get("rows") == "float32":  # as those of the training are
+            table = replace(table, X=table.X.astype(np.float32).astype(np.float64))
         if made is None and table.values:
             raise UsageError(f"column {names[min(table.values)]} must hold numbers, got text")
         if made is None and not np.isfinite(table.X).all():

@@ -13,6 +13,7 @@ from fedmpi.errors import UsageError
 from fedmpi.machines.encryption import key_file_of
 from fedmpi.rules import at_least, positive
 from fedmpi.runs.checkpoint import holds_checkpoint
+from fedmpi.runs.commandline import read
 from fedmpi.runs.flags import command_of, values_of
 from fedmpi.runs.own_options import own_options
 
@@ -177,23 +178,25 @@ def parse(cls: type[P], argv: list[str], prog: str, description: str) -> tuple[P
     Raises
     ------
     UsageError
-        If a value breaks a rule, or a configuration file has an unknown key.
+        If there is no such option, a value breaks a rule, or a configuration file has an unknown key.
     SystemExit
-        After --help, or where a flag does not exist (tyro prints the message).
+        After --help.
     """
     if _value(argv, "--resume") == "auto":
         argv = _resolve_auto(argv)
     path = _value(argv, "--config")
     if path is None and (run := _value(argv, "--resume")) is not None:
         path = str(Path(run) / "config.toml")
+        if not Path(path).is_file():
+            raise UsageError(f"--resume must name the folder of a run, with its config.toml, got {run}")
     arguments = _arguments(cls, Path(path)) if path else []
 
     for_help = not {"-h", "--help"}.isdisjoint(argv)
-    command = tyro.cli(
+    command = read(
         command_of(cls, RunOptions, for_help=for_help),
-        prog=prog,
-        description=description,
-        args=["--help"] if for_help else arguments + argv,  # of an option given twice the last one wins
+        ["--help"] if for_help else arguments + argv,  # of an option given twice the last one wins
+        prog,
+        description,
     )
     params, options = cls(**values_of(command, cls)), RunOptions(**values_of(command, RunOptions))
     if (options.encrypt or options.cluster_key) and key_file_of(argv) is None:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 
 from fedmpi.machines.launcher import TERMINAL_VARIABLE
 from fedmpi.net.transport import Meter
@@ -10,6 +11,17 @@ from fedmpi.runs.folder import RunFolder
 
 _CLEAR, _NO_WRAP, _WRAP = "\r\x1b[2K", "\x1b[?7l", "\x1b[?7h"
 """A terminal clears one row only: a line longer than that must not go on in the next."""
+
+
+SOON_SECONDS = 5.0
+"""Nobody asks how long less than that will last."""
+
+
+def duration(seconds: float) -> str:
+    """A time, for people."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:
@@ -23,9 +35,19 @@ class Progress:
         How many there will be.
     quiet : bool
         Record only.
+    heard : callable
+        Called with each step and what is recorded of it.
     """
 
-    def __init__(self, folder: RunFolder, steps: int, *, quiet: bool):
+    def __init__(
+        self,
+        folder: RunFolder,
+        steps: int,
+        *,
+        quiet: bool,
+        heard: Callable[[int, dict[str, Any]], None] = lambda step, record: None,
+    ):
+        self.heard = heard
         self.folder, self.steps, self.quiet = folder, steps, quiet
         self.live = os.environ.get(TERMINAL_VARIABLE) == "1"
         self.every = max(1, steps // 10)
@@ -33,6 +55,8 @@ class Progress:
         self._said: list[str] = []
         self._last = ""
         """The last line that was not printed."""
+        self._first: tuple[int, float] | None = None
+        """Number of the first step, and the time before it."""
 
     def say(self, text: str) -> None:
         """Print lines for people; they are logged with the first step, so that a refused run leaves no file."""
@@ -49,13 +73,15 @@ class Progress:
         record = {"iteration": iteration, **metrics, "seconds": seconds}
         sent_bytes, late = meter.bytes_sent.total(), meter.late
         came = sum(meter.messages_received[name] for name in answers)
-        self.folder.append_metrics(record | {"sent_bytes": sent_bytes, "answers": came, "late": late})
+        record |= {"sent_bytes": sent_bytes, "answers": came, "late": late}
+        self.folder.append_metrics(record)
+        self.heard(iteration, record)
         if self.quiet:
             return
         values = "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in metrics.items())
+        time_text = f"{seconds:.1f} s{self._left(iteration, seconds)}"
         line = (
-            f"{iteration:>5}/{self.steps}  {values}{seconds:.1f} s  {sent_bytes / 1e6:.1f} MB  "
-            f"{came} answers, {late} late"
+            f"{iteration:>5}/{self.steps}  {values}{time_text}  {sent_bytes / 1e6:.1f} MB  {came} answers, {late} late"
         )
         if self.live:
             print(f"{_CLEAR}{_NO_WRAP}{line}{_WRAP}", end="", flush=True)
@@ -65,6 +91,14 @@ class Progress:
             self._last = ""
         else:
             self._last = line
+
+    def _left(self, iteration: int, seconds: float) -> str:
+        """How long it may take to the last step, for people; nothing where that is soon, or not known yet."""
+        first, begun = self._first = self._first or (iteration, seconds)
+        if iteration <= first:
+            return ""
+        left = (self.steps - iteration) * (seconds - begun) / (iteration - first)
+        return f", about {duration(left)} left" if left >= SOON_SECONDS else ""
 
     def end(self) -> None:
         """Print the last step too, if the run ended before the number of steps that was expected."""

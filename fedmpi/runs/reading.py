@@ -31,7 +31,14 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     """Empty for a run that did not end."""
+    start: dict[str, Any] = field(default_factory=dict)
+    """What was known of it when training began; empty for a run that ended, whose result says the same."""
     frames: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What the run says of itself: its result, or how it began."""
+        return self.result or self.start
 
     @property
     def steps(self) -> list[float]:
@@ -40,20 +47,21 @@ class Run:
             step if (step := number(line.get("iteration"))) is not None else k for k, line in enumerate(self.metrics)
         ]
 
-    def curves(self) -> dict[str, tuple[list[float], list[float]]]:
-        """Metric → steps and values, where it has one."""
-        names = dict.fromkeys(name for line in self.metrics for name in line if name not in _NOT_CURVES)
+    def curves(self, against: str = "iteration") -> dict[str, tuple[list[float], list[float]]]:
+        """Metric → steps and values, where it has one; or, in place of steps, the values of another key."""
+        names = dict.fromkeys(name for line in self.metrics for name in line if name not in _NOT_CURVES | {against})
+        xs = self.steps if against == "iteration" else [number(line.get(against)) for line in self.metrics]
         found = {}
         for name in filter(NAME.fullmatch, names):
-            lines = zip(self.steps, self.metrics, strict=True)
-            points = [(x, y) for x, line in lines if (y := number(line.get(name))) is not None]
+            lines = zip(xs, self.metrics, strict=True)
+            points = [(x, y) for x, line in lines if x is not None and (y := number(line.get(name))) is not None]
             if points:
                 found[name] = ([x for x, _ in points], [y for _, y in points])
         return found
 
     def table(self, *keys: str) -> dict[str, Any]:
-        """An object in result.json; empty if it is none."""
-        value: Any = self.result
+        """An object in result.json, or in start.json of a run that did not end; empty if it is none."""
+        value: Any = self.known
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, dict) else {}
@@ -94,17 +102,27 @@ def read_runs(paths: list[Path]) -> list[Run]:
             raise UsageError(f"a run must be a folder with config.toml or result.json, got {path}")
         name = path.resolve().name
         taken = sum(run.path.resolve().name == name for run in runs)
+        result, start = ([*_objects([_text(path / file)]), {}][0] for file in ("result.json", "start.json"))
         runs.append(
             Run(
                 path,
                 f"{name} ({taken + 1})" if taken else name,
                 _toml(path / "config.toml"),
                 json_lines(path / "metrics.jsonl"),
-                next(iter(_objects([_text(path / "result.json")])), {}),
+                result,
+                start,
                 json_lines(path / "frames.jsonl"),
             )
         )
     return runs
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs of a study, which lie in its folder runs, in the order of their names; of another folder itself."""
+    if (folder / "config.toml").is_file() or (folder / "result.json").is_file():
+        return [folder]
+    found = sorted(one.parent for one in (folder / "runs").glob("*/config.toml"))
+    return found or [folder]
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

@@ -53,6 +53,22 @@ def result(
         Further keys that only this system has.
     """
     return {
+        **beginning(system, method, roles, params, data),
+        "metrics": dict(metrics),
+        **own,
+        **measured,
+        "failures": list(failures),
+        "warnings": list(warnings),
+        "resumed_from": None,
+        "seed": seed,
+    }
+
+
+def beginning(
+    system: str, method: str, roles: Mapping[str, int], params: Mapping[str, Any], data: Dataset
+) -> dict[str, Any]:
+    """The first keys of result.json, which are known when training begins."""
+    return {
         "schema": SCHEMA,
         "system": system,
         "method": method,
@@ -66,13 +82,6 @@ def result(
             "d": data.X_train.shape[1],
             "classes": list(data.classes),
         },
-        "metrics": dict(metrics),
-        **own,
-        **measured,
-        "failures": list(failures),
-        "warnings": list(warnings),
-        "resumed_from": None,
-        "seed": seed,
     }
 
 

@@ -13,7 +13,15 @@ ROOT = Path(fedmpi.__file__).parent
 
 RULED = {"UsageError", "HeadroomError", "ProtocolError"}
 
-GIVEN = ("got ", "must not be given", "must be given", "must stand", "must be there", "must be written")
+GIVEN = (
+    "got ",
+    "must not be given",
+    "must be given",
+    "must stand",
+    "must be there",
+    "must be written",
+    "must be installed",
+)
 """Where the rule says by itself what was got: nothing, or that it was there."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from fedmpi.codedml.params import Params
-from fedmpi.errors import UsageError
+from fedmpi.errors import FilesError, Interrupted, UsageError
+from fedmpi.net import job_folder
 from fedmpi.net.costs import Report
 from fedmpi.net.transport import Meter
 from fedmpi.runs.environment import process_age_seconds
 from fedmpi.runs.folder import RunFolder, write_atomically
+from fedmpi.runs.interruption import heed_signals
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.progress import Progress
 from fedmpi.runs.result import costs
@@ -92,7 +95,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(FilesError, match="no space"):
         write_atomically(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -237,6 +240,37 @@ def test_progress_prints_about_ten_lines_and_records_all(tmp_path: Path, capsys:
     assert records[3].keys() == {
         "iteration", "train_loss", "test_accuracy", "seconds", "sent_bytes", "answers", "late"
     }  # fmt: skip
+
+
+def test_progress_says_how_long_the_rest_will_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("fedmpi.runs.progress.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    progress = Progress(RunFolder(tmp_path / "run", "x", ""), 10, quiet=False)
+    for k in range(3, 11):  # a run that goes on after step 3, with a slow first step
+        now[0] += 100 if k == 3 else 60
+        step(progress, k)
+    lines = capsys.readouterr().out.splitlines()
+    found = [re.search(r"about (.*) left", line) for line in lines]
+    assert [one and one[1] for one in found] == [None, "6 min", "5 min", "4 min", "3 min", "2 min", "60 s", None]
+
+
+def test_ctrl_c_is_called_so_where_the_launcher_has_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        check = heed_signals()
+        check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
+            check()
+        job_folder.write_reason(tmp_path, "Ctrl-C")
+        with pytest.raises(Interrupted, match=r"^stopped by Ctrl-C$"):
+            check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_quiet_progress_records_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The README's programs do what it says."""
+"""The programs of the page of codedml do what it says."""
 
 import re
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
-PROGRAMS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+PAGE = Path(__file__).parents[2] / "docs" / "codedml.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 def printed_and_promised(program: str, output: str) -> tuple[float, float]:
