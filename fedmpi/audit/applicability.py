@@ -8,6 +8,7 @@ from typing import Any
 from fedmpi.audit.finding import Finding, merged
 from fedmpi.audit.recording import Recorded
 from fedmpi.errors import UsageError
+from fedmpi.runs.reading import Run
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ def attack(runs: Sequence[Recorded]) -> list[Finding]:
     return merged(found)
 
 
+def check_known(run: Run) -> None:
+    """Refuse a run of a system that no attack knows.
+
+    Raises
+    ------
+    UsageError
+    """
+    system = run.result.get("system")
+    if system is not None and system not in REGISTRY:
+        raise UsageError(f"RUN must be of {', '.join(REGISTRY)}: no attack knows {system}, got {run.path}")
+
+
 def pairs(runs: Sequence[Recorded]) -> Iterator[tuple[Recorded, Recorded]]:
     """The first run of each kind, with each other one that differs in its data alone."""
     firsts: dict[tuple[Any, ...], Recorded] = {}
@@ -69,8 +82,7 @@ def function(name: str) -> Callable[..., Iterator[Finding]]:
 
 
 def _of(run: Recorded) -> Attacks:
-    if run.system not in REGISTRY:
-        raise UsageError(f"RUN must be of {', '.join(REGISTRY)}, got {run.system}")
+    check_known(run)
     return REGISTRY[run.system]
 
 

@@ -1,21 +1,28 @@
 """``fedmpi audit``: attack recorded runs, or make some of every system and attack them."""
 
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 from fedmpi.audit import campaign, report
-from fedmpi.audit.applicability import attack, function
-from fedmpi.audit.finding import merged
+from fedmpi.audit.applicability import attack, check_known, function
+from fedmpi.audit.finding import Finding, merged
 from fedmpi.audit.recording import Recorded
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
+from fedmpi.runs.loggers import find, opened
+from fedmpi.runs.reading import read_runs
 
 ON_THREADS = ("servers:together", "partners:findings")
 """Attacks by who knows keys or seeds of its own, which no run folder has."""
 
 
-def audit(folders: Sequence[Path], out: Path | None) -> Path:
+_LETTERS = str.maketrans({"τ": "tau", "²": "2", "₂": "2", "ε": "epsilon", "α": "alpha", "σ": "sigma", "θ": "theta"})
+"""Of names that loggers take."""
+
+
+def audit(folders: Sequence[Path], out: Path | None, log: Sequence[str] = ()) -> Path:
     """Attack recorded runs, print the table, and write the report.
 
     Parameters
@@ -24,31 +31,41 @@ def audit(folders: Sequence[Path], out: Path | None) -> Path:
         Of runs; those of one method that differ in their data are compared.
     out : Path, optional
         Of the report. Default: audit/ in the first folder.
+    log : sequence of str
+        Loggers that get the part of successes of each attack.
 
     Returns
     -------
     Path
-        Of report.md.
+        Of report.html.
     """
     if not folders:
         raise UsageError("either folders of runs or --all must be given, got neither")
     figures.require()
+    for name in log:
+        find(name)
     report.check(out := out or folders[0] / "audit")
+    for run in read_runs(list(folders)):
+        check_known(run)
     findings = attack([Recorded.read(folder) for folder in folders])
     print(report.text(findings), flush=True)
     how = "Runs: " + ", ".join(f"`{folder.name}`" for folder in folders)
-    return report.write(findings, out, how)
+    written = report.write(findings, out, how)
+    _log(findings, log, out)
+    return written
 
 
-def audit_all(scale: campaign.Scale, out: Path) -> Path:
+def audit_all(scale: campaign.Scale, out: Path, log: Sequence[str] = ()) -> Path:
     """Run every system, attack all of it, print the table, and write the report.
 
     Returns
     -------
     Path
-        Of report.md.
+        Of report.html.
     """
     figures.require()
+    for name in log:
+        find(name)
     report.check(out / "report")
     findings = attack(list(campaign.recorded(scale, out / "runs")))
     for seed, name in product(range(scale.seeds), ON_THREADS):
@@ -57,7 +74,20 @@ def audit_all(scale: campaign.Scale, out: Path) -> Path:
     print(report.text(findings), flush=True)
     how = (
         f"`fedmpi audit --all{' --quick' if scale is campaign.QUICK else ''}`: {scale.seeds} seeds. All runs are under "
-        "mpirun, on one machine, but for the rows that say so: S2 and clients in league with a server use their keys, "
-        "which no run folder has."
+        "mpirun, on one machine, except for the rows that say so: S2 and clients in league with a server use their "
+        "keys, which no run folder has."
     )
-    return report.write(findings, out / "report", how)
+    written = report.write(findings, out / "report", how)
+    _log(findings, log, out / "report")
+    return written
+
+
+def _log(findings: Sequence[Finding], names: Sequence[str], folder: Path) -> None:
+    """Pass on how many attempts of each attack succeeded, of 1."""
+    for logger in opened(names, folder):
+        for one in findings:
+            words = (one.system, one.method, one.adversary, one.attack)
+            plain = (word.translate(_LETTERS) for word in words)
+            tag = "/".join(re.sub(r"[^\w.-]+", "_", word, flags=re.ASCII).strip("_") for word in plain)
+            logger.log(0, {tag: one.successes / len(one.scores)})
+        logger.close()

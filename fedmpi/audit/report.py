@@ -1,4 +1,4 @@
-"""The table of an audit, with pictures: report.md, audit.csv, pictures/*.png."""
+"""The table of an audit, with pictures: report.html, report.md, audit.csv, pictures/*.png."""
 
 import re
 import shutil
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedmpi.audit.finding import Finding
+from fedmpi.audit.page import html
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
 from fedmpi.pages.tables import markdown, write_csv
@@ -20,7 +21,7 @@ INTRODUCTION = """# Privacy audit
 
 Adversaries use what their ranks received, as recorded with `--record-views`, and what is public; a judge that has the
 data says how good they were. A row of the table counts attempts (clients, coalitions or units, over all seeds); it is
-broken if guessing has so many successes in fewer than 1 of 100 audits. *Survives this attack* is no proof.
+broken if guessing would have as many successes in fewer than 1 of 100 audits. *Survives this attack* is no proof.
 """
 
 
@@ -48,7 +49,7 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
     Returns
     -------
     Path
-        Of report.md.
+        Of report.html.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    return folder / "report.md"
+    return folder / "report.html"
 
 
 def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
@@ -85,6 +86,8 @@ def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
         figures.roc(folder / "pictures" / "membership.png", "Membership by loss", curves)
         sections.append("## Membership by loss\n\n![membership](pictures/membership.png)")
     (folder / "report.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    pictures = {k: str(row["picture"]) for k, row in enumerate(rows)}
+    (folder / "report.html").write_text(html(findings, pictures, how, folder), encoding="utf-8", errors="replace")
 
 
 def line(one: Finding) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
+from fedmpi.pages import coinciding, palette
 
 Line = tuple[Sequence[float], Sequence[float]]
 """x and y."""
@@ -28,7 +29,7 @@ COLORS = (
 def require() -> None:
     """Raise UsageError where matplotlib is missing, before hours of work."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError('matplotlib must be installed for figures, got none: pip install "fedmpi[report]"')
+        raise UsageError('matplotlib must be installed for figures: pip install "fedmpi[report]"')
 
 
 def training_time(path: Path, title: str, panels: Mapping[str, Mapping[str, Line]]) -> None:
@@ -94,6 +95,48 @@ def over_iterations(path: Path, title: str, ylabel: str, lines: Mapping[str, Lin
     axis.set(xlabel="iteration", ylabel=ylabel, yscale="log" if log else "linear")
     axis.grid(alpha=0.3)
     axis.legend()
+    _save(figure, path)
+
+
+def run_curves(
+    path: Path,
+    title: str,
+    ylabel: str,
+    lines: Mapping[str, Line],
+    numbers: Mapping[str, int],
+    levels: Mapping[str, float],
+) -> None:
+    """Curves of runs over the iterations, in the colours and with the marks of the page.
+
+    Parameters
+    ----------
+    numbers : mapping
+        Name of a line → which colour and mark it has.
+    levels : mapping
+        Name → a value that the lines are compared with.
+    """
+    figure, (axis,) = _axes(1, title)
+    values = [y for _, ys in lines.values() for y in ys] + list(levels.values())
+    xs = [x for line in lines.values() for x in line[0]]
+    log = min(values) > 0 and max(values) > 100 * min(values)
+    height = np.log(max(values) / min(values)) if log else max(values) - min(values)
+    together = coinciding.dashes(coinciding.groups(lines, max(xs) - min(xs), float(height), log=log))
+    for name, (x, y) in lines.items():
+        color, shape = palette.style(numbers[name])
+        dash: Any = "-"
+        if name in together:
+            on, off, offset = together[name]
+            dash = (offset, (on, off))
+        every = (numbers[name] % max(1, len(x) // 5), max(1, len(x) // 5))
+        look: dict[str, Any] = {"marker": palette.MARKS[shape][0], "markersize": 5, "markeredgecolor": "white"}
+        plain = name.replace("$", r"\$")
+        axis.plot(x, y, linestyle=dash, color=palette.LIGHT[color], label=plain, markevery=every, **look)
+    for name, value in levels.items():
+        axis.axhline(value, color="#1c2330", linestyle=":", linewidth=1.2, label=name.replace("$", r"\$"))
+    axis.set(xlabel="iteration or round", ylabel=ylabel, yscale="log" if log else "linear")
+    axis.grid(color="#dde2ea")
+    axis.set_axisbelow(True)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     _save(figure, path)
 
 

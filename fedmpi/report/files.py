@@ -1,14 +1,14 @@
 """report.html, and beside it the curves as PNG and all numbers as CSV."""
 
 import importlib.util
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
 from fedmpi.pages.tables import write_csv
-from fedmpi.report.page import curves_of, report_page
+from fedmpi.report.curves import pictures
+from fedmpi.report.page import report_page
 from fedmpi.runs.folder import write_atomically
 from fedmpi.runs.reading import Run, numbers, read_runs
 
@@ -47,18 +47,20 @@ def write_report(paths: list[Path], out: Path | None = None) -> Path:
 
 
 def _write_curves(out: Path, runs: Sequence[Run]) -> None:
-    rows, drawing = [], importlib.util.find_spec("matplotlib") is not None
-    for family, lines in curves_of(runs).items():
-        for (run, metric), (xs, ys) in lines.items():
+    rows = []
+    for run in runs:
+        for metric, (xs, ys) in run.curves().items():
             points = zip(xs, ys, strict=True)
-            rows += [{"run": run, "metric": metric, "iteration": f"{x:g}", "value": repr(y)} for x, y in points]
-        if drawing:
-            named = {f"{run}: {metric}".replace("$", r"\$"): line for (run, metric), line in lines.items()}
-            name = "epsilon" if family == "ε" else re.sub(r"[^\w-]", "-", family)
-            low, high = min(y for _, ys in named.values() for y in ys), max(y for _, ys in named.values() for y in ys)
-            log = low > 0 and high > 100 * low
-            figures.over_iterations(out / f"{name}.png", family, family, named, log=log)
+            rows += [{"run": run.name, "metric": metric, "iteration": f"{x:g}", "value": repr(y)} for x, y in points]
     write_csv(out / "curves.csv", rows, ("run", "metric", "iteration", "value"))
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    drawn = pictures(runs)
+    for one in drawn:
+        several = len({other.data for other in drawn if other.title == one.title}) > 1
+        which = f"-{list(dict.fromkeys(other.data for other in drawn)).index(one.data) + 1}" if several else ""
+        title = f"{one.title}\n{one.data}".replace("$", r"\$")
+        figures.run_curves(out / f"{one.slug}{which}.png", title, one.title, one.lines, one.numbers, one.levels)
 
 
 def _costs(runs: Sequence[Run]) -> Iterator[dict[str, str]]:

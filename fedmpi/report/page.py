@@ -1,226 +1,175 @@
 """One page about one run or several, side by side."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fedmpi.pages.html import cards, legend, page, table, text
-from fedmpi.report.charts import COLORS, bar_chart, line_chart, quantity
+from fedmpi.pages.html import Markup, card, cards, facts, key, page, table
+from fedmpi.report import details
+from fedmpi.report.charts import line_chart
+from fedmpi.report.curves import AXES, pictures
 from fedmpi.report.gallery import gallery
+from fedmpi.report.glance import (
+    by_data,
+    epsilon,
+    final,
+    gap,
+    main_metric,
+    method_of,
+    ranks,
+    seconds,
+    sent,
+    short_names,
+    state,
+    who_learns,
+)
 from fedmpi.report.sequence import diagram
-from fedmpi.runs.reading import NAME, Run, number, numbers
+from fedmpi.runs.reading import Run
 from fedmpi.version import __version__
 
-_TOTALS = {"total", "round", "startup", "plain"}
-"""Seconds that are no phase of the protocol."""
-
-_FAMILIES = ("loss", "accuracy", "epsilon")
-"""Metrics whose names end, or begin, with one of these share a chart."""
-
-_MOST_FAILURES = 200
-
-_DRAWN_FROM = (
-    "Drawn from what the ranks recorded of their first messages. Counts and sizes are those that rank 0 saw; how much "
-    "others say to one another stays with them."
+_HOW_READ = (
+    "Gap to plain: the same rows trained in the clear, by the run itself or by the run that is named. Seconds are "
+    "those of the protocol, without start-up; bytes are what all ranks sent."
 )
 
-Curves = dict[str, dict[tuple[str, str], tuple[list[float], list[float]]]]
-"""Chart → (run, metric) → steps and values."""
-
-
-def curves_of(runs: Sequence[Run]) -> Curves:
-    """The curves of all runs, by chart."""
-    found: Curves = {}
-    for run in runs:
-        for metric, line in run.curves().items():
-            words = metric.split("_")
-            family = next((f for f in _FAMILIES if f in words), metric.replace("_", " "))
-            found.setdefault("ε" if family == "epsilon" else family, {})[run.name, metric] = line
-    order = {"loss": 0, "accuracy": 1, "ε": 2}
-    return dict(sorted(found.items(), key=lambda item: order.get(item[0], 3)))
+_MOST_WARNINGS = 20
 
 
 def report_page(runs: Sequence[Run]) -> str:
     """The page, as HTML."""
-    title = "fedmpi: " + ", ".join(run.name for run in runs)
-    colors = {run.name: k % COLORS for k, run in enumerate(runs)}
+    names, numbers = short_names(runs), {run.name: k for k, run in enumerate(runs)}
+    keys = {run.name: key(names[run.name], numbers[run.name]) for run in runs}
+    title = names[runs[0].name] if len(runs) == 1 else f"{len(runs)} runs side by side"
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{len(runs)} run{"s" if len(runs) > 1 else ""}, read by fedmpi {__version__}. '
-        "All that this page shows was recorded by the runs themselves.</p>",
-        *_overview(runs),
+        f'<p class="soft">Read by fedmpi {__version__}. All that this page shows was recorded by the '
+        f"run{'s' * (len(runs) > 1)} themselves.</p>".replace("run themselves", "run itself"),
+        *(_one(runs[0], names) if len(runs) == 1 else _glance(runs, names, keys)),
         *_images(runs),
-        *_curves(runs, colors),
-        *_costs(runs, colors),
-        *(_rounds(runs) if len(runs) > 1 else []),
-        *_failures(runs),
-        *_parameters(runs),
+        *_curves(runs),
+        *(_more(runs, keys) if len(runs) > 1 else []),
+        *_warnings(runs, keys),
+        *details.costs(runs, names, numbers),
+        *(details.rounds(runs) if len(runs) > 1 else []),
+        *details.failures(runs),
+        *details.parameters(runs, keys),
     ]
-    return page(title, body)
+    return page(f"fedmpi: {', '.join(names.values())}", body)
 
 
-def _overview(runs: Sequence[Run]) -> Iterator[str]:
-    def size(run: Run) -> str:
-        data = run.table("dataset")
-        return f"{text(data.get('name'))}: {text(data.get('m'))} rows × {text(data.get('d'))}" if data else "–"
+def _result(run: Run) -> tuple[str, str]:
+    """Name and value of the metric that is told first."""
+    metric = main_metric(run)
+    return ("–", "–") if metric is None else (metric.replace("_", " "), f"{final(run)[metric]:.4g}")
 
-    def ranks(run: Run) -> str:
-        return ", ".join(f"{len(ranks)} {role}{'s' if len(ranks) > 1 else ''}" for role, ranks in run.roles().items())
 
-    def total(run: Run) -> str:
-        seconds = number(run.table("seconds").get("total"))
-        return "–" if seconds is None else quantity(seconds, "s")
-
-    def failures(run: Run) -> Any:
-        found = run.result.get("failures")
-        return len(found) if isinstance(found, list) else None
-
-    facts: dict[str, Callable[[Run], Any]] = {
-        "system": lambda run: run.result.get("system"),
-        "method": lambda run: run.result.get("method") or run.config.get("method"),
-        "ended": lambda run: "yes" if run.result else "no result.json: it was stopped, or is still running",
-        "ranks": ranks,
-        "training data": size,
-        "time of the protocol": total,
-        "failures and liars": failures,
+def _one(run: Run, names: Mapping[str, str]) -> Iterator[str]:
+    name, value = _result(run)
+    rows: dict[str, Any] = {
+        name: value,
+        "gap to plain": gap(run, [run], names),
+        "who learns what": who_learns(run),
+        "ε": epsilon(run),
+        "seconds": seconds(run),
+        "bytes sent": sent(run),
+        "system and method": method_of(run),
+        "ranks": ranks(run),
+        "training data": next(iter(by_data([run]))),
     }
-    rows = {name: [fact(run) for run in runs] for name, fact in facts.items()}
-    finals = [numbers(run.table("metrics")) for run in runs]
-    for name in dict.fromkeys(name for final in finals for name in final if NAME.fullmatch(name)):
-        rows[name.replace("_", " ")] = [final.get(name) for final in finals]
-    privacy = [_epsilons(run) for run in runs]
-    for name in dict.fromkeys(name for epsilons in privacy for name in epsilons):
-        rows[name] = [epsilons.get(name) for epsilons in privacy]
-    overview = {"At a glance": table([run.name for run in runs], rows)}
-    if len(runs) == 1 and (picture := diagram(runs[0])):
-        overview["Roles, and one round"] = f'{picture}<p class="soft">{_DRAWN_FROM}</p>'
+    if ended := state(run):
+        rows["ended"] = Markup(f'<span class="bad">{escape(ended)}</span>')
+    rows |= {name.replace("_", " "): value for name, value in details.more(run).items()}
+    overview = {"At a glance": f'{facts(rows)}<p class="note">{_HOW_READ}</p>'}
+    if picture := diagram(run):
+        overview["Roles, and one round"] = f'{picture}<p class="note">{details.DRAWN_FROM}</p>'
     yield cards(overview)
 
 
-def _epsilons(run: Run) -> dict[str, float]:
-    found = {}
-    for view in ("upload", "model"):
-        for accountant, value in numbers(run.table("privacy", view)).items():
-            found[f"ε of {'an upload' if view == 'upload' else 'the model'} ({accountant[:12]})"] = value
-    return found
+def _glance(runs: Sequence[Run], names: Mapping[str, str], keys: Mapping[str, Markup]) -> Iterator[str]:
+    yield "<h2>At a glance</h2>"
+    groups = by_data(runs)
+    if len(groups) > 1:
+        yield (
+            f'<p class="soft">These runs were on {len(groups)} different sets of rows. Results on different rows '
+            "cannot be compared, so each set has its own table and its own charts.</p>"
+        )
+    for data, own in groups.items():
+        results = {run.name: _result(run) for run in own}
+        metrics = {name for name, _ in results.values()} - {"–"}
+        best = _best(own)
+        head = [metrics.copy().pop() if len(metrics) == 1 else "result"]
+        head += ["gap to plain", "who learns what", "ε", "seconds", "bytes sent"]
+        rows: dict[str, list[Any]] = {}
+        for run in own:
+            name, value = results[run.name]
+            shown = value if len(metrics) == 1 or name == "–" else f"{value} ({name})"
+            first = Markup(f'<span class="best">{escape(shown)}</span>') if run.name in best else shown
+            ended = state(run)
+            told = Markup(keys[run.name] + (f'<br><span class="bad">{escape(ended)}</span>' if ended else ""))
+            rows[told] = [first, gap(run, own, names), who_learns(run), epsilon(run), seconds(run), sent(run)]
+        yield card(data, table(head, rows, corner="run"))
+    yield f'<p class="note">{_HOW_READ} The best result on the same rows is bold.</p>'
+
+
+def _best(runs: Sequence[Run]) -> set[str]:
+    """Names of the runs with the best result, among those whose metric is the same; none where there is one run."""
+    metrics = [main_metric(run) for run in runs]
+    if len(runs) < 2 or len(set(metrics)) != 1 or (metric := metrics[0]) is None:
+        return set()
+    values = {run.name: final(run)[metric] for run in runs}
+    best = max(values.values()) if metric.endswith(("accuracy", "r2")) else min(values.values())
+    return {name for name, value in values.items() if value == best}
+
+
+def _more(runs: Sequence[Run], keys: Mapping[str, Markup]) -> Iterator[str]:
+    rest: dict[str, list[Any]] = {}
+    for run in runs:
+        if more := details.more(run):
+            listed = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in more.items())
+            rest[keys[run.name]] = [ranks(run) or "–", method_of(run), listed]
+    if rest:
+        yield details.folded_card("More numbers", table(["ranks", "system and method", "metrics"], rest, corner="run"))
+
+
+def _warnings(runs: Sequence[Run], keys: Mapping[str, Markup]) -> Iterator[str]:
+    lines = []
+    for run in runs:
+        found = run.result.get("warnings")
+        for one in found[:_MOST_WARNINGS] if isinstance(found, list) else []:
+            lines.append(f"<li>{keys[run.name] + ': ' if len(runs) > 1 else ''}{escape(str(one)[:500])}</li>")
+    if lines:
+        yield f'<h2>Warnings</h2><div class="card"><ul>{"".join(lines)}</ul></div>'
 
 
 def _images(runs: Sequence[Run]) -> Iterator[str]:
-    pictures = {run.name: shown for run in runs if (shown := gallery(run.path))}
-    if pictures:
+    shown = {run.name: pictures for run in runs if (pictures := gallery(run.path))}
+    if shown:
         yield "<h2>What the attack got</h2>"
-        yield cards(pictures)
+        yield cards(shown)
 
 
-def _curves(runs: Sequence[Run], colors: dict[str, int]) -> Iterator[str]:
-    charts = {}
-    for family, lines in curves_of(runs).items():
-        metrics = list(dict.fromkeys(metric for _, metric in lines))
-        alone = len(runs) == 1  # then colours tell the metrics apart
-        styles = {
-            f"{run}: {metric}": (metrics.index(metric) % COLORS, 0) if alone else (colors[run], metrics.index(metric))
-            for run, metric in lines
-        }
-        drawn = {f"{run}: {metric}": line for (run, metric), line in lines.items()}
-        key = ""
-        if alone and len(metrics) > 1:
-            key = legend({metric.replace("_", " "): k % COLORS for k, metric in enumerate(metrics)})
-        elif len(metrics) > 1:
-            dashes = ("solid", "dashed", "dotted", "dash-dotted")
-            named = [f"{m.replace('_', ' ')} {dashes[k % len(dashes)]}" for k, m in enumerate(metrics)]
-            key = f'<p class="soft">{escape(", ".join(named))}</p>'
-        charts[family] = line_chart(f"{family} over iterations", "iteration or round", drawn, styles) + key
-    if charts:
-        yield "<h2>Curves</h2>"
-        if len(runs) > 1:
-            yield legend(colors)
+def _curves(runs: Sequence[Run]) -> Iterator[str]:
+    panels = {axis: "".join(_charts(runs, axis)) for axis in AXES}
+    panels = {axis: charts for axis, charts in panels.items() if charts}
+    if not panels:
+        return
+    yield "<h2>Curves</h2>"
+    inputs = [
+        f'<input type="radio" name="by" id="by-{k}"{" checked" * (k == 0)}><label for="by-{k}">{axis}</label>'
+        for k, axis in enumerate(panels)
+    ]
+    shown = [f'<div class="by by-{k}">{charts}</div>' for k, charts in enumerate(panels.values())]
+    yield f'<div class="axes"><span class="soft">Against </span>{"".join(inputs)}{"".join(shown)}</div>'
+
+
+def _charts(runs: Sequence[Run], axis: str) -> Iterator[str]:
+    xlabel = AXES[axis][1]
+    by_rows: dict[str, dict[str, str]] = {}
+    for one in pictures(runs, axis):
+        drawn = line_chart(f"{one.title} against {axis}", xlabel, one.lines, one.numbers, one.levels)
+        notes = "".join(f'<p class="note">{escape(note)}</p>' for note in drawn.notes)
+        by_rows.setdefault(one.data, {})[one.title] = drawn.svg + notes
+    for data, charts in by_rows.items():
+        if len(by_data(runs)) > 1:
+            yield f"<h3>{escape(data)}</h3>"
         yield cards(charts)
-
-
-def _costs(runs: Sequence[Run], colors: dict[str, int]) -> Iterator[str]:
-    charts = {}
-    phases = {run.name: {k: v for k, v in numbers(run.table("seconds")).items() if k not in _TOTALS} for run in runs}
-    groups = {
-        "Time by phase, at rank 0": ("s", phases),
-        "Processor time by role": ("s", {run.name: _by_role(run, "cpu_seconds") for run in runs}),
-        "Bytes sent by role": ("B", {run.name: _by_role(run, "bytes", "sent") for run in runs}),
-        "Bytes received by role": ("B", {run.name: _by_role(run, "bytes", "received") for run in runs}),
-    }
-    for title, (unit, by_run) in groups.items():
-        labels = dict.fromkeys(label for values in by_run.values() for label in values)
-        bars = {label: {run: v[label] for run, v in by_run.items() if v.get(label, -1.0) >= 0} for label in labels}
-        bars = {label: values for label, values in bars.items() if any(values.values())}
-        if bars:
-            charts[title] = bar_chart(title, unit, bars, colors)
-    if charts:
-        yield "<h2>Time and bytes</h2>"
-        yield (
-            '<p class="soft">“communicate” is the time in which rank 0 waited and nobody computed. Ranks that share '
-            "the cores of one machine take the time of all of them together.</p>"
-        )
-        if len(runs) > 1:
-            yield legend(colors)
-        yield cards(charts)
-    tables = {run.name: table(["sent", "received"], rows) for run in runs if (rows := _message_rows(run))}
-    if tables:
-        yield "<h2>Messages of rank 0</h2>"
-        yield cards(tables)
-
-
-def _by_role(run: Run, *keys: str) -> dict[str, float]:
-    return {name.replace("_", " "): value for name, value in numbers(run.table(*keys)).items()}
-
-
-def _message_rows(run: Run) -> dict[str, list[str]]:
-    ways = [[numbers(run.table(kind, way)) for kind in ("messages", "message_bytes")] for way in ("sent", "received")]
-    names = sorted({name for counts, _ in ways for name in counts if NAME.fullmatch(name)})[:100]
-
-    def cell(name: str, counts: dict[str, float], sizes: dict[str, float]) -> str:
-        if name not in counts:
-            return "–"
-        return quantity(counts[name], "") + (f", {quantity(sizes[name], 'B')}" if name in sizes else "")
-
-    return {name: [cell(name, *way) for way in ways] for name in names}
-
-
-def _rounds(runs: Sequence[Run]) -> Iterator[str]:
-    pictures = {run.name: picture for run in runs if (picture := diagram(run))}
-    if pictures:
-        yield "<h2>Roles, and one round</h2>"
-        yield f'<p class="soft">{_DRAWN_FROM}</p>'
-        yield cards(pictures)
-
-
-def _failures(runs: Sequence[Run]) -> Iterator[str]:
-    for run in runs:
-        found = run.result.get("failures")
-        entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-        if entries:
-            names = list(dict.fromkeys(key for entry in entries for key in entry))[:6]
-            rows = {str(k + 1): [entry.get(name) for name in names] for k, entry in enumerate(entries[:_MOST_FAILURES])}
-            yield f"<h2>Failures and liars{f' of {escape(run.name)}' if len(runs) > 1 else ''}</h2>"
-            more = len(entries) - len(rows)
-            yield f'<div class="card">{table(names, rows)}{f"<p>and {more} more</p>" if more else ""}</div>'
-
-
-def _parameters(runs: Sequence[Run]) -> Iterator[str]:
-    tables = {}
-    for title, parts in (
-        ("Options", [run.config for run in runs]),
-        ("What they came down to", [run.table("params") for run in runs]),
-        ("Environment", [run.table("environment") | {"fedmpi": run.result.get("version")} for run in runs]),
-    ):
-        names = sorted({name for part in parts for name in part})[:200]
-        if names:
-            rows = {name.replace("_", " "): [part.get(name) for part in parts] for name in names}
-            tables[title] = table([run.name for run in runs], rows, mark=True)
-    if tables:
-        yield "<h2>Parameters and environment</h2>"
-        yield cards(tables)
-    yield "<h2>The same again</h2>"
-    for run in runs:
-        system, ranks = text(run.result.get("system", "SYSTEM")), text(run.result.get("ranks", "N"))
-        what = "attack" if system == "attacks" else f"run {system}"
-        encrypt = " --encrypt" if run.config.get("encrypt") is True else ""
-        command = f"fedmpi {what} -n {ranks}{encrypt} -- --config {run.path}/config.toml"
-        yield f"<pre>{escape(command)}</pre>"

@@ -11,8 +11,11 @@ from fedmpi.runs.reading import NAME, Run, number
 _MOST_ROLES = 6
 _MOST_ARROWS = 40
 
-_GAP = 152
+_GAP = 122
 """Between two lifelines."""
+
+_SIDE = 62
+"""Between the outer ones and the edges."""
 
 Kind = tuple[str, str, str]
 """Message type, the sender's role, the receiver's."""
@@ -93,8 +96,8 @@ def diagram(run: Run) -> str:
         return ""
     roles = run.roles()
     named = dict.fromkeys([*roles, *(end for arrows in found.values() for arrow in arrows for end in arrow.kind[1:])])
-    columns = {role: 70 + _GAP * k for k, role in enumerate(list(named)[:_MOST_ROLES])}
-    width = 70 * 2 + _GAP * (len(columns) - 1) + (60 if _loops_at(list(columns)[-1], found) else 0)
+    columns = {role: _SIDE + _GAP * k for k, role in enumerate(list(named)[:_MOST_ROLES])}
+    width = _SIDE * 2 + _GAP * (len(columns) - 1) + (40 if _loops_at(list(columns)[-1], found) else 0)
     parts, y = [], 66.0
     for title, arrows in found.items():
         parts.append(f'<line class="grid" x1="4" x2="{width - 4}" y1="{y:g}" y2="{y:g}"/>')
@@ -107,7 +110,7 @@ def diagram(run: Run) -> str:
     heads = []
     for role, x in columns.items():
         heads.append(f'<line class="life" x1="{x}" x2="{x}" y1="50" y2="{y:g}"/>')
-        heads.append(f'<rect class="head" x="{x - 62}" y="6" width="124" height="44" rx="6"/>')
+        heads.append(f'<rect class="head" x="{x - 59}" y="6" width="118" height="44" rx="6"/>')
         heads.append(f'<text class="role middle" x="{x}" y="25">{escape(role)}</text>')
         heads.append(f'<text class="tick middle" x="{x}" y="42">{_ranks(roles.get(role))}</text>')
     return svg(f"Sequence of messages of {run.name}", width, y + 8, [*heads, *parts])
@@ -120,8 +123,8 @@ def _loops_at(role: str, found: Mapping[str, Sequence[Arrow]]) -> bool:
 def _drawn(arrow: Arrow, columns: Mapping[str, int], y: float) -> str:
     name, source, target = arrow.kind
     x1, x2 = columns[source], columns[target]
-    many = f" × {arrow.count}" if arrow.count > 1 else ""
-    size = f"{quantity(arrow.mean_bytes, 'B')}{' each' if many else ''}" if arrow.count else ""
+    many = f"{arrow.count} × " if arrow.count > 1 else ""
+    size = f"{many}{quantity(arrow.mean_bytes, 'B')}" if arrow.count else ""
     if x1 == x2:
         return (
             f'<path class="arrow" d="M{x1} {y + 6:g}h34v14h-30"/>{_head(x1 + 2, y + 20, -1)}'
@@ -131,7 +134,7 @@ def _drawn(arrow: Arrow, columns: Mapping[str, int], y: float) -> str:
     middle = x1 + way * _GAP // 2  # above the first gap: every label has the width of one
     return (
         f'<line class="arrow" x1="{x1}" x2="{x2 - 6 * way}" y1="{y + 12:g}" y2="{y + 12:g}"/>{_head(x2, y + 12, way)}'
-        f'<text class="label haloed middle" x="{middle}" y="{y + 6:g}">{escape(name)}{many}</text>'
+        f'<text class="label haloed middle" x="{middle}" y="{y + 6:g}">{escape(name)}</text>'
         f'<text class="tick haloed middle" x="{middle}" y="{y + 24:g}">{size}</text>'
     )
 

@@ -1,20 +1,20 @@
-"""Follows a run from its folder: prints what metrics.jsonl gains, and passes it on to TensorBoard or W&B."""
+"""Follows a run from its folder: prints what metrics.jsonl gains, and passes it on to loggers."""
 
-import importlib.util
+import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmpi.errors import UsageError
-from fedmpi.runs.reading import json_lines, number, numbers, read_runs
-
-Logger = Callable[[int, Mapping[str, float]], None]
-"""Called with each iteration or round and its numbers."""
+from fedmpi.runs.checkpoint import holds_checkpoint
+from fedmpi.runs.checkpointing import ENDED
+from fedmpi.runs.folder import at_work
+from fedmpi.runs.loggers import Logger, log_line, step_of
+from fedmpi.runs.reading import json_lines, numbers, read_runs
 
 
 def follow(run: Path, wait: Callable[[], None] = lambda: time.sleep(0.3)) -> Iterator[dict[str, Any]]:
-    """The lines of metrics.jsonl, as they come, until result.json is there.
+    """The lines of metrics.jsonl, as they come, until result.json is there, or nobody works on the run any more.
 
     A run that goes on after a stop repeats what came after its checkpoint; so does this.
 
@@ -31,14 +31,16 @@ def follow(run: Path, wait: Callable[[], None] = lambda: time.sleep(0.3)) -> Ite
     """
     read_runs([run])
     seen: list[dict[str, Any]] = []
+    idle = 0
     while True:
         ended = (run / "result.json").exists()  # and so are all lines
+        idle = idle + 1 if at_work(run) is False else 0
         lines = json_lines(run / "metrics.jsonl")
         same = next((k for k, (old, new) in enumerate(zip(seen, lines, strict=False)) if old != new), None)
         known = min(len(seen), len(lines)) if same is None else same
         yield from lines[known:]
         seen = lines
-        if ended:
+        if ended or idle > 1:  # a run that has just begun takes its lock at once
             return
         wait()
 
@@ -51,49 +53,31 @@ def line_of(values: Mapping[str, Any]) -> str:
     return f"{step:>6g}  {rest}  {seconds:.1f} s  {sent / 1e6:.1f} MB"
 
 
-def watch(run: Path, say: Callable[[str], None], loggers: Iterator[Logger] | list[Logger]) -> None:
+def watch(run: Path, say: Callable[[str], None], loggers: Sequence[Logger]) -> None:
     """Say each step, and how the run ended."""
-    loggers = list(loggers)
     for values in follow(run):
         say(line_of(values))
-        step = number(values.get("iteration"))
-        for log in loggers if step is not None else []:
-            log(int(step or 0), {name: value for name, value in numbers(values).items() if name != "iteration"})
+        if (step := step_of(values)) is not None:
+            for logger in loggers:
+                log_line(logger, step, values)
+    if not (run / "result.json").exists():
+        say(stopped(run))
+        return
     result = read_runs([run])[0].result
     failures = result.get("failures")
     count = len(failures) if isinstance(failures, list) else 0
-    say(f"ended; {count} failure{'' if count == 1 else 's'}; fedmpi report {run}")
+    say(f"ended; {count} failure{'' if count == 1 else 's'}; fedmpi report {shlex.quote(str(run))}")
 
 
-def tensorboard(run: Path) -> Logger:
-    """Event files in the folder tensorboard of a run, for ``tensorboard --logdir RUN``."""
-    _require("tensorboard")
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    writer = EventFileWriter(str(run / "tensorboard"))
-
-    def log(step: int, values: Mapping[str, float]) -> None:
-        parts = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=parts)))
-        writer.flush()
-
-    return log
-
-
-def wandb(run: Path) -> Logger:
-    """A run of Weights & Biases, in the project fedmpi; their own environment variables say where it goes."""
-    _require("wandb")
-    import wandb as client
-
-    session = client.init(project="fedmpi", name=run.resolve().name, config=read_runs([run])[0].config)
-    return lambda step, values: session.log(dict(values), step=step)
-
-
-LOGGERS: dict[str, Callable[[Path], Logger]] = {"tensorboard": tensorboard, "wandb": wandb}
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UsageError(f'{package} must be installed for --log, got none: pip install "fedmpi[{package}]"')
+def stopped(run: Path) -> str:
+    """Why a run has ended before its time, as far as it could say so, and how it goes on."""
+    log = run / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    why = lines[-1].partition(ENDED)[2] if lines else ""
+    said = why or "its processes are gone, and it could not say why"
+    said = said if said.startswith("stopped") else f"stopped: {said}"
+    begun = (run / "config.toml").read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    command = begun.removeprefix("# ") if begun.startswith("# fedmpi run ") else "fedmpi run SYSTEM -n RANKS"
+    if holds_checkpoint(run):
+        return f"{said}\ngo on with: {command} -- --resume {shlex.quote(str(run))}"
+    return f"{said}\nit has no checkpoint: begin it again, in another folder, with --checkpoint-every"

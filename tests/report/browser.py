@@ -85,9 +85,10 @@ class Browser:
         assert "exceptionDetails" not in got, got
         return got["result"].get("value")
 
-    def screenshot(self, path: Path) -> None:
-        """The whole page, as PNG."""
-        got = self("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, size: tuple[int, int] | None = None) -> None:
+        """The whole page, or the upper left part of it, as PNG."""
+        clip = {"clip": {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}} if size else {}
+        got = self("Page.captureScreenshot", captureBeyondViewport=True, **clip)
         path.write_bytes(base64.b64decode(got["data"]))
 
     def pdf(self) -> bytes:
@@ -101,7 +102,7 @@ def chromium(profile: Path) -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
         if shutil.which("apt-get") and os.geteuid() == 0:
-            pytest.fail("chromium must be installed, got none: apt-get install chromium, as .ci/run does")
+            pytest.fail("chromium must be installed: apt-get install chromium, as .ci/run does")
         pytest.skip("chromium is not here, and nobody to install it: apt-get install chromium")
     read_commands, commands = os.pipe()
     answers, write_answers = os.pipe()

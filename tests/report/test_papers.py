@@ -123,7 +123,7 @@ def test_a_system_whose_packages_are_missing_is_left_out(
 
     monkeypatch.setattr(papers, "import_module", without_torch)
     assert main(["reproduce", "all", "--out", str(tmp_path), "--data-dir", str(tmp_path)]) == 2
-    assert 'niss: torch must be installed, got none: pip install "fedmpi[torch]"' in capsys.readouterr().err
+    assert 'niss: torch must be installed: pip install "fedmpi[torch]"' in capsys.readouterr().err
     assert experiments == [f"fedmpi.{system}" for system in papers.PAPERS if system != "niss" for _ in range(2)]
 
 

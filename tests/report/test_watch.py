@@ -10,7 +10,9 @@ import pytest
 
 from fedmpi.cli import main
 from fedmpi.report.watch import follow
-from fedmpi.runs.folder import RunFolder
+from fedmpi.runs.checkpoint import write_checkpoint
+from fedmpi.runs.checkpointing import ENDED
+from fedmpi.runs.folder import RunFolder, at_work
 
 
 def steps(first: int, last: int, folder: RunFolder) -> None:
@@ -68,6 +70,28 @@ def test_a_run_is_followed_while_it_lasts(tmp_path: Path) -> None:
     assert not events
 
 
+def test_a_run_that_was_stopped_is_told_with_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(tmp_path / "run", "x", "# fedmpi run codedml -n 4\nseed = 1\n")
+    steps(0, 2, folder)
+    folder.log(f"{ENDED}stopped by Ctrl-C")
+    waited: list[None] = []
+
+    def wait() -> None:
+        waited.append(None)
+        folder.release()
+
+    assert at_work(folder.path)
+    assert len(list(follow(folder.path, wait))) == 2
+    assert waited, "nobody is told while the process is there"
+    assert main(["watch", str(folder.path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:3] == ["stopped by Ctrl-C"]
+    assert "it has no checkpoint" in lines[3]
+    write_checkpoint(folder.path, 1, {}, {})
+    assert main(["watch", str(folder.path)]) == 0
+    assert capsys.readouterr().out.endswith(f"go on with: fedmpi run codedml -n 4 -- --resume {folder.path}\n")
+
+
 def test_a_real_run_from_another_process(tmp_path: Path) -> None:
     out = tmp_path / "run"
     train = [sys.executable, "-c", f"""
@@ -108,4 +132,4 @@ def test_a_logger_that_is_not_installed(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["watch", str(ended), "--log", "wandb"]) == 2
-    assert 'wandb must be installed for --log, got none: pip install "fedmpi[wandb]"' in capsys.readouterr().err
+    assert 'wandb must be installed for --log: pip install "fedmpi[wandb]"' in capsys.readouterr().err
