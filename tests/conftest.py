@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("contract")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell that has us in the background: children inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # by a shell that has us in the background: children inherit it
+        signal.signal(number, usual)
 
 # No test fails because a machine is slow.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedmpi.attacks.case import Finding
 from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, spread_of, ssim
-from fedmpi.attacks.params import Params
+from fedmpi.attacks.params import DESCRIPTION, Params
 from fedmpi.attacks.protocol import lead
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
@@ -20,8 +20,6 @@ from fedmpi.net import Channel
 from fedmpi.runs.folder import RunFolder, finite
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
-
-DESCRIPTION = "Reconstruct rows of the test part from the gradients that a client shares of them."
 
 Batches = dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
 

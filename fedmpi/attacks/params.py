@@ -1,11 +1,16 @@
 """What is attacked, and how."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fedmpi.attacks import deep_leakage, inverting
 from fedmpi.errors import UsageError
 from fedmpi.rules import at_least, positive
+
+if TYPE_CHECKING:
+    from fedmpi.attacks import deep_leakage, inverting
+
+
+DESCRIPTION = "Reconstruct rows of the test part from the gradients that a client shares of them."
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ class Params:
             raise UsageError(f"--batch-size must be 1 for --attack {self.attack}, got {self.batch_size}")
 
     @property
-    def search(self) -> deep_leakage.Settings:
+    def search(self) -> "deep_leakage.Settings":
         """Of deep leakage."""
+        from fedmpi.attacks import deep_leakage
+
         base = deep_leakage.TEXTBOOK if self.attack == "textbook" else deep_leakage.DEFAULT
         base = replace(base, steps=self.steps or base.steps)
         if self.attack == "textbook":
@@ -75,6 +82,8 @@ class Params:
         return replace(base, init=self.init, sent_only=self.defence == "ppdl")
 
     @property
-    def inversion(self) -> inverting.Settings:
+    def inversion(self) -> "inverting.Settings":
         """Of inverting gradients."""
+        from fedmpi.attacks import inverting
+
         return inverting.Settings() if self.steps is None else inverting.Settings(steps=self.steps)

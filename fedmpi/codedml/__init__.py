@@ -20,6 +20,14 @@ SYSTEM = System(
     roles=("master", "worker"),
     training="fedmpi.codedml.command:CodedTraining",
     serve="fedmpi.codedml.service:follow",
+    parameters="fedmpi.codedml.params:Params",
+    check="fedmpi.codedml.checks:check",
+    learns={
+        "coded": "What any {T} of the {N} workers hold together is uniformly random. The master owns the data.",
+        "bgw": "What any {T} of a group's workers hold together is uniformly random. The master owns the data.",
+        "bh08": "What any {T} of a group's workers hold together is uniformly random. The master owns the data.",
+        "plain": "Nothing is hidden: the master, who owns the data, trains in the clear.",
+    },
 )
 
 __all__ = ["SYSTEM", "CodedLinearRegression", "CodedLogisticRegression", "workers"]

@@ -9,18 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.faults import parse_faults
+from fedmpi.codedml.layout import layout
 from fedmpi.codedml.metrics import Metrics
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
 from fedmpi.codedml.room import check_room
 from fedmpi.codedml.solvers import State
-from fedmpi.codedml.summary import CodedWords, layout
+from fedmpi.codedml.summary import CodedWords
 from fedmpi.codedml.training import Outcome, new_task, train, train_in_the_clear
-from fedmpi.errors import UsageError
 from fedmpi.machines.placement import Apart, Host
 from fedmpi.runs.checkpointing import Arrays, Keeper
-from fedmpi.runs.own_options import own_options
 
 IN_MEMORY_BYTES = 256 << 20
 """The rows of larger .npy files stay there, and those of LIBSVM files that are larger when dense stay sparse."""
@@ -46,29 +44,9 @@ class CodedTraining(CodedWords):
     outcome: Outcome
     quantize_seconds: float
 
-    def check(self, argv: list[str]) -> None:
-        """Refuse combinations of options before any work is done."""
-        params, options, ranks = self.params, self.options, self.ch.size
-        options.check_own(argv)
-        if options.inject != own_options(argv).inject:
-            raise UsageError("--inject must stand on the command line, where every rank sees it")
-        faults = parse_faults(options.inject)
-        if faults and params.method != "coded":
-            raise UsageError(f"--inject must be used with --method coded, got {params.method}")
-        for fault in faults:
-            if fault.rank is not None and fault.rank >= ranks:
-                raise UsageError(f"--inject must name ranks from 1 to {ranks - 1}, got {fault.rank}")
-        if options.class_weight and not (params.model == "logistic" and params.exact):
-            what = "a linear model" if params.model == "linear" else f"--degree {params.degree}"
-            raise UsageError(f"--class-weight must be given for a logistic model with the sigmoid itself, got {what}")
-        if params.method == "plain" and (options.resume or options.checkpoint_every):
-            raise UsageError("--resume and --checkpoint-every must be used with a private method, got --method plain")
-
     def data_arguments(self) -> dict[str, Any]:
         """What to load; without a data set two classes of digits, with --model linear a real target."""
         linear, named = self.params.model == "linear", self.options.dataset is not None
-        if linear and not named:
-            raise UsageError("--model linear must have a --dataset with a real target, got none")
         given = super().data_arguments() | {"regression": linear, "in_memory_bytes": IN_MEMORY_BYTES}
         return given if given["classes"] or named else given | {"classes": ["4", "9"]}
 
@@ -124,7 +102,9 @@ class CodedTraining(CodedWords):
     def train(self, start: State | None, keeper: Keeper[State]) -> None:
         """Train on the workers, or with --method plain on the master."""
         if self.params.method == "plain":
-            self.outcome = train_in_the_clear(self.params, self.problem, self.data.X_train, self.watch)
+            self.outcome = train_in_the_clear(
+                self.params, self.problem, self.data.X_train, self.watch, lambda: self.stopping
+            )
         else:
             task = new_task(self.params, self.problem, self.options.seed)
             task = replace(task, observe=self.watch, start=start, advance=keeper.advance)

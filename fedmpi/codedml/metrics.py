@@ -32,9 +32,12 @@ class Metrics:
         return found
 
     def at_the_end(self, W: NDArray[np.float64]) -> dict[str, float]:
-        """Mean cross-entropy on the test rows, in nats, and `class_scores`; nothing for a linear model."""
-        if self.params.model == "linear" or not len(self.data.y_test):
+        """Mean cross-entropy on the test rows, in nats, and `class_scores`; of a linear model the RMSE."""
+        if not len(self.data.y_test):
             return {}
+        if self.params.model == "linear":
+            errors = self.test_outputs(W)[:, 0] - self.data.y_test
+            return {"test_rmse": float(np.sqrt(np.square(errors).mean()))}
         Y, z = targets(self.data.y_test, len(self.data.classes)), self.test_outputs(W)
         unpenalized = objective.Objective(self.problem.objective.kind, Y)
         loss = {"test_loss": unpenalized.loss(z) / len(Y)}

@@ -24,6 +24,7 @@ def train_plain(
     columns: Columns,
     learning_rate: float,
     observe: Callable[[int, Vector], None] = lambda iteration, W: None,
+    over: Callable[[], bool] = lambda: False,
 ) -> Vector:
     """Conventional training by the same solver, with the true sigmoid and no quantization [So et al. 2021, eq. (2)].
 
@@ -33,6 +34,8 @@ def train_plain(
         Scaled features, with a column of ones where the solver takes steps in the units of X.
     columns : Columns
         Of the features.
+    over : callable
+        Whether an iteration was the last.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def train_plain(
         products = _InTheClear(X, objective, observe)
         states = minimize(objective, columns, products, str(params.solver), params.stop_below(len(X)), state)
     for state in states:  # which `gradient` shows next
-        if state.iteration >= params.iterations:
+        if state.iteration >= params.iterations or over():
             break
     observe(state.iteration, state.W)
     return state.W

@@ -8,18 +8,7 @@ from fedmpi.codedml.precision import Norms, choose
 from fedmpi.codedml.problem import fitted
 from fedmpi.codedml.solvers import State
 from fedmpi.core.packing import packed_words
-from fedmpi.system import Training
-
-
-def layout(params: Params, workers: int) -> dict[str, int]:
-    """How the workers are used: N, T, and K and R of the code, or G groups."""
-    if params.method == "plain":
-        return {}
-    if params.method == "coded":
-        code = params.code(workers)
-        return {"N": workers, "T": code.privacy, "K": code.parallelization, "R": code.recovery_threshold}
-    T, groups = params.groups(workers)
-    return {"N": workers, "T": T, "G": len(groups)}
+from fedmpi.training import Training
 
 
 class CodedWords(Training[Params, State]):
@@ -35,6 +24,8 @@ class CodedWords(Training[Params, State]):
         if params.method == "plain":
             return ["plain training on the master: not private", what]
         private = f"private against any T={numbers['T']} of them"
+        if params.insecure_repeatable_masks:
+            private = f"not private: masks for T={numbers['T']} of them are made from --seed"
         if params.method == "coded":
             return [
                 f"CodedPrivateML with N={numbers['N']} workers: K={numbers['K']} blocks, {private}, "

@@ -40,7 +40,7 @@ class Task:
     start : State, optional
         Go on from here.
     advance : callable
-        Called with the state after every iteration.
+        Called with the state after every iteration; true ends the training.
     keep : bool
         Workers keep their coded data for another training on the same rows.
     seed : callable
@@ -53,7 +53,7 @@ class Task:
     uniforms: tuple[Uniform, ...]
     observe: Observe = ignore
     start: State | None = None
-    advance: Callable[[State], None] = lambda state: None
+    advance: Callable[[State], bool] = lambda state: False
     keep: bool = False
     seed: Callable[[], bytes] = fresh_seed
 
@@ -78,7 +78,8 @@ class Task:
                 if following is None:
                     break
                 state = following
-                self.advance(state)
+                if self.advance(state):
+                    break
         except UsageError:  # the workers stay ready for another training
             stop()
             raise

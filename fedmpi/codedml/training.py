@@ -114,8 +114,10 @@ def _apart(ch: Channel) -> float:
     return ch.meter.seconds["offline"] + ch.meter.seconds["close"]
 
 
-def train_in_the_clear(params: Params, problem: Problem, X: Any, observe: Observe = ignore) -> Outcome:
-    """Conventional training on unquantized features, by the same solver."""
+def train_in_the_clear(
+    params: Params, problem: Problem, X: Any, observe: Observe = ignore, over: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Conventional training on unquantized features, by the same solver, until it is over."""
     transform, columns = problem.transform, problem.transform.columns
     if params.solver in ("lbfgs", "cg"):
         columns = len(problem.columns.means)
@@ -131,5 +133,5 @@ def train_in_the_clear(params: Params, problem: Problem, X: Any, observe: Observ
         last = iteration
         observe(iteration, W)
 
-    W = train_plain(params, features, problem.objective, problem.columns, problem.learning_rate, count)
+    W = train_plain(params, features, problem.objective, problem.columns, problem.learning_rate, count, over)
     return Outcome(W, last, time.perf_counter() - start)

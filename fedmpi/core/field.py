@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedmpi.core.galois_arrays import galois_in, galois_in_and_out
 from fedmpi.core.native import compiled as _compiled
 from fedmpi.core.native import pointer as _pointer
 from fedmpi.errors import UsageError
@@ -24,7 +25,7 @@ def kernels_are_compiled() -> bool:
 
 
 class PrimeField:
-    """The field F_p for a prime p < 2^31, with arrays as uint32 in [0, p).
+    """The field F_p for a prime p < 2^31, with arrays as uint32 in [0, p), or as those of galois.GF(p).
 
     Parameters
     ----------
@@ -79,6 +80,7 @@ class PrimeField:
 
     # -- elements ---------------------------------------------------------------------------------------------
 
+    @galois_in
     def array(self, values: ArrayLike) -> FieldArray:
         """Integers of any size and sign, reduced to [0, p)."""
         values = np.asarray(values)
@@ -95,24 +97,28 @@ class PrimeField:
         np.add(integers, self.p, out=integers, where=integers < 0)
         return integers.view(np.uint32)
 
+    @galois_in
     def to_signed(self, values: FieldArray) -> NDArray[np.int64]:
         """φ⁻¹ of [So et al. 2021, eq. (24)]: the representative in (-p/2, p/2)."""
         signed = values.astype(np.int64)
         signed[signed > self.p // 2] -= self.p
         return signed
 
+    @galois_in
     def contains(self, values: FieldArray) -> bool:
         """Whether every element is in [0, p)."""
         return values.dtype == np.uint32 and (values.size == 0 or int(values.max()) < self.p)
 
+    @galois_in_and_out
     def inverse(self, value: int) -> int:
         """1/value. Raises ZeroDivisionError for multiples of p."""
         if value % self.p == 0:
             raise ZeroDivisionError(f"0 has no inverse modulo {self.p}")
-        return pow(value, -1, self.p)
+        return pow(int(value), -1, self.p)
 
     # -- linear algebra ---------------------------------------------------------------------------------------
 
+    @galois_in_and_out
     def matmul(self, matrix: FieldArray, rows: Sequence[FieldArray] | FieldArray) -> FieldArray:
         """Product of a small matrix and a stack of equally shaped arrays.
 
@@ -157,6 +163,7 @@ class PrimeField:
             out[n] = total % np.uint64(self.p)
         return out
 
+    @galois_in_and_out
     def product(self, X: FieldArray, W: FieldArray) -> FieldArray:
         """Z = X W, shape (m, k), for X of shape (m, d) and a few columns W of shape (d, k)."""
         (m, d), (rows, outputs) = X.shape, W.shape
@@ -173,6 +180,7 @@ class PrimeField:
         )
         return np.ascontiguousarray(out.T)
 
+    @galois_in_and_out
     def transposed_product(self, X: FieldArray, S: FieldArray) -> FieldArray:
         """XᵀS, shape (d, k), for X of shape (m, d) and a few columns S of shape (m, k)."""
         (m, d), (rows, outputs) = X.shape, S.shape
@@ -188,22 +196,26 @@ class PrimeField:
         )  # fmt: skip
         return np.ascontiguousarray(out.T)
 
+    @galois_in_and_out
     def multiply(self, a: FieldArray, b: FieldArray) -> FieldArray:
         """Element by element, with broadcasting."""
         product = a.astype(np.uint64) * b
         product %= np.uint64(self.p)
         return product.astype(np.uint32)
 
+    @galois_in_and_out
     def add(self, a: FieldArray, b: FieldArray) -> FieldArray:
         """Element by element, with broadcasting."""
         total = np.asarray(a + b)  # below 2^32
         np.subtract(total, self.p, out=total, where=total >= self.p)
         return total
 
+    @galois_in_and_out
     def subtract(self, a: FieldArray, b: FieldArray) -> FieldArray:
         """Element by element, with broadcasting."""
         return self.add(a, np.uint32(self.p) - b)
 
+    @galois_in_and_out
     def gradient(self, X: FieldArray, W: FieldArray, coefficients: FieldArray) -> FieldArray:
         """Xᵀ s(X W), s = Σ_i c_i Π_{j≤i} X w_j, for several outputs in one pass over X.
 

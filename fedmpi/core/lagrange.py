@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core.field import FieldArray, PrimeField
+from fedmpi.core.galois_arrays import galois_in_and_out
 from fedmpi.errors import UsageError
 
 Uniform = Callable[[tuple[int, ...]], FieldArray]
@@ -130,6 +131,7 @@ class LagrangeCode:
         """Answers needed to decode: degree·(K+T-1)+1 [So et al. 2021, Theorem 1]."""
         return self.degree * (self.parallelization + self.privacy - 1) + 1
 
+    @galois_in_and_out
     def encode(self, blocks: Sequence[FieldArray] | FieldArray, uniform: Uniform) -> FieldArray:
         """Shares of K different blocks [So et al. 2021, eq. (10)].
 
@@ -148,6 +150,7 @@ class LagrangeCode:
         masks = uniform((self.privacy, *blocks[0].shape))
         return self.field.matmul(self.encoding_matrix, [*blocks, *masks])
 
+    @galois_in_and_out
     def encode_repeated(self, block: FieldArray, uniform: Uniform) -> FieldArray:
         """Shares of one block repeated K times [So et al. 2021, eq. (12)], from T + 1 products instead of K + T."""
         masks = uniform((self.privacy, *block.shape))
@@ -155,6 +158,7 @@ class LagrangeCode:
         repeated = self.field.array(top.sum(axis=1, keepdims=True, dtype=np.uint64))
         return self.field.matmul(np.hstack([repeated, bottom]), [block, *masks])
 
+    @galois_in_and_out
     def decode(self, answers: dict[int, FieldArray]) -> FieldArray:
         """F at every block from the answers of any `recovery_threshold` workers [So et al. 2021, eq. (21)].
 
@@ -169,6 +173,7 @@ class LagrangeCode:
         """
         return self.field.matmul(*self._recombination(answers))
 
+    @galois_in_and_out
     def decode_sums(self, answers: dict[int, FieldArray], runs: int = 1) -> FieldArray:
         """The sums of F over so many runs of blocks, shape (runs, *s), for runs/K of the work of `decode`; see there.
 

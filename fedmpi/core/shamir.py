@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedmpi.core.field import FieldArray, PrimeField
+from fedmpi.core.galois_arrays import galois_in_and_out
 from fedmpi.core.lagrange import Uniform, lagrange_basis
 from fedmpi.core.reed_solomon import consistent, correctable, locate_errors
 from fedmpi.errors import DecodingError, UsageError
@@ -46,6 +47,7 @@ class Shamir:
         first, others = self.points[: self.threshold], self.points[self.threshold :]
         return lagrange_basis(self.field, [0, *first], others)
 
+    @galois_in_and_out
     def share(self, secret: FieldArray, uniform: Uniform) -> FieldArray:
         """Shares of an array of secrets, shape s → (n, *s) [So et al. 2021, appendix D].
 
@@ -60,6 +62,7 @@ class Shamir:
             raise ValueError(f"shares must be at least {degree + 1} for degree {degree}, got {len(parties)}")
         return lagrange_basis(self.field, [self.points[i] for i in parties[: degree + 1]], [0])
 
+    @galois_in_and_out
     def reconstruct(self, shares: dict[int, FieldArray], degree: int | None = None) -> FieldArray:
         """The secrets from the shares of any degree + 1 parties; the degree is T by default (2T after a product)."""
         degree = self.threshold if degree is None else degree
@@ -68,6 +71,7 @@ class Shamir:
         secrets: FieldArray = self.field.matmul(vector, [shares[i] for i in parties[: degree + 1]])[0]
         return secrets
 
+    @galois_in_and_out
     def reconstruct_checked(
         self, shares: dict[int, FieldArray], degree: int, max_errors: int, uniform: Uniform
     ) -> tuple[FieldArray, set[int]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmpi.data.partition import PARTITIONS, Rows
+from fedmpi.data.partition import PARTITIONS, Rows, rows_of
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -35,8 +35,12 @@ def stream(seed: int, *key: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
 
-def client_rows(kind: str, y: NDArray[np.int64], clients: int, seed: int, alpha: float = 0.5) -> list[Rows]:
-    """The rows of each client under a partition: iid, shards or dirichlet (with its α)."""
+def client_rows(
+    kind: str, y: NDArray[np.int64], clients: int, seed: int, alpha: float = 0.5, groups: NDArray[Any] | None = None
+) -> list[Rows]:
+    """The rows of each client under a partition: iid, shards or dirichlet (with its α); or those of its groups."""
+    if groups is not None:
+        return [rows_of(k, clients, len(y), groups) for k in range(clients)]
     return PARTITIONS[kind](y, clients, stream(seed, "partition"), alpha)
 
 
@@ -60,7 +64,10 @@ def weights(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float64]:
 
 def cores() -> int:
     """Processors that this rank may use."""
-    return len(os.sched_getaffinity(0))
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
 
 
 def threads_per_rank(ranks: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fedmpi.errors import UsageError
+from fedmpi.learn.names import check_name
 from fedmpi.learn.randomness import seeded
 from fedmpi.learn.resnet import ConcatResNet, check_images
 
@@ -247,9 +248,8 @@ def build_model(
 
 
 def _import(name: str) -> Callable[[Shape, int], nn.Module]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise UsageError(f"--model must be one of {', '.join(MODELS)}, or package.module:Class, got {name}")
+    check_name(name)
+    module, _, attribute = name.partition(":")
     try:
         found: Callable[[Shape, int], nn.Module] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -15,6 +15,17 @@ SYSTEM = FederatedSystem(
     roles=("server", "host"),
     training="fedmpi.pbpfl.command:PbpflTraining",
     parameters="fedmpi.pbpfl.params:Params",
+    check="fedmpi.pbpfl.checks:check",
+    no_class_weight="recovers the gradient of the plain squared error, in which all rows count the same",
     host="fedmpi.pbpfl.host:serve",
     packages=("torch", "safetensors"),
+    learns={
+        "pbpfl": "Clients see the weights under secret scalings, which hide the numbers but not what the model "
+        "computes. The server sees each client's gradient.",
+        "pbpfl-masked": "Clients see the weights under secret scalings, which hide the numbers but not what the model "
+        "computes. The server sees sums over clients.",
+        "fedavg-mse": "Nothing is hidden: the server sees each client's update.",
+        "fedavg-ce": "Nothing is hidden: the server sees each client's update.",
+    },
+    plain="fedavg-mse",
 )

@@ -59,7 +59,7 @@ class Clients:
     def load(cls, job: Job[Params], last: str, host: int, hosts: int, clients: int, threads: int) -> "Clients":
         """Read the data set, and keep the rows of the clients of one host (0 ≤ host < hosts); `last` is a layer."""
         problem, params = Problem(job), job.params
-        parts = rows_here(job, problem.data.y_train, host, hosts, clients)
+        parts = rows_here(job, problem.data, host, hosts, clients)
         own = {k: Client(k, problem.training(parts[k], params.device), job.seed, params.batch_size) for k in parts}
         differentiators = [Differentiator(problem.model(), last, params.device) for _ in range(threads)]
         drawn = draws(problem.model(), problem.input_shape)

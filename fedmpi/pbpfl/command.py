@@ -27,7 +27,6 @@ class PbpflTraining(PbpflWords):
 
     parameters, state_type = Params, State
     answers = ("Terms", "Masked")
-    no_class_weight = "recovers the gradient of the plain squared error, in which all rows count the same"
     # What hides weights and gradients changes them by no more than rounding; the loss is kept beside.
     may_change = frozenset(
         {"method", "scaling", "gamma_range", "threshold", "ring_bits", "fraction_bits"}
@@ -44,7 +43,6 @@ class PbpflTraining(PbpflWords):
     def load(self) -> None:
         """The data set, which may have a value to predict in place of classes, and the model with its structure."""
         torch.set_num_threads(1)
-        self.params.least_clients(self.clients)
         self.read()
         self.problem = Problem(self.job)
         model = self.problem.model()

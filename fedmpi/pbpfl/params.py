@@ -48,10 +48,12 @@ class Params:
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
     dirichlet_alpha: float = 0.5
     """α of --partition dirichlet: small values give clients few labels."""
+    split_by: str | None = None
+    """Column whose values say whose a row is. Default: rows are dealt out by --partition."""
     scaling: float = 10.0
-    """Each r is drawn log-uniformly from [1/scaling, scaling]."""
+    """pbpfl, pbpfl-masked: each r is drawn log-uniformly from [1/scaling, scaling]."""
     gamma_range: tuple[float, float] = (0.5, 2.0)
-    """The interval from which γ is drawn uniformly."""
+    """pbpfl, pbpfl-masked: the interval from which γ is drawn uniformly."""
     dropout: float = 0.0
     """For experiments: the probability that a client is lost in a round. It is lost before it sends its gradient."""
     threshold: int | None = None

@@ -83,9 +83,8 @@ class Problem:
 
     def clients(self, clients: int) -> list[NDArray[np.int64]]:
         """The training rows of each client."""
-        return client_rows(
-            self.params.partition, self.data.y_train, clients, self.job.seed, self.params.dirichlet_alpha
-        )
+        params, data = self.params, self.data
+        return client_rows(params.partition, data.y_train, clients, self.job.seed, params.dirichlet_alpha, data.groups)
 
     def training(self, rows: NDArray[np.int64], device: str = "cpu") -> Part:
         """Some of the training rows."""

@@ -48,8 +48,8 @@ class Watch:
 
     observe: Callable[[State], None] = lambda state: None
     """Called with the state at the start of a round, while the clients compute."""
-    advance: Callable[[State], None] = lambda state: None
-    """Called with the state after a round."""
+    advance: Callable[[State], bool] = lambda state: False
+    """Called with the state after a round: whether it was the last."""
     lost: Callable[[int, int], None] = lambda round_, client: None
     """Called with a round and a client whose gradient is missing from it."""
 
@@ -110,7 +110,8 @@ def server(ch: Channel, task: Task, start: State, watch: Watch) -> State:
             state = State(t + 1, state.w - params.learning_rate * gradient)
         for client in sorted(set(range(len(fed.rows))) - present):
             watch.lost(t, client)
-        watch.advance(state)
+        if watch.advance(state):
+            break
     return state
 
 

@@ -55,7 +55,7 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
     """
     figures.require()
     if importlib.util.find_spec("markdown_it") is None:
-        raise UsageError('markdown-it-py must be installed for the page, got none: pip install "fedmpi[report]"')
+        raise UsageError('markdown-it-py must be installed for the page: pip install "fedmpi[report]"')
     reports: dict[str, Path] = {}
     failed: dict[str, FedmpiError] = {}
     runs: dict[str, list[jobs.Run]] = {}
@@ -67,7 +67,7 @@ def reproduce_all(scale: str, out: Path, data_dir: Path | None = None) -> tuple[
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition(".")[0] == "fedmpi":
                 raise  # a mistake of ours, no package to install
-            failed[system] = UsageError(f'{error.name} must be installed, got none: pip install "fedmpi[torch]"')
+            failed[system] = UsageError(f'{error.name} must be installed: pip install "fedmpi[torch]"')
         except FedmpiError as error:
             failed[system] = error
         print(f"{system}: {failed[system]}", file=sys.stderr, flush=True)

@@ -15,4 +15,13 @@ SYSTEM = FederatedSystem(
     parameters="fedmpi.spn.params:Params",
     host="fedmpi.spn.protocol:serve",
     packages=("torch", "safetensors"),
+    learns={
+        "spn": "The server sees updates that a secret head has changed. An attacker who knows the method recovers rows "
+        "all the same.",
+        "fedavg": "Nothing is hidden: the server sees each client's update.",
+        "dp": "The server sees updates with noise on every gradient, for which no ε is accounted.",
+        "ppdl": "The server sees the largest {share_fraction} of each client's changes.",
+        "standalone": "Nothing is shared: each client trains by itself.",
+    },
+    plain="fedavg",
 )

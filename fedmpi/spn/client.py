@@ -145,7 +145,7 @@ class Clients:
         """Read the data set, keep the rows of the clients of one host (0 ≤ host < hosts), and draw their secrets."""
         params, data = job.params, job.load()
         dtype = getattr(torch, params.dtype)
-        parts = rows_here(job, data.y_train, host, hosts, clients)
+        parts = rows_here(job, data, host, hosts, clients)
         scale, shape, classes = divisor_of(data), input_shape(data), len(data.classes)
         inputs = {
             k: Inputs.of(data.X_train[parts[k]], data.y_train[parts[k]], scale, dtype, params.device, shape=shape)

@@ -41,8 +41,8 @@ class SpnTraining(SpnWords):
     def rounds(self, start: State, keeper: Keeper[State]) -> State:
         """Train until the last round."""
 
-        def after(state: State, lost: list[dict[str, Any]]) -> None:
+        def after(state: State, lost: list[dict[str, Any]]) -> bool:
             self.failures += [{"round": state.round - 1, **entry} for entry in lost]
-            keeper.advance(state)
+            return keeper.advance(state)
 
         return server(self.ch, self.params, self.clients, start, Watch(self.watch, after))

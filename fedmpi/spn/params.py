@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmpi.errors import UsageError
-from fedmpi.learn import LocalTraining
+from fedmpi.learn.local_training import LocalTraining
+from fedmpi.learn.names import AUTO
 from fedmpi.rules import at_least, positive
 
 
@@ -21,8 +22,9 @@ class Params:
     method: Literal["spn", "fedavg", "dp", "ppdl", "standalone"] = "spn"
     """spn: secret polarization networks. fedavg: no defence. dp: noise on every gradient. ppdl: only the largest
     changes are shared, with noise if --noise-std is given. standalone: each client for itself, nothing is shared."""
-    model: str = "dlnet"
-    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes)."""
+    model: str = AUTO
+    """mlp, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape, classes); auto:
+    dlnet for images, mlp for tables."""
     clients: int | None = None
     """Clients K, spread evenly over the ranks that host them. Default: one per rank."""
     aggregation: Literal["fedavg", "round-robin"] = "fedavg"
@@ -45,16 +47,18 @@ class Params:
     """How the rows are spread: evenly, two shards of rows sorted by label each, or Dirichlet(α) for each label."""
     dirichlet_alpha: float = 0.9
     """α of --partition dirichlet: small values give clients few labels."""
+    split_by: str | None = None
+    """Column whose values say whose a row is. Default: rows are dealt out by --partition."""
     alpha1: float = 1.0
-    """Weight α₁ of the cross-entropy."""
+    """spn: weight α₁ of the cross-entropy."""
     alpha2: float = 0.1
-    """Weight α₂ of the polarization loss."""
+    """spn: weight α₂ of the polarization loss."""
     bits: int = 64
-    """Bits K of a code: outputs of the secret network."""
+    """spn: bits K of a code: outputs of the secret network."""
     hidden: int = 256
-    """Units of the secret network's hidden layer."""
+    """spn: units of the secret network's hidden layer."""
     margin: float = 1.0
-    """Margin m ≥ 1 of the polarization loss."""
+    """spn: margin m ≥ 1 of the polarization loss."""
     noise_std: float = 0.0
     """dp, ppdl: standard deviation σ of the noise of each coordinate. Of the gradient of every batch."""
     noise_kind: Literal["gaussian", "laplace"] = "gaussian"

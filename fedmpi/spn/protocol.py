@@ -59,8 +59,8 @@ class Watch:
 
     during: Callable[[State], None] = lambda state: None
     """While the clients compute."""
-    after: Callable[[State, list[dict[str, Any]]], None] = lambda state, lost: None
-    """After a round: its new state, and the clients without a change that counts, and why."""
+    after: Callable[[State, list[dict[str, Any]]], bool] = lambda state, lost: False
+    """After a round: its new state, and the clients without a change that counts, and why; whether it was the last."""
 
 
 def server(ch: Channel, params: "Params", clients: int, start: State, watch: Watch) -> State:
@@ -97,7 +97,8 @@ def server(ch: Channel, params: "Params", clients: int, start: State, watch: Wat
                 elif changes:
                     G[0] += np.sum([changes[k] for k in sorted(changes)], axis=0) / len(changes)
         state = State(t + 1, G)
-        watch.after(state, lost)
+        if watch.after(state, lost):
+            break
     return state
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "fedmpi/*/README.md", "docker/*.md")
+    for pattern in ("*.md", "docs/*.md", "fedmpi/*/README.md", "docker/*.md", "examples/*.md")
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"
 )
@@ -23,6 +23,8 @@ PAGES = sorted(
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 NOT_HERE = (
+    "git clone",
+    "cd fedmpi",
     "pip install",  # tests/product/test_wheels.py
     "python3 -m venv",
     "pytest",
@@ -32,10 +34,15 @@ NOT_HERE = (
     "scripts/ec2/",  # tests/machines/ec2
     "launch/virtual-cluster",  # tests/machines/cluster
     "fedmpi reproduce",  # minutes to days: tests/experiments/test_reproduce*
+    "fedmpi compare",  # minutes: tests/product/test_compare.py
     "fedmpi audit",  # tests/privacy/test_audit.py
     "fedmpi bench",
     "fedmpi data fetch",  # tests/data/test_data_fetch.py
     "fedmpi keygen ~",
+    "fedmpi run mysystem",  # tests/product/test_new.py
+    "fedmpi report runs/mysystem",
+    "python -m pytest mysystem",
+    "python scripts/reference.py",  # tests/docs/test_docs.py
 )
 """Commands that other tests run, or that belong on another machine."""
 

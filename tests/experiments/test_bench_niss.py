@@ -1,4 +1,4 @@
-"""The benchmark's peers do our work: the same rows, model, epochs and, but for the order of rows, the same result."""
+"""The benchmark's peers do our work: the same rows, model and epochs, and the same result up to the order of rows."""
 
 import json
 import sys

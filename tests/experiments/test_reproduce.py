@@ -127,7 +127,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
     calls: list[tuple[str, int, list[str]]] = []
 
     def train(
-        folder: Path, ranks: int, options: Sequence[str], system: str = "codedml", *, resume: bool = False
+        folder: Path,
+        ranks: int,
+        options: Sequence[str],
+        system: str = "codedml",
+        *,
+        resume: bool = False,
+        slurm: bool = False,
     ) -> dict[str, Any]:
         assert (system, resume) == ("codedml", False)
         calls.append((folder.name, ranks, list(options)))

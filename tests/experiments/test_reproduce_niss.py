@@ -28,14 +28,17 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
     """What train was asked for, read by the system's own parser; accuracy falls with noise and τ²."""
     calls: list[tuple[Params, Any]] = []
 
-    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+    def train(
+        folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool, slurm: bool = False
+    ) -> dict[str, Any]:
         assert (system, resume) == ("niss", False)
         if folder.name.startswith("uploads-"):
             return {}
         assert ranks == 4
         params, run = parse(Params, list(options), "test", "")
         calls.append((params, run))
-        noise = 0.0 if params.method == "fedavg" else params.leftover * (params.noise_std or 0)
+        left = {"fedavg": 0.0, "dp-fedavg": 1.0}.get(params.method, params.tau2)
+        noise = left * (params.noise_std or 0)
         return {"metrics": {"test_accuracy": 0.9 - noise}}
 
     monkeypatch.setattr(jobs, "train", train)

@@ -23,7 +23,9 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Results without runs; what would have been run is kept."""
     ran: list[list[str]] = []
 
-    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+    def train(
+        folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool, slurm: bool = False
+    ) -> dict[str, Any]:
         ran.append([system, *options])
         assert resume
         folder.mkdir(parents=True)

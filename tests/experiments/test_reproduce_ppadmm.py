@@ -27,7 +27,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
     """Replace trainings by made-up results; what was asked for is kept."""
     calls: list[tuple[str, int, list[str]]] = []
 
-    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+    def train(
+        folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool, slurm: bool = False
+    ) -> dict[str, Any]:
         assert (system, resume) == ("ppadmm", False)
         calls.append((folder.name, ranks, list(options)))
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """Replace trainings and attacks by results that are known."""
     made: list[tuple[str, list[str]]] = []
 
-    def train(folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool) -> dict[str, Any]:
+    def train(
+        folder: Path, ranks: int, options: Sequence[str], system: str, *, resume: bool, slurm: bool = False
+    ) -> dict[str, Any]:
         assert (ranks, resume) == (1 if system == "attacks" else 2, False)
         made.append((system, list(options)))
         if system == "spn":

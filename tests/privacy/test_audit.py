@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report.test_report_files import Elements
 
 from fedmpi import cli
 from fedmpi.audit import campaign, command, report
@@ -117,6 +118,10 @@ def test_codedml_and_its_report(
         if row["picture"]:
             assert (folder / "audit" / row["picture"]).read_bytes().startswith(b"\x89PNG")
     assert rows["3 of the workers (T + 1)", "recombination"]["picture"]
+    page = Elements((folder / "audit" / "report.html").read_text())
+    assert page.foreign == []
+    assert [tag for tag, _ in page.tags].count("img") == 2, "the pictures are in the page"
+    assert all(row["claim"] in page.text and row["verdict"] in page.text for row in rows.values())
 
 
 @pytest.mark.parametrize("method", ["bgw", "bh08"])

@@ -294,7 +294,7 @@ def shares_of_the_data(name: str, seed: int) -> Threads:
         return noting
 
     def again(code: LagrangeCode, block: np.ndarray, uniform: Uniform) -> np.ndarray:
-        if not rows:
+        if not rows.keys() >= {*keys}:  # they are drawn while the data go out
             return encode_repeated(code, block, uniform)
         first = [rows.pop(key).reshape(block.shape) for key in keys]
         known = [*[block] * code.parallelization, *first]

@@ -16,7 +16,7 @@ from fedmpi.federated.messages import Ready, Setup, setup, stop
 from fedmpi.net import Channel
 from fedmpi.net.local import run_local
 from fedmpi.runs.job import Job
-from fedmpi.runs.model import read_arrays
+from fedmpi.runs.model import load_model, read_arrays
 from fedmpi.spn import SYSTEM
 from fedmpi.spn.client import Clients
 from fedmpi.spn.params import Params
@@ -186,3 +186,13 @@ def test_command_trains_stops_and_goes_on(mpirun: Callable[..., Any], tmp_path: 
     (out / "checkpoints" / "000002.npz").unlink()
     SYSTEM.on_threads(2, [*options[2:], "--resume", out])  # on fewer hosts, and on threads
     assert (np.concatenate([array.reshape(-1) for array in read_arrays(out).values()]) == expected).all()
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("digits", "dlnet"), ("table.csv", "mlp")])
+def test_the_model_fits_the_rows_where_none_is_named(dataset: str, model: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("a,b,label\n" + "".join(f"{k % 7},{k % 11},{k % 2}\n" for k in range(80)))
+    file = table if dataset == table.name else dataset
+    SYSTEM.on_threads(3, ["--dataset", file, "--max-rows", 60, "--rounds", 1, "--quiet", "--out", tmp_path / "run"])
+    assert load_model(tmp_path / "run").card["architecture"] == model
+    SYSTEM.on_threads(3, ["--resume", tmp_path / "run", "--rounds", 2])

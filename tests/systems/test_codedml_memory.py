@@ -137,8 +137,7 @@ def test_preparing_and_encoding_stay_below_the_issues_bar(options: dict[str, Any
         assert peak < 2 * quantized + dealing.CHUNK_BYTES + SLACK
 
 
-@pytest.mark.parametrize("options", [{"paper": True}, {"degree": 1}, {}])
-@pytest.mark.parametrize("test_part", [False, True])
+@pytest.mark.parametrize(("options", "test_part"), [({"paper": True}, False), ({"degree": 1}, True), ({}, True)])
 def test_of_rows_that_stay_in_their_file_a_few_are_in_memory(
     options: dict[str, Any], test_part: bool, tmp_path: Path
 ) -> None:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from fedmpi.codedml.layout import layout
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.room import check_room
-from fedmpi.codedml.summary import layout
 from fedmpi.errors import UsageError
 from fedmpi.machines.placement import Host
 
