@@ -195,13 +195,14 @@ def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[obje
     own = {k: n.get(k) or [(fresh_seed(secret()), std)] for k, std in stds.items()}
 
     params = sharing.params
-    m = params.clients_per_round(clients)
+    m, received = params.clients_per_round(clients), defaultdict[int, list[float]](list)
+    for (_, receiver), std in edges.items():
+        received[receiver].append(std**2)
 
     def noise(_: object, k: int) -> Vector:
         if params.paper_noise:
             return mix(own[k], r.get(k, []), params.tau2, secret(), sharing.h)
-        received = [std**2 for (_, receiver), std in edges.items() if receiver == k]
-        kept = params.kept.variance(stds[k] ** 2, len(n.get(k, [])), received, m, sharing.round)
+        kept = params.kept.variance(stds[k] ** 2, len(n.get(k, [])), received.get(k, ()), m, sharing.round)
         return mix(own[k], r.get(k, []), 0.0, secret(), sharing.h, kept)
 
     with ch.phase("compute"):
@@ -236,8 +237,11 @@ def check_noise(edges: Edges, stds: dict[int, float]) -> None:
     ProtocolError
         Which names the tracker; the clients leave with their rank.
     """
+    sent = defaultdict[int, list[float]](list)
+    for (sender, _), share in edges.items():
+        sent[sender].append(share**2)
     for k, std in stds.items():
-        parts = [share**2 for (sender, _), share in edges.items() if sender == k]
+        parts = sent.get(k, [])
         if parts and not math.isclose(sum(parts), std**2, rel_tol=1e-9):
             raise ProtocolError(
                 f"the tracker must leave client {k} its noise of variance {std**2:.6g}, got {sum(parts):.6g} "
