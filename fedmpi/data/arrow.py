@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.data.builder import Builder, Cells, Layout, lay_out
+from fedmpi.data.builder import Block, Builder, Cells, Layout, lay_out
 from fedmpi.data.dataset import Raw
 from fedmpi.data.options import FileOptions
 from fedmpi.errors import UsageError
@@ -42,7 +42,7 @@ def read_arrow(path: Path, options: FileOptions) -> Raw:
         builder = Builder(str(path), layout, rows, single=options.single)
         for batch in batches:
             batch.validate(full=True)  # a damaged file may point anywhere
-            builder.add(*columns_of(layout, batch.select(layout.used)))
+            builder.add(block_of(layout, batch.select(layout.used)))
         del batches
         pa.default_memory_pool().release_unused()
     except pa.ArrowException as error:
@@ -80,18 +80,18 @@ def _check_type(name: str, kind: Any) -> None:
     return None
 
 
-def columns_of(layout: Layout, batch: Any) -> tuple[dict[int, Cells], int, NDArray[Any] | None]:
-    """What `Builder.add` takes of a block, whose columns are those that the layout uses."""
+def block_of(layout: Layout, batch: Any) -> Block:
+    """Return rows whose columns are those that the layout uses."""
     import pyarrow as pa
 
-    column = dict(zip(layout.used, batch.columns, strict=True))
-    places, block = layout.used, None
-    if not layout.wanted and all(column[place].type == pa.float64() for place in layout.features):
-        features = set(layout.features)
-        block = batch.select([k for k, place in enumerate(places) if place in features])
-        block = block.to_tensor(null_to_nan=True).to_numpy()
-        places = [place for place in places if place not in features]
-    return {place: column_of(column[place], place in layout.wanted) for place in places}, len(batch), block
+    place_of = {place: k for k, place in enumerate(layout.used)}
+    places, features, kinds = layout.used, None, batch.schema.types
+    if not layout.wanted and {kinds[place_of[place]] for place in layout.features} == {pa.float64()}:
+        features = batch.select([place_of[place] for place in layout.features])
+        features = features.to_tensor(null_to_nan=True, row_major=False).to_numpy()
+        places = [place for place in (layout.label, layout.group) if place is not None]
+    columns = {place: column_of(batch.column(place_of[place]), place in layout.wanted) for place in places}
+    return Block(columns, len(batch), features)
 
 
 def column_of(column: Any, text: bool = False) -> Cells:

@@ -1,7 +1,8 @@
 """Columns in, block by block; one table out, which was never in memory twice."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedmpi.data.dataset import Raw, check_size
 from fedmpi.data.options import FileOptions
-from fedmpi.data.rounding import LARGE, Rounding, TooCoarseError, harmless
+from fedmpi.data.rounding import LARGE, Look, Rounding, TooCoarseError, harmless
 from fedmpi.data.table import MISSING, Where, check_values, is_number, labels_of, recode
 from fedmpi.errors import UsageError
 
@@ -19,6 +20,27 @@ NO_LABELS = ""
 
 Cells = NDArray[Any] | tuple[NDArray[np.integer[Any]], Sequence[str]]
 """Of one block: numbers; or codes, -1 for none, and the text that they stand for."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of a table.
+
+    Attributes
+    ----------
+    columns : mapping
+        Place → column.
+    rows : int
+    features : ndarray of shape (rows, d) or None
+        All features, where they are numbers; `columns` need not have them then.
+    look : Look or None
+        What was seen of the features before they were rounded, if they are.
+    """
+
+    columns: Mapping[int, Cells]
+    rows: int
+    features: NDArray[Any] | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +131,8 @@ def lay_out(
             left_out += more
     names = [name if name or k in left_out else str(k) for k, name in enumerate(names)]
     kept = [names[k] for k in range(len(names)) if k not in left_out]
-    if twice := [name for k, name in enumerate(kept) if name in kept[:k]]:
+    counts = Counter(kept)
+    if twice := [name for name in kept if counts[name] > 1]:
         raise UsageError(f'column names of {what} must differ, got "{twice[0]}" twice')
 
     def place(column: str, option: str) -> int:
@@ -153,56 +176,66 @@ class Builder:
     layout : Layout
     rows : int, optional
         How many there will be, where that is known; more than `dataset.MAX_BYTES` allows are refused at once.
+    guess : int, optional
+        How many there may be. Room for them is set aside at once: the system then gives it in large pages, which takes
+        a fifth of the time; what is not used costs nothing.
     decimal : str
         What stands before the fraction of a number; labels and groups are read as text.
     single : bool
         Round a large table to float32, where that does no harm; see `fedmpi.data.rounding`.
     """
 
-    def __init__(self, what: str, layout: Layout, rows: int = 0, decimal: str = ".", single: bool = False) -> None:
+    def __init__(
+        self, what: str, layout: Layout, rows: int = 0, guess: int = 0, decimal: str = ".", single: bool = False
+    ) -> None:
         self.what, self.layout, self.decimal = what, layout, decimal
         self._features = layout.features
-        self._X: NDArray[Any] = np.empty((0, len(self._features)))
+        check_size(rows, len(self._features), 8, what)
+        self._X: NDArray[Any] = np.empty((max(rows, guess), len(self._features)))
+        self._rows = 0
         self._single = single
         self._rounding: Rounding | None = None
         self._codes: dict[int, dict[str, int]] = {}
         others = [place for place in (layout.label, layout.group) if place is not None]
         self._others: dict[int, list[NDArray[Any]]] = {place: [] for place in others}
-        check_size(rows, len(self._features), 8, what)
 
-    def add(self, columns: Mapping[int, Cells], rows: int, features: NDArray[Any] | None = None) -> None:
-        """Append a block of `rows` rows.
-
-        Parameters
-        ----------
-        columns : mapping
-            Place → column.
-        rows : int
-        features : ndarray of shape (rows, d), optional
-            All features, where they are numbers; `columns` need not have them then.
-        """
-        start = len(self._X)
-        check_size(start + rows, len(self._features), 8, self.what)
-        block = np.empty((rows, len(self._features))) if features is None else features
-        for k, place in enumerate(self._features if features is None else ()):
-            block[:, k] = self._numbers(place, columns[place], np.nan)
-        self._X.resize((start + rows, len(self._features)), refcheck=False)  # grows in place, without a copy
-        with np.errstate(over="ignore"):  # such a table is read again
-            self._X[start:] = block
+    def add(self, block: Block) -> None:
+        """Append a block of rows."""
+        start, end, columns = self._rows, self._rows + block.rows, block.columns
+        check_size(end, len(self._features), 8, self.what)
+        features, look = block.features, block.look
+        if features is None:
+            features = np.empty((block.rows, len(self._features)))
+            for k, place in enumerate(self._features):
+                features[:, k] = self._numbers(place, columns[place], np.nan)
         if self._rounding is not None:
-            self._rounding.add(block)
-        elif self._single and self._X.nbytes > LARGE:
+            self._rounding.add(look or self._rounding.look(features))
+        if end > len(self._X):
+            self._X.resize((end, len(self._features)), refcheck=False)  # grows in place, without a copy
+        with np.errstate(over="ignore"):  # such a table is read again
+            self._X[start:end] = features
+        self._rows = end
+        if self._rounding is None and self._single and self._X[:end].nbytes > LARGE:
             self._round()
         for place, parts in self._others.items():
             parts.append(self._numbers(place, columns[place], -1))
 
+    def rounded(self, block: Block) -> Block:
+        """Do what can be done for a block in any thread: round it, if the table is being rounded already."""
+        rounding, X = self._rounding, block.features
+        if rounding is None or X is None:
+            return block
+        with np.errstate(over="ignore"):
+            return replace(block, features=X.astype(np.float32), look=rounding.look(X))
+
     def _round(self) -> None:
         """Go on in float32, if that does no harm to the rows so far."""
-        rounding = Rounding(len(self._features))
-        rounding.add(self._X)
+        rounding, X = Rounding(len(self._features)), self._X[: self._rows]
+        rounding.add_all(X)
         self._single = rounding.harmless
         if self._single:
-            self._X, self._rounding = self._X.astype(np.float32), rounding
+            self._X, self._rounding = np.empty(self._X.shape, np.float32), rounding
+            self._X[: self._rows] = X
 
     def _numbers(self, place: int, column: Cells, missing: float) -> NDArray[Any]:
         """Return the numbers of a column, or the codes of its text among all blocks."""
@@ -238,6 +271,7 @@ class Builder:
             if not self._rounding.harmless:
                 raise TooCoarseError
             notes += (f"{self.what} is large and was rounded to float32",)
+        self._X.resize((self._rows, len(self._features)), refcheck=False)
         X, others = self._X, {place: np.concatenate(parts) for place, parts in self._others.items() if parts}
         if not len(X):
             raise UsageError(f"{self.what} must have rows of data, got none")

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import os
 import re
 import warnings
 from codecs import BOM_UTF8
@@ -16,7 +17,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.data.builder import Builder, Cells, Layout, lay_out
+from fedmpi.data.builder import Block, Builder, Cells, Layout, lay_out
 from fedmpi.data.dataset import Raw, open_binary
 from fedmpi.data.options import FileOptions
 from fedmpi.data.table import MISSING, is_number
@@ -25,7 +26,7 @@ from fedmpi.errors import UsageError
 SAMPLE, SAMPLE_SIZE = 500, 1 << 20  # lines and characters that are looked at to find out how the file is laid out
 MAX_LINE = 1 << 25  # characters; a small packed file may unpack to one line without an end
 PLAIN_SUFFIXES = (".csv", ".tsv")
-PART, AHEAD = 1 << 22, 2  # bytes of a large plain file that are read on their own, and how many such side by side
+PART, AHEAD = 1 << 20, 2  # bytes of a large plain file that are read on their own, and how many such side by side
 SEPARATORS = (";", "\t", "|", ",")  # the comma last: it is in decimal numbers too
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 WITHOUT_PYARROW = 'text and missing values need pyarrow: pip install "fedmpi[data]"'
@@ -45,6 +46,8 @@ class _Form:
     """Bytes before the data."""
     width: int
     """Characters of the longest line that was looked at."""
+    line: float
+    """Characters of a line, on average."""
 
 
 def read_csv(path: Path, options: FileOptions) -> Raw:
@@ -59,7 +62,8 @@ def read_csv(path: Path, options: FileOptions) -> Raw:
         If the file breaks a rule; with the column and the line.
     """
     form = _sniff(path, options)
-    builder = Builder(str(path), form.layout, decimal=form.decimal, single=options.single)
+    guess = int(path.stat().st_size / form.line * 1.02) if path.suffix.lower() in PLAIN_SUFFIXES else 0
+    builder = Builder(str(path), form.layout, guess=guess, decimal=form.decimal, single=options.single)
     try:
         import pyarrow  # noqa: F401
     except ImportError:
@@ -73,17 +77,20 @@ def _with_pyarrow(path: Path, form: _Form, builder: Builder) -> None:
     import pyarrow as pa
     from pyarrow import csv as reader
 
-    from fedmpi.data.arrow import columns_of
+    from fedmpi.data.arrow import block_of
 
     layout = form.layout
     text = pa.dictionary(pa.int32(), pa.string())
     # names may repeat among columns that are left out: places do not
     names = [str(k) for k in range(len(layout.names))]
-    parse = reader.ParseOptions(
-        delimiter=form.delimiter,
-        newlines_in_values=True,
-        invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
-    )
+
+    def parse(*, quoted: bool) -> reader.ParseOptions:
+        return reader.ParseOptions(
+            delimiter=form.delimiter,
+            newlines_in_values=quoted,
+            invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+        )
+
     convert = reader.ConvertOptions(
         column_types={str(k): text if k in form.text else pa.float64() for k in layout.used},
         include_columns=[str(k) for k in layout.used],
@@ -92,23 +99,33 @@ def _with_pyarrow(path: Path, form: _Form, builder: Builder) -> None:
         decimal_point=form.decimal,
     )
 
-    def blocks(part: bytes) -> list[Any]:
+    def blocks_of(file: int, start: int, end: int) -> list[Block] | None:
+        """Read whole lines; None if a cell is quoted, as then a line need not end a row."""
+        part = os.pread(file, end - start, start)
+        if b'"' in part:
+            return None
+        if part.isspace():
+            return []
         options = reader.ReadOptions(column_names=names, block_size=len(part) + 1, use_threads=False)
-        found = reader.read_csv(pa.BufferReader(part), options, parse, convert)
-        return [columns_of(layout, batch) for batch in found.to_batches()]
+        found = reader.read_csv(pa.BufferReader(part), options, parse(quoted=False), convert)
+        return [builder.rounded(block_of(layout, batch)) for batch in found.to_batches()]
 
     try:
         with open_binary(path) as file:
-            file.read(form.head)
+            place = len(file.read(form.head))
             if path.suffix.lower() in PLAIN_SUFFIXES and path.stat().st_size > 2 * PART:
-                for found in _in_order(blocks, _parts(cast(io.BufferedReader, file))):
-                    for block in found:
-                        builder.add(*block)
+                for end, blocks in _in_order(blocks_of, cast(io.BufferedReader, file), place):
+                    if blocks is None:
+                        break
+                    for block in blocks:
+                        builder.add(block)
+                    place = end
+                file.seek(place)
             if not cast(io.BufferedReader, file).peek(1):
                 return
             options = reader.ReadOptions(column_names=names, block_size=max(1 << 20, 64 * form.width))
-            for batch in reader.open_csv(file, options, parse, convert):
-                builder.add(*columns_of(layout, batch))
+            for batch in reader.open_csv(file, options, parse(quoted=True), convert):
+                builder.add(block_of(layout, batch))
     except pa.ArrowException as error:
         if "Empty CSV" in str(error):
             raise UsageError(f"{path} must have rows of data, got none") from None
@@ -116,31 +133,30 @@ def _with_pyarrow(path: Path, form: _Form, builder: Builder) -> None:
         raise ValueError(str(error)) from None
 
 
-def _parts(file: io.BufferedReader) -> Iterator[bytes]:
-    """Whole lines, some at a time, as long as no cell is quoted: only then does every line end a row.
-
-    The file is left where the next part begins.
-    """
-    while True:
-        place = file.tell()
-        part = file.read(PART) + file.readline(MAX_LINE)
-        if b'"' in part or not part.endswith(b"\n"):
-            file.seek(place)
-            return
-        if part.strip():
-            yield part
-
-
-def _in_order(work: Callable[[bytes], Any], parts: Iterator[bytes]) -> Iterator[Any]:
-    """What comes of each part, which are worked on side by side, a few at a time."""
+def _in_order(
+    work: Callable[[int, int, int], list[Block] | None], file: io.BufferedReader, start: int
+) -> Iterator[tuple[int, list[Block] | None]]:
+    """Where each part of a file ends, and what comes of it; a few are worked on side by side."""
     with ThreadPoolExecutor(AHEAD) as pool:
-        under_way: deque[Future[Any]] = deque()
-        for part in parts:
-            under_way.append(pool.submit(work, part))
+        under_way: deque[tuple[int, Future[list[Block] | None]]] = deque()
+        for end in _ends(file, start):
+            under_way.append((end, pool.submit(work, file.fileno(), start, end)))
+            start = end
             if len(under_way) > AHEAD:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+                end, future = under_way.popleft()
+                yield end, future.result()
+        for end, future in under_way:
+            yield end, future.result()
+
+
+def _ends(file: io.BufferedReader, start: int) -> Iterator[int]:
+    """Where the parts of a file end, each with a line; less than one part comes after them."""
+    size = os.fstat(file.fileno()).st_size
+    while start + PART < size:
+        file.seek(start + PART)
+        if not file.readline(MAX_LINE).endswith(b"\n"):
+            return
+        yield (start := file.tell())
 
 
 def _with_numpy(path: Path, form: _Form, builder: Builder) -> None:
@@ -181,7 +197,7 @@ def _with_numpy(path: Path, form: _Form, builder: Builder) -> None:
         cells: NDArray[np.float64] = table[:, place] if table.size else np.empty(0)
         return (cells.astype(np.intp), list(codes[place])) if place in codes else cells
 
-    builder.add({place: column(place) for place in layout.used}, len(table) if table.size else 0)
+    builder.add(Block({place: column(place) for place in layout.used}, len(table) if table.size else 0))
 
 
 def _open_text(path: Path) -> IO[str]:
@@ -221,8 +237,8 @@ def _sniff(path: Path, options: FileOptions) -> _Form:
         text |= {k} if False in kinds else set()
     with open_binary(path) as file:
         mark = len(BOM_UTF8) if skip and file.read(len(BOM_UTF8)) == BOM_UTF8 else 0
-    head = mark + len("".join(lines[:skip]).encode())
-    return _Form(delimiter, decimal, layout, skip, frozenset(text), head, max(map(len, lines)))
+    head, lengths = mark + len("".join(lines[:skip]).encode()), [len(line) for line in lines]
+    return _Form(delimiter, decimal, layout, skip, frozenset(text), head, max(lengths), sum(lengths) / len(lengths))
 
 
 def _sample(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ import bz2
 import csv
 import gzip
 import hashlib
+import io
 import lzma
 import zipfile
 import zlib
@@ -29,6 +30,7 @@ DAMAGED = (
     ValueError,
     ArithmeticError,
     MemoryError,
+    RuntimeError,  # a member of a .zip is encrypted, or packed as nobody here can unpack
     csv.Error,
     zlib.error,
     lzma.LZMAError,
@@ -166,9 +168,52 @@ def open_binary(path: Path) -> IO[bytes]:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
         if len(names) != 1:
             raise UsageError(f"{path} must hold one file, got {len(names)}")
-        return archive.open(names[0])
+        check_unpacked(path, archive.getinfo(names[0]).file_size)
+        return _bounded(path, archive.open(names[0]))
     unpack: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return cast(IO[bytes], unpack[suffix](path, "rb") if suffix in unpack else path.open("rb"))
+    if suffix not in unpack:
+        return path.open("rb")
+    if suffix == ".gz":  # says at its end what its last part unpacks to, modulo 2^32
+        with path.open("rb") as file:
+            file.seek(-min(4, path.stat().st_size), io.SEEK_END)
+            check_unpacked(path, int.from_bytes(file.read(4), "little"))
+    return _bounded(path, unpack[suffix](path, "rb"))
+
+
+class _Unpacked(io.RawIOBase):
+    """What a packed file holds, as far as it is not too much: a small one can unpack to more than there is memory."""
+
+    def __init__(self, path: Path, file: IO[bytes]):
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read(len(buffer))
+        check_unpacked(self._path, self._file.tell())
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _bounded(path: Path, file: IO[bytes]) -> IO[bytes]:
+    return cast(IO[bytes], io.BufferedReader(_Unpacked(path, file), 1 << 20))
+
+
+def check_unpacked(path: Path, size: int) -> None:
+    """Refuse a packed file whose contents are larger than the largest matrix."""
+    if size > MAX_BYTES:
+        raise UsageError(f"{path} must unpack to at most {MAX_BYTES / 2**30:g} GiB, got {size / 2**30:.3g} GiB or more")
 
 
 def check_size(rows: int, columns: int, itemsize: int, what: str) -> None:

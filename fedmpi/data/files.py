@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.data.arrow import read_arrow
-from fedmpi.data.builder import Builder, Cells, lay_out
+from fedmpi.data.builder import Block, Builder, Cells, lay_out
 from fedmpi.data.csvfile import read_csv
-from fedmpi.data.dataset import Raw, check_size, open_binary, reading
+from fedmpi.data.dataset import Raw, check_size, check_unpacked, open_binary, reading
 from fedmpi.data.filerows import SparseRows
 from fedmpi.data.options import PLAIN, FileOptions
 from fedmpi.data.rounding import TooCoarseError
@@ -128,17 +128,20 @@ def _header(file: Any) -> _Header:
     return _Header(shape, dtype)
 
 
-def _check_header(header: _Header, what: str) -> None:
-    rows = header.shape[0] if header.shape else 1
-    check_size(rows, math.prod(header.shape[1:]), header.dtype.itemsize, what)
+def _check_header(header: _Header, what: str) -> int:
+    rows, columns = header.shape[0] if header.shape else 1, math.prod(header.shape[1:])
+    check_size(rows, columns, header.dtype.itemsize, what)
+    return rows * columns * header.dtype.itemsize
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return all arrays of an .npz file, whose sizes are looked at before any is unpacked."""
+    total = 0
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as member:
-                _check_header(_header(member), f"{name} of {path}")
+                total += _check_header(_header(member), f"{name} of {path}")
+            check_unpacked(path, total)
     with np.load(path, allow_pickle=False) as z:
         return {key: z[key] for key in z.files}
 
@@ -260,7 +263,7 @@ def read_arff(path: Path, options: FileOptions) -> Raw:
         texts, codes = np.unique(cells, return_inverse=True)
         return codes, [value.decode() if isinstance(value, bytes) else f"{value:g}" for value in texts.tolist()]
 
-    builder.add({place: column(place) for place in layout.used}, len(data))
+    builder.add(Block({place: column(place) for place in layout.used}, len(data)))
     return builder.finish(path.name, lambda row: f" in row {row} (counted from 0)")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.data.builder import Builder, Cells, lay_out
+from fedmpi.data.builder import Block, Builder, Cells, lay_out
 from fedmpi.data.dataset import Raw, check_size
 from fedmpi.data.files import images_as_rows
 from fedmpi.data.options import FileOptions
@@ -176,7 +176,7 @@ def _read_frame(rows: Rows, options: FileOptions) -> Raw:
             return np.asarray(column)
         return _cells(column, names[place], as_names=place in layout.wanted)
 
-    builder.add({place: cells(place) for place in layout.used}, len(rows.X))
+    builder.add(Block({place: cells(place) for place in layout.used}, len(rows.X)))
     return builder.finish("DataFrame", lambda row: f" in row {row} (counted from 0)")
 
 

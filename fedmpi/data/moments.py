@@ -64,6 +64,8 @@ def preparation_of(
     for k, name in enumerate(names):
         if k in values:
             often = {value: next(left) for value in values[k]}
+            if min(often.values(), default=0) < 0 or sum(often.values()) > rows:
+                raise UsageError(f'the sums of column "{name}" must be those of {rows} rows, got others')
             known[k] = tuple(sorted(value for value, count in often.items() if count))
             missing = rows - sum(often.values())
             if missing and impute is None:
@@ -73,6 +75,8 @@ def preparation_of(
             continue
         count, first, second = next(left), next(left), next(left)
         counts[k] = count
+        if not 0 <= count <= rows:
+            raise UsageError(f'the sums of column "{name}" must be those of {rows} rows, got {count}')
         if count > 0:
             unit = 1 << exact.FRACTION_BITS
             mean = float(Fraction(first, count * unit))

@@ -2,8 +2,12 @@
 
 import bz2
 import gzip
+import io
+import lzma
 import pickle
 import sys
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -264,3 +268,70 @@ def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(UsageError, match="data file must exist"):
         load(str(tmp_path / "a.csv"))
+
+
+LIMIT = 1 << 20
+
+
+def odd_zip(path, flags=0, method=zipfile.ZIP_DEFLATED, member="X.npy"):
+    """A .zip whose member claims to be encrypted, or packed in another way."""
+    npy = io.BytesIO()
+    np.save(npy, np.ones((3, 2)))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(member, npy.getvalue() if member.endswith("npy") else "a,b,y\n1,2,0\n")
+    data = bytearray(packed.getvalue())
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.index(signature) + at
+        data[start : start + 4] = flags.to_bytes(2, "little") + method.to_bytes(2, "little")
+    path.write_bytes(data)
+
+
+def two_arrays_that_are_too_large_together(path):
+    np.savez_compressed(path, X=np.zeros((LIMIT - 1000, 1), np.uint8), y=np.zeros(LIMIT - 1000, np.uint8))
+
+
+def text_that_unpacks_to_too_much(path):
+    rows = b"a,b,y\n" + b"0,0,1\n0,0,0\n" * (LIMIT // 4)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.csv", rows)
+        return
+    path.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[path.suffix](rows))
+
+
+def text_whose_end_lies_about_its_size(path):
+    path.write_bytes(gzip.compress(b"a,b,y\n" + b"0,0,1\n" * (LIMIT // 4)) + gzip.compress(b"0,0,0\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("a.npz", two_arrays_that_are_too_large_together, "must unpack to at most"),
+        *(
+            (f"a.csv.{end}", text_that_unpacks_to_too_much, "must unpack to at most")
+            for end in ("gz", "bz2", "xz", "zip")
+        ),
+        ("a.csv.gz", text_whose_end_lies_about_its_size, "must unpack to at most"),
+        ("a.npz", lambda path: odd_zip(path, flags=1), "encrypted"),
+        ("a.csv.zip", lambda path: odd_zip(path, flags=1, member="a.csv"), "encrypted"),
+        ("a.npz", lambda path: odd_zip(path, method=99), "compression"),
+        ("a.csv.zip", lambda path: odd_zip(path, method=99, member="a.csv"), "compression"),
+        ("a.npz", lambda path: odd_zip(path, method=0, member="README.txt"), "complete and readable"),
+    ],
+)
+def test_what_unpacks_to_too_much_or_cannot_be_unpacked_is_refused_in_one_line(
+    tmp_path, monkeypatch, name, make, message
+):
+    """And before there is memory for it."""
+    path = tmp_path / name
+    make(path)
+    load("synthetic:m=20,d=3,density=1")  # what is imported by then is not counted
+    monkeypatch.setattr(dataset, "MAX_BYTES", LIMIT)
+    tracemalloc.start()
+    with pytest.raises(UsageError, match=message) as error:
+        load(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "\n" not in str(error.value)
+    assert peak < 16 * LIMIT, "a few buffers"

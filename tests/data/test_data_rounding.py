@@ -67,9 +67,9 @@ def test_a_large_table_is_float32_where_that_does_no_harm(name: str, suffix: str
 
 def test_rows_that_come_late_count() -> None:
     looked = rounding.Rounding(1)
-    looked.add(np.arange(100_000.0)[:, None] / 7)
+    looked.add_all(np.arange(100_000.0)[:, None] / 7)
     assert looked.harmless
-    looked.add(np.array([[1e12]]))
+    looked.add_all(np.array([[1e12]]))
     assert not looked.harmless
 
 
