@@ -1,4 +1,4 @@
-"""Rules that options keep; the one that breaks a rule is named as a flag of the command line, or as Python names it."""
+"""Rules that options keep, named as flags of the command line or as Python names them; and what text may be printed."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -48,3 +48,29 @@ def parameters_of_python(names: Mapping[str, str], *, ranks: bool = False) -> It
         text = _FLAG.sub(lambda found: names.get(found[2], found[2].replace("-", "_")), str(error))
         error.args = (text if ranks else _RANKS.sub("", text),)
         raise
+
+
+def printable(text: object, most: int = 1000) -> str:
+    """Text of peers and files as it may reach a terminal: one line, without anything that a terminal would act upon.
+
+    Parameters
+    ----------
+    text : object
+        What a peer or a file says.
+    most : int
+        Characters that are kept.
+    """
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(one if one.isprintable() else " " if one.isspace() else ascii(one)[1:-1] for one in line)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def printable_lines(text: str) -> str:
+    """The same of text that may have several lines."""
+    return "\n".join(printable(line, 10_000) for line in text.split("\n"))
+
+
+def is_line(text: str) -> bool:
+    """Whether text is printable as it is."""
+    return text.isprintable()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fedmpi.errors import UsageError
+from fedmpi.rules import printable_lines
 
 if TYPE_CHECKING:
     from fedmpi.net import Channel
@@ -49,7 +50,10 @@ class System:
     packages: tuple[str, ...] = ()
     """Packages beside numpy that rank 0 needs, and the ranks of the last role."""
     learns: Mapping[str, str] = field(default_factory=dict)
-    """Method → who learns what, in a sentence or two for people; {N} stands for the run's parameter of that name."""
+    """Method → who learns what, in a sentence or two for people; {N} stands for the run's parameter of that name,
+    {N|text} for that or a text where it has none."""
+    unsafe: Mapping[str, str] = field(default_factory=dict)
+    """Option that takes the protection away, where it is set → what is said in place of `learns`."""
     plain: str = ""
     """The method that is the same without protection, where a run does not measure that itself."""
     parameters: str = ""
@@ -65,10 +69,11 @@ class System:
         """Who learns what in a run of a method, with the parameters of its result.json; empty where nothing is said."""
 
         def value(name: re.Match[str]) -> str:
-            given = params.get(name[1])
+            given = params.get(name[1], name[2])
             return "several" if given is None else f"{given:g}" if isinstance(given, float) else str(given)
 
-        return re.sub(r"{(\w+)}", value, self.learns.get(method, ""))
+        said = next((text for name, text in self.unsafe.items() if params.get(name)), self.learns.get(method, ""))
+        return re.sub(r"{(\w+)(?:\|([^}]*))?}", value, said)
 
     @property
     def named_ranks(self) -> dict[str, int]:
@@ -113,28 +118,37 @@ class System:
         elif any(word.partition("=")[0] in ("--config", "--resume") for word in argv):
             return
         params, options = self.read(argv)
-        named(self.check)(Asked(self, params, options, ranks, argv))
+        named(self.check)(Asked(self, params, options, ranks, argv, here))
         if here:
             from fedmpi.runs.foresight import check_files
 
             check_files(options, group_column=getattr(params, "split_by", None))
+            if (device := getattr(params, "device", "cpu")) != "cpu":
+                from fedmpi.learn.devices import device_here  # loads torch
+
+                device_here(device)
 
     def lead(self, ch: "Channel", argv: list[str], hooks: "Hooks | None" = None) -> None:
         """Rank 0: one training as the command line says, with the other ranks of a channel."""
         require(self.name, *self.packages)
+        from fedmpi.net.job_folder import write_patience
         from fedmpi.runs.environment import process_age_seconds
 
         startup_seconds, make = process_age_seconds(), named(self.training)
         params, options = self.read(argv)
         ch.timeout_seconds = options.timeout
+        write_patience(options.timeout)
         training = make(self, ch, params, options)
         training.hooks = hooks or training.hooks
         training.check(argv)
         training.load()
         if options.dry_run:
-            print("\n".join([*training.heading(), *training.plan()]))
+            print(printable_lines("\n".join([*training.heading(), *training.plan()])))
         else:
-            training.run(0.0 if training.hooks.threads else startup_seconds)  # a notebook is as old as it is
+            try:
+                training.run(0.0 if training.hooks.threads else startup_seconds)  # a notebook is as old as it is
+            finally:
+                training.release()
         training.dismiss()
 
     def follow(self, ch: "Channel", own: "OwnOptions") -> None:
@@ -173,6 +187,7 @@ class System:
         else:
             for number in (signal.SIGTERM, signal.SIGUSR1):
                 signal.signal(number, signal.SIG_IGN)
+            ch.leader_seconds = own.timeout or ch.leader_seconds
             self.follow(ch, own)
         if views is not None:
             ch.save_views(views)
@@ -200,9 +215,11 @@ class System:
 
         heed = heed_signals()  # before MPI starts, and takes its time
         from fedmpi.machines.encryption import encryption
+        from fedmpi.machines.placement import confirm_places
         from fedmpi.net.mpi import job
 
         with job(role_of=self.role_of, wrap=encryption(sys.argv[1:])) as channel:
+            confirm_places(channel)
             self.play(channel, heed=heed)
 
 
@@ -215,6 +232,8 @@ class Asked(Generic[P]):
     options: "RunOptions"
     ranks: int
     argv: list[str]
+    here: bool = True
+    """Whether rank 0 is on this machine: only then are its files looked at."""
 
 
 def check_common(asked: Asked[Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from fedmpi.errors import UsageError
+from fedmpi.errors import FilesError, UsageError
+from fedmpi.rules import printable_lines
 from fedmpi.system import Asked, System, named
 
 if TYPE_CHECKING:
@@ -124,6 +125,10 @@ class Training(ABC, Generic[P, S]):
         """The data that --resume must find as they were."""
         return self.data.X_train, self.data.y_train
 
+    def shapes(self) -> "Mapping[str, tuple[int, ...]]":
+        """Of arrays that every state has, as far as they are known before training."""
+        return {}
+
     def pack(self, state: S) -> "tuple[Arrays, dict[str, Any]]":
         """What a checkpoint holds: arrays, and JSON values beside the step. Never a mask, a share, a seed or a key."""
         values = {field.name: getattr(state, field.name) for field in fields(self.state_type)}
@@ -209,6 +214,8 @@ class Training(ABC, Generic[P, S]):
 
     def warnings(self, metrics: Mapping[str, Any]) -> Iterable[str]:
         """What is wrong with a training that ended, for people: it is printed, and kept in result.json."""
+        if (unwritten := self.progress.unwritten) is not None:
+            yield f"metrics.jsonl lacks steps: {unwritten}"
         if metrics.get("converged") is False and self.should_converge and not self.stopping:
             done = metrics[f"{self.step}s"]
             yield f"training had not converged after {done} {self.step}{'s' * (done != 1)}: raise --{self.step}s"
@@ -240,7 +247,6 @@ class Training(ABC, Generic[P, S]):
         """A whole run, with its folder."""
         from fedmpi.machines.placement import check_placement
         from fedmpi.runs.folder import RunFolder
-        from fedmpi.runs.model import write_model
         from fedmpi.runs.options import to_toml
         from fedmpi.runs.progress import Progress
 
@@ -267,11 +273,43 @@ class Training(ABC, Generic[P, S]):
         folder.start = self.beginning
         with keeper.saving():
             self.train(start, keeper)
-            keeper.save_last()
-            write_model(folder, self.card(), self.model())  # before anything that may fail
+            keeper.save_at_the_end()
+            folder, moved = self.leave_model(folder)  # before anything that may fail
             summary = self.summarize(startup_seconds)
         summary["resumed_from"] = getattr(start, self.step) if start else None
         self.leave(folder, summary)
+        if moved:
+            raise FilesError(f"{moved}; the model and what the run found out are in {folder.path}")
+
+    def release(self) -> None:
+        """Say that nobody is at work in the run's folder any more: this process may go on in it."""
+        if hasattr(self, "progress"):
+            self.progress.folder.release()
+
+    def leave_model(self, folder: "RunFolder") -> "tuple[RunFolder, FilesError | None]":
+        """Write the model, in another folder where the run's own does not take it; where it is, and why.
+
+        Raises
+        ------
+        FilesError
+            If no place takes it.
+        """
+        import shutil
+
+        from fedmpi.runs.model import write_model
+
+        try:
+            write_model(folder, self.card(), self.model())
+            return folder, None
+        except FilesError as error:
+            refused = error
+        for other in folder.elsewhere():
+            try:
+                write_model(other, self.card(), self.model())
+                return other, refused
+            except FilesError:
+                shutil.rmtree(other.path, ignore_errors=True)
+        raise refused
 
     def going_on(self, folder: "RunFolder", start: S) -> Iterable[str]:
         """What --resume is about to do.
@@ -320,7 +358,7 @@ class Training(ABC, Generic[P, S]):
         lines.append(f"written to {folder.path}")
         end_live_line()
         if not self.hooks.silent:
-            print(json.dumps(finite(summary)) if self.options.json else "\n".join(lines))
+            print(json.dumps(finite(summary)) if self.options.json else printable_lines("\n".join(lines)))
 
     def beginning(self) -> dict[str, Any]:
         """The contents of start.json: the keys of result.json that are known before training."""

@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
 from fedmpi.errors import PeerFailed, ProtocolError, UsageError
 from fedmpi.net import Channel, Float64, Message, UInt8, UInt32, UInt64
+from fedmpi.net.meaning import anything
 from fedmpi.net.message import encode
 
 SIZE = 3
@@ -68,16 +69,19 @@ class Go(Message, tag=4):
     pass
 
 
+ANYTHING = anything("frames carry everything; what a field means is another matter")
+
+
 class Everything(Message, tag=5):
     flag: bool
-    integer: int
-    real: float
-    text: str
+    integer: Annotated[int, ANYTHING]
+    real: Annotated[float, ANYTHING]
+    text: Annotated[str, ANYTHING]
     raw: bytes
     octets: UInt8
     words: UInt32
     longs: UInt64
-    reals: Float64
+    reals: Annotated[Float64, ANYTHING]
 
 
 class Matrix(Message, tag=6):

@@ -184,6 +184,15 @@ class LagrangeCode:
         rows = self.field.array(np.add.reduceat(recombination, starts, axis=0, dtype=np.uint64))
         return self.field.matmul(rows, values)
 
+    def decoding_sums(self, workers: Sequence[int]) -> FieldArray:
+        """What `decode_sums` multiplies the answers of these R workers by, in their order, shape (1, R).
+
+        It is linear: so shares of answers give shares of their decoded sum.
+        """
+        points = self.betas[: self.parallelization]
+        recombination = lagrange_basis(self.field, [self.alphas[i] for i in workers], points)
+        return np.asarray(self.field.array(recombination.sum(axis=0, keepdims=True, dtype=np.uint64)))
+
     def _recombination(self, answers: dict[int, FieldArray]) -> tuple[FieldArray, list[FieldArray]]:
         """The matrix that turns the answers of the first R workers into F at every block, and those answers."""
         if len(answers) < self.recovery_threshold:

@@ -126,11 +126,16 @@ def locate_errors(
     syndromes = field.matmul(parity_checks(field, nodes, degree), combined)
     wrong: set[int] = set()
     for syndrome in syndromes.T.tolist():
-        wrong |= _roots(field, _shortest_recurrence(field, syndrome), nodes)
+        wrong |= errors_of(field, nodes, syndrome)
     right = [i for i in range(n) if i not in wrong]
     if len(wrong) > max_errors or not consistent(field, [nodes[i] for i in right], [values[i] for i in right], degree):
         raise DecodingError(f"at most {max_errors} of {n} arrays must be wrong, got more")
     return wrong
+
+
+def errors_of(field: PrimeField, nodes: Sequence[int], syndrome: Sequence[int]) -> set[int]:
+    """Positions of the wrong values of one coordinate, from its parity checks: up to half as many as these are."""
+    return _roots(field, _shortest_recurrence(field, syndrome), nodes)
 
 
 def _shortest_recurrence(field: PrimeField, sequence: Sequence[int]) -> list[int]:

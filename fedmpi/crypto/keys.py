@@ -14,6 +14,29 @@ KEY_BYTES = 32
 """Of a public key, and of a cluster key."""
 
 
+PRIME = 2**255 - 19
+"""Of Curve25519."""
+
+LOW_ORDER = frozenset(
+    {
+        0,
+        1,
+        PRIME - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+"""Points with which every private key gives the secret 0 [Bernstein 2006, "Curve25519", appendix B]."""
+
+
+def of_full_order(publics: bytes) -> bool:
+    """Whether these are X25519 public keys, 32 bytes each, and with none of them everybody knows the secret."""
+    keys = (publics[start : start + KEY_BYTES] for start in range(0, len(publics), KEY_BYTES))
+    # X25519 ignores the highest bit, and takes what is beyond the prime modulo it [RFC 7748, section 5].
+    points = [int.from_bytes(key, "little") % 2**255 % PRIME for key in keys]
+    return len(publics) % KEY_BYTES == 0 and not LOW_ORDER.intersection(points)
+
+
 class KeyPair:
     """An ephemeral X25519 key pair [RFC 7748]. The private key never leaves this object.
 

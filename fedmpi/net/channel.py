@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import FilesError, PeerFailed, ProtocolError
+from fedmpi.files import PRIVATE, PRIVATE_FOLDER, own_folder, replacing
 from fedmpi.net.endpoint import Endpoint
 from fedmpi.net.message import Header, Message, Shape, decode
 from fedmpi.net.transport import Frame, Transport
@@ -21,8 +22,17 @@ NO_SHAPES: Mapping[str, Shape] = {}
 NO_MATCH: Mapping[str, bool | int | str] = {}
 NO_ANSWERS: Mapping[int, Any] = {}
 
+
+def no_judge(source: int, message: Any) -> None:
+    """Takes every message whose fields keep their rules."""
+
+
 CLOSE_SECONDS = 10.0
 """How long rank 0 waits at the end for ranks whose failure is tolerated."""
+
+
+LINGER_SECONDS = 2.0
+"""How long a rank waits at the end for those of whom not much is to be expected."""
 
 
 class Closing(Message, tag=126):
@@ -143,10 +153,15 @@ class Channel(Endpoint):
         return self._wait(newest, cls.__name__, source)[0]
 
     def gather(
-        self, sources: Collection[int], cls: type[M], *, shapes: Mapping[str, Shape] = NO_SHAPES
+        self,
+        sources: Collection[int],
+        cls: type[M],
+        *,
+        shapes: Mapping[str, Shape] = NO_SHAPES,
+        judge: Callable[[int, M], None] = no_judge,
     ) -> dict[int, M]:
         """One message of this type from every source, as they come."""
-        return self.gather_first(len(sources), sources, cls, shapes=shapes)
+        return self.gather_first(len(sources), sources, cls, shapes=shapes, judge=judge)
 
     def gather_first(
         self,
@@ -157,6 +172,7 @@ class Channel(Endpoint):
         shapes: Mapping[str, Shape] = NO_SHAPES,
         more_than: Mapping[int, M] = NO_ANSWERS,
         heard: Callable[[int, Mapping[str, Any]], None] = lambda source, scalars: None,
+        judge: Callable[[int, M], None] = no_judge,
         **match: bool | int | str,
     ) -> dict[int, M]:
         """The first `count` messages whose fields equal `match`, each from another source.
@@ -169,6 +185,9 @@ class Channel(Endpoint):
             What an earlier call with the same `match` returned: counted, and returned again.
         heard : callable, optional
             Called with the source and the scalars of every message, late ones included.
+        judge : callable, optional
+            (source, message) → None; raises ProtocolError about what its receiver knows to be untrue. A tolerated
+            source departs with it.
 
         Raises
         ------
@@ -187,7 +206,7 @@ class Channel(Endpoint):
 
         def complete() -> dict[int, M] | None:
             nonlocal last_arrival
-            if self._collect(answers, count, sources, silent, cls, shapes, heard, match):
+            if self._collect(answers, count, sources, silent, cls, shapes, heard, match, judge):
                 last_arrival = time.monotonic()
             if len(answers) >= count:
                 return answers
@@ -214,6 +233,7 @@ class Channel(Endpoint):
         cls: type[M],
         *,
         shapes: Mapping[str, Shape] = NO_SHAPES,
+        judge: Callable[[int, M], None] = no_judge,
         **match: bool | int | str,
     ) -> dict[int, M]:
         """One message whose fields equal `match` of every source that has not departed and answers in time."""
@@ -223,7 +243,9 @@ class Channel(Endpoint):
         silent = self._silent(sources, answers)
 
         def complete() -> dict[int, M] | None:
-            self._collect(answers, len(sources), sources, silent, cls, shapes, lambda source, scalars: None, match)
+            self._collect(
+                answers, len(sources), sources, silent, cls, shapes, lambda source, scalars: None, match, judge
+            )
             done = set(self._present(sources)) <= answers.keys() or time.monotonic() >= end
             return answers if done else None
 
@@ -244,6 +266,7 @@ class Channel(Endpoint):
         shapes: Mapping[str, Shape],
         heard: Callable[[int, Mapping[str, Any]], None],
         match: Mapping[str, bool | int | str],
+        judge: Callable[[int, M], None],
     ) -> bool:
         """Take what has arrived, one message from each of the silent at a time; whether something had."""
         arrived = False
@@ -271,9 +294,16 @@ class Channel(Endpoint):
                 message = self._finish(entry.frame, entry.header, entry.arrays)
                 heard(source, entry.header.scalars)
                 wanted = entry.gather == self._gathers and entry.header.matches(match)
-                if wanted and isinstance(message, cls) and len(answers) < count:
-                    answers[source] = message
-                    continue
+                if wanted and isinstance(message, cls):
+                    try:
+                        message.check(source)
+                        judge(source, message)
+                    except ProtocolError as error:
+                        self._blame(source, error)
+                        continue
+                    if len(answers) < count:
+                        answers[source] = message
+                        continue
                 self.meter.late += 1
                 if wanted:
                     self._surplus[source] = message
@@ -303,6 +333,7 @@ class Channel(Endpoint):
 
     def _finish(self, frame: Frame, header: Header, arrays: dict[str, NDArray[Any]]) -> Message:
         name = header.cls.__name__
+        self.silent.discard(frame.source)
         self.meter.bytes_received[name] += header.size + header.payload_bytes
         self.meter.messages_received[name] += 1
         message = header.message(arrays)
@@ -322,7 +353,10 @@ class Channel(Endpoint):
         header, arrays = self._start(frame, cls, shapes, match)
         self._wait(lambda: frame.done() or None, f"the rest of {cls.__name__}", frame.source)
         message = self._finish(frame, header, arrays)
-        return message if header.matches(match) else None  # type: ignore[return-value]
+        if not header.matches(match):
+            return None
+        message.check(frame.source)
+        return message  # type: ignore[return-value]
 
     def _receive_any(self, frame: Frame, cls: type[M], shapes: Mapping[str, Shape]) -> M:
         message = self._receive(frame, cls, shapes)
@@ -339,7 +373,8 @@ class Channel(Endpoint):
     def close(self) -> bool:
         """Leave when everybody's messages have arrived; late ones are dropped, so that no sender is left waiting.
 
-        Rank 0 waits for tolerated ranks no longer than `CLOSE_SECONDS`.
+        Rank 0 waits for tolerated ranks no longer than `CLOSE_SECONDS`, and for those that have departed no longer than
+        `LINGER_SECONDS`; no rank waits longer than that until a tolerated one takes what was sent to it.
 
         Returns
         -------
@@ -357,11 +392,15 @@ class Channel(Endpoint):
 
             return ready
 
-        others = set(range(self.size)) - {self.rank}
+        others, begun, kept_back = set(range(self.size)) - {self.rank}, time.monotonic(), False
+        sent, lead = "room for what was sent", self.rank == 0
         closed: dict[int, bool] = {}
 
         def missing() -> set[int]:
-            return (others - self._gone if self.rank == 0 else {0}) - closed.keys()
+            if not lead:
+                return {0} - closed.keys()
+            lingered = time.monotonic() - begun > LINGER_SECONDS  # who has been silent before is silent now
+            return others - (self.departed.keys() | self.silent if lingered else self._gone) - closed.keys()
 
         def all_closing() -> bool | None:
             while (frame := self.transport.poll(Closing.tag, others)) is not None:
@@ -371,22 +410,27 @@ class Channel(Endpoint):
                     self._blame(frame.source, error)
             return None if missing() else True
 
-        arrived: Callable[[], bool | None] = lambda: self.transport.outstanding_bytes() == 0 or None  # noqa: E731
-        sent = "room for what was sent"
-        tolerant = self.rank == 0 and bool(self.tolerated)
+        def arrived() -> bool | None:
+            nonlocal kept_back
+            left = {rank for rank in others if self.transport.outstanding_bytes(rank)}
+            lingered = time.monotonic() - begun > LINGER_SECONDS
+            kept_back = lingered and bool(left) and left <= set(self.tolerated)
+            return kept_back or not left or None
+
+        tolerant = lead and bool(self.tolerated)
         with self.patience(min(CLOSE_SECONDS, self.timeout_seconds) if tolerant else self.timeout_seconds):
             try:
                 self._wait(drained(arrived), sent, None, closing=True)
-                if self.rank != 0:
-                    self.send(0, Closing(complete=True))
-                self._wait(drained(all_closing), "Closing", lambda: min(missing()), closing=True)
+                if not lead:
+                    self.send(0, Closing(complete=not kept_back))
+                self._wait(drained(all_closing), "Closing", lambda: min(missing(), default=None), closing=True)
             except PeerFailed as failed:
                 if not tolerant or not missing() <= set(self.tolerated):
                     raise
                 for rank in missing() - self.departed.keys():
                     self.depart(self._peer_failed(rank, failed.reason))
-            complete = closed.keys() >= others if self.rank == 0 else closed[0]
-            if self.rank == 0:
+            complete = closed.keys() >= others and all(closed.values()) and not kept_back if lead else closed[0]
+            if lead:
                 for rank in others:
                     self.send(rank, Closing(complete))
             self._wait(arrived, sent, None, closing=True)
@@ -403,7 +447,9 @@ class Channel(Endpoint):
                 values[f"{sequence:06d}-{source}-{type(message).__name__}-{name}"] = array
         path = folder / f"rank-{self.rank}.npz"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **values)  # type: ignore[arg-type]
+            folder.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+            own_folder(folder, PRIVATE_FOLDER)
+            with replacing(path, PRIVATE) as file:
+                np.savez(file, **values)  # type: ignore[arg-type]
         except OSError as error:
             raise FilesError.of(error, path) from error

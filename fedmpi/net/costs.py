@@ -2,9 +2,13 @@
 
 import os
 import resource
+from typing import Annotated
 
-from fedmpi.net.channel import Channel
+from fedmpi.errors import PeerFailed
+from fedmpi.net.channel import LINGER_SECONDS, Channel
+from fedmpi.net.meaning import PART, judged
 from fedmpi.net.message import Message
+from fedmpi.net.siblings import wake_the_frozen
 
 REPORT_SECONDS = 10.0
 """How long rank 0 waits at the end for what the others have to report: a model does not wait for one that hangs."""
@@ -13,13 +17,13 @@ REPORT_SECONDS = 10.0
 class Report(Message, tag=125):
     """Any rank → master, at the end: what its part cost; seconds and bytes."""
 
-    compute_seconds: float
-    cpu_seconds: float
+    compute_seconds: Annotated[float, PART]
+    cpu_seconds: Annotated[float, PART]
     bytes_sent: int
     bytes_received: int
     peak_memory_bytes: int
     host: str
-    frames: str = ""
+    frames: Annotated[str, judged("fedmpi.net.frames:read_told")] = ""
     """Of `fedmpi.net.frames`: what this rank sent and received in the first steps."""
 
 
@@ -37,5 +41,16 @@ def report(ch: Channel) -> Report:
 
 
 def gather_reports(ch: Channel) -> dict[int, Report]:
-    """Rank 0: what the other ranks report, of those that do so in time."""
-    return ch.gather_within(min(REPORT_SECONDS, ch.timeout_seconds), range(1, ch.size), Report)
+    """Rank 0: what the other ranks report, of those that do so in time; the others depart, as nobody is needed now.
+
+    Who is frozen is woken for it.
+    """
+    wake_the_frozen()
+    before, ch.tolerated = ch.tolerated, range(1, ch.size)
+    seconds, silent = min(REPORT_SECONDS, ch.timeout_seconds), set(ch.silent)
+    reports = ch.gather_within(seconds, [rank for rank in ch.tolerated if rank not in silent], Report)
+    reports |= ch.gather_within(LINGER_SECONDS, silent, Report)
+    for rank in set(ch.tolerated) - reports.keys() - ch.departed.keys():
+        ch.depart(PeerFailed(rank, ch.role_of(rank), "sent no report at the end"))
+    ch.tolerated = before
+    return reports

@@ -4,21 +4,26 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from fedmpi.errors import FedmpiError, PeerFailed, ProtocolError, TooFewWorkers
 from fedmpi.net.frames import FrameRecord
+from fedmpi.net.meaning import judged
 from fedmpi.net.message import Message, decode, encode
 from fedmpi.net.transport import Meter, Transport
+from fedmpi.rules import printable
 
 R = TypeVar("R")
+
+_LOOK_SECONDS = 0.5
+"""Whether rank 0 is stopped is looked at so often."""
 
 
 class Notice(Message, tag=127):
     """A rank that fails → everybody: why, and the exit code to end with."""
 
-    code: int
-    reason: str
+    code: Annotated[int, judged("fedmpi.net.endpoint:Endpoint.poll_notice")]
+    reason: Annotated[str, judged("fedmpi.net.endpoint:Endpoint.poll_notice")]
 
 
 class Excused(Message, tag=124):
@@ -41,9 +46,16 @@ class Endpoint:
         """Ranks whose failure does not end this rank's waits, unless for a message of theirs."""
         self.departed: dict[int, PeerFailed] = {}
         """Tolerated ranks that failed, died, broke the protocol or fell silent, in that order of time, and how."""
+        self.silent: set[int] = set()
+        """Ranks that have not answered when they were asked, and that nothing has come from since."""
         self._gone: set[int] = set()  # departed, and not there to hear anything any more
         self.on_pause: Callable[[], None] = lambda: None
         """Called again and again while this rank waits; what it raises ends the wait."""
+        self.leader_seconds = timeout_seconds
+        """How long rank 0 may be seen to be stopped."""
+        self.leader_stopped = False
+        """Whether it was, for so long."""
+        self._looked, self._stopped_since = 0.0, math.inf
         self.failure: PeerFailed | None = None
         """Of the ranks that are not tolerated the first that failed, if one did."""
 
@@ -148,6 +160,8 @@ class Endpoint:
                 self._heed(self.poll_notice())
             self._heed_deaths(closing)
             now = time.monotonic()
+            if now - self._looked > _LOOK_SECONDS and self.rank != 0 and (peer() if callable(peer) else peer) == 0:
+                self._look_at_leader(now)
             if now - (since() if since else start) > self.timeout_seconds:
                 rank = peer() if callable(peer) else peer
                 if rank is None:
@@ -155,6 +169,20 @@ class Endpoint:
                 raise self._peer_failed(rank, f"sent no {what} for {self.timeout_seconds:g} s")
             self.transport.pause(now - max(start, self.begun))
         return result
+
+    def _look_at_leader(self, now: float) -> None:
+        """Rank 0 can't say that it is stopped, and those who wait for its orders have no deadline.
+
+        Raises
+        ------
+        PeerFailed
+            Once it has been stopped for too long.
+        """
+        self._looked = now
+        self._stopped_since = min(self._stopped_since, now) if self.transport.stopped(0) else math.inf
+        if now - self._stopped_since > self.leader_seconds:
+            self.leader_stopped = True
+            raise self._peer_failed(0, f"is frozen: its process has been stopped for {self.leader_seconds:g} s")
 
     def _heed(self, failed: PeerFailed | None) -> None:
         if failed is None or failed.rank in self.departed:
@@ -210,7 +238,7 @@ class Endpoint:
         code = notice["code"]
         if not 0 < code < 256 and not code == frame.source == 0:  # only rank 0 can end the job without an error
             code = 4
-        return PeerFailed(frame.source, self.role_of(frame.source), f"failed: {notice['reason']}", code)
+        return PeerFailed(frame.source, self.role_of(frame.source), f"failed: {printable(notice['reason'])}", code)
 
     def fail(self, error: BaseException, code: int = 4) -> None:
         """Tell everybody that this rank can't go on, and the exit code to end with."""
@@ -234,7 +262,7 @@ class Endpoint:
         """
         if not seconds > 0:
             raise ProtocolError(f"the leader's timeout must be positive, got {seconds}")
-        self.timeout_seconds = 2 * seconds
+        self.timeout_seconds, self.leader_seconds = 2 * seconds, seconds
 
     @contextmanager
     def patience(self, timeout_seconds: float) -> Iterator[None]:
@@ -248,7 +276,7 @@ class Endpoint:
 
 def describe(error: BaseException) -> str:
     """One printable line about an error; for one that nobody foresaw, its type and place too."""
-    text = " ".join(str(error).split()).encode(errors="backslashreplace").decode()
+    text = printable(" ".join(str(error).split()), 4000)
     if isinstance(error, FedmpiError):
         return text
     traceback = error.__traceback__

@@ -5,6 +5,7 @@ it sends a signal. Other machines have the folder where they share files; elsewh
 """
 
 import contextlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,17 @@ from pathlib import Path
 VARIABLE = "FEDMPI_JOB_FOLDER"
 """Names the folder, also on machines that do not have it."""
 
-_BEGUN, _UP, _LEADER, _EXIT_CODE, _REASON = "begun-", "up", "rank-0", "exit-code", "reason"
+FROZEN = ("T", "t")
+"""States of a process that is stopped, or traced."""
 
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+NAME_BYTES = 192
+"""Of what `who` gives."""
+
+_BEGUN, _UP, _LEADER, _EXIT_CODE, _REASON, _WORD = "begun-", "up", "rank-0", "exit-code", "reason", "word"
+_PATIENCE = "patience"
+
+RANKS = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+"""Where launchers tell a rank which one it is."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,15 @@ class Process:
     number: int
     started: str
     """By the machine's own clock; empty where there is no /proc."""
+
+    @classmethod
+    def read(cls, text: str) -> "Process | None":
+        """What it said of itself; None if that is nothing."""
+        try:
+            number, started, machine = text.strip().split(" ", 2)
+            return cls(machine, int(number), started.strip("-"))
+        except ValueError:
+            return None
 
     @property
     def is_here(self) -> bool:
@@ -49,7 +67,7 @@ class Process:
 
 def write_begun() -> None:
     """Every rank, before it starts MPI: who it is."""
-    for name in _RANKS:
+    for name in RANKS:
         if (rank := os.environ.get(name, "")).isdecimal():
             return _write(f"{_BEGUN}{rank}", _this_process())
     return None
@@ -63,6 +81,16 @@ def write_up() -> None:
 def write_leader() -> None:
     """Rank 0, when it heeds signals."""
     _write(_LEADER, _this_process())
+
+
+def write_patience(seconds: float) -> None:
+    """Rank 0, when it knows: how long the others wait for a rank that says nothing."""
+    _write(_PATIENCE, str(seconds))
+
+
+def who() -> bytes:
+    """What this process is, in so many bytes as every other says it in."""
+    return _this_process().encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
 
 
 def write_exit_code(code: int) -> None:
@@ -97,6 +125,14 @@ def read_exit_code(folder: Path) -> int | None:
         return None
 
 
+def read_patience(folder: Path) -> float:
+    """How long ranks wait for one that says nothing; infinite until rank 0 has said so."""
+    try:
+        return float((folder / _PATIENCE).read_text())
+    except (OSError, ValueError):
+        return math.inf
+
+
 def write_reason(folder: Path, reason: str) -> None:
     """The launcher, before it sends a signal to rank 0: what a person did."""
     (folder / _REASON).write_text(reason)
@@ -107,6 +143,21 @@ def read_reason() -> str | None:
     folder = told()
     path = folder / _REASON if folder else None
     return path.read_text() if path is not None and path.exists() else None
+
+
+def take_word(folder: Path | None = None) -> bool:
+    """Rank 0 or the launcher, of a job that a signal stops: whether it is the one to say so, the first that asks.
+
+    Once a launcher ends mpirun, nobody may read what rank 0 prints.
+    """
+    if (folder := folder or told()) is not None:
+        try:
+            (folder / _WORD).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # the launcher has ended, and taken the folder with it
+            return True
+    return True
 
 
 def told() -> Path | None:
@@ -129,8 +180,7 @@ def _this_process() -> str:
 
 def _read_process(path: Path) -> Process | None:
     try:
-        number, started, machine = path.read_text().strip().split(" ", 2)
-        return Process(machine, int(number), started.strip("-"))
+        return Process.read(path.read_text())
     except (OSError, ValueError):
         return None
 

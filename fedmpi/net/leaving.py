@@ -16,13 +16,15 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 from fedmpi.errors import FedmpiError, FilesError, Interrupted, PeerFailed, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.endpoint import Excused, Notice, describe
-from fedmpi.net.job_folder import told, write_exit_code
+from fedmpi.net.job_folder import take_word, told, write_exit_code
 from fedmpi.net.message import Message
+from fedmpi.net.siblings import wake_the_frozen
+from fedmpi.rules import printable
 
 GRACE_SECONDS = 5.0
 """How long one rank waits for the others to do what the end of the job asks of them."""
@@ -32,15 +34,18 @@ READ_SECONDS = 1.0
 
 _LAUNCHERS = ("mpirun", "mpiexec", "prterun", "prte", "prted")
 
-_REFUSED = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EPIPE, errno.EROFS)
-"""A disk is full, a file belongs to others, nobody reads what is printed."""
+_REFUSED = (
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EPERM, errno.EPIPE, errno.EROFS),
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE),
+)
+"""A disk is full or broken, a file belongs to others, nobody reads what is printed, too many files are open."""
 
 Abort = Callable[[int], NoReturn]
 
 
 def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survives: bool) -> NoReturn:
     """End this rank, and with it the job unless rank 0 goes on without it; rank 0 prints the one line about it."""
-    if isinstance(error, OSError) and error.errno in _REFUSED:
+    if is_of_files(error):
         error = FilesError.of(error)
     code = error.exit_code if isinstance(error, FedmpiError) else 4
     if isinstance(error, SystemExit):  # of the command line's parser: it has printed what there is to say
@@ -50,10 +55,12 @@ def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survive
     if ch.rank != 0:
         _leave_as_follower(ch, error, code, patience, abort, survives)
     if isinstance(error, Interrupted):
-        _say(describe(error))
+        if take_word():
+            _say(describe(error))
     elif not isinstance(error, SystemExit):
         _report(describe(error))
     orderly = isinstance(error, UsageError | FilesError | SystemExit | Interrupted)
+    wake_the_frozen()
     if survives:
         ch.fail(error, code)
         _leave_survivors(ch, code)
@@ -62,6 +69,11 @@ def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survive
         ch.fail(error, code)
         _leave_in_order(ch, code, abort)
     abort(code or 4)
+
+
+def is_of_files(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the operating system refuses a file: no peer has failed then."""
+    return isinstance(error, OSError) and (error.errno in _REFUSED or error.filename is not None)
 
 
 def _leave_as_follower(
@@ -74,6 +86,8 @@ def _leave_as_follower(
         _leave_in_order(ch, code, abort)
     if not heard:
         ch.fail(error, code)
+    if ch.leader_stopped:
+        _leave_stopped(ch, error, code, abort, survives)
     # A rank that does without others can be done without: the job may go on, and rank 0 may be busy for long.
     verdict, others = _hear_rank_0(ch, patience if ch.tolerated and not heard else GRACE_SECONDS)
     if verdict and survives:
@@ -86,11 +100,26 @@ def _leave_as_follower(
     if _is_dead(ch, 0):
         heard, others = False, {rank for rank in range(1, ch.rank) if not _is_dead(ch, rank)}
     if heard or min(others, default=ch.size) < ch.rank:
-        time.sleep(0 if _is_dead(ch, 0) else GRACE_SECONDS)
+        time.sleep(GRACE_SECONDS if not _is_dead(ch, 0) else 0 if told() else 2 * READ_SECONDS)
     elif not (_is_dead(ch, 0) and told()):  # the launcher knows, and says how to go on
         reason = describe(error)
         own = isinstance(error, PeerFailed)
         _report(reason if own else f"{ch.role_of(ch.rank)} (rank {ch.rank}) failed: {reason}")
+    if survives:
+        _exit(code or 4)
+    abort(code or 4)
+
+
+def _leave_stopped(ch: Channel, error: BaseException, code: int, abort: Abort, survives: bool) -> NoReturn:
+    """Rank 0 is stopped, and hears nothing: the lowest rank that lives ends it, the others if that does not."""
+    end = time.monotonic() + 4 * GRACE_SECONDS
+    lowest = ch.rank == min(rank for rank in range(1, ch.size) if not _is_dead(ch, rank))
+    while not lowest and not _is_dead(ch, 0) and time.monotonic() < end:
+        ch.transport.pause(1.0)
+    if lowest or not _is_dead(ch, 0):
+        _report(describe(error))
+        wait_until_read()
+        ch.transport.end(0)
     if survives:
         _exit(code or 4)
     abort(code or 4)
@@ -174,13 +203,11 @@ def _report(line: str) -> None:
 def _say(line: str) -> None:
     with contextlib.suppress(OSError):  # nobody reads it
         sys.stdout.flush()
-    print(f"fedmpi: {line}", file=sys.stderr, flush=True)
+    print(f"fedmpi: {printable(line, 4000)}", file=sys.stderr, flush=True)
 
 
 def _exit(code: int) -> NoReturn:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
+    wait_until_read()
     os._exit(code)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import Interrupted, ProtocolError
+from fedmpi.errors import FedmpiError, Interrupted, ProtocolError
 from fedmpi.net.channel import Channel
 from fedmpi.net.transport import KEPT_TAGS, Transport
 
@@ -86,6 +86,13 @@ class LocalTransport:
         """None: a thread that fails says so."""
         return ()
 
+    def stopped(self, rank: int) -> bool:
+        """Never: threads stop with their process."""
+        return False
+
+    def end(self, rank: int) -> None:
+        """Nothing: see `stopped`."""
+
     def forget(self, rank: int) -> None:
         """Drop what arrives from a rank, but for `KEPT_TAGS`."""
         self._forgotten.add(rank)
@@ -146,7 +153,7 @@ def run_local(
             results[rank] = role(channel)
         except BaseException as error:
             failures.append(error)
-            channel.fail(error)
+            channel.fail(error, error.exit_code if isinstance(error, FedmpiError) else 4)
 
     threads = [threading.Thread(target=run, args=item, daemon=True) for item in enumerate(roles)]
     for thread in threads:

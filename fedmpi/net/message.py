@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
+from fedmpi.net.meaning import BY_TYPE, Rule
+from fedmpi.rules import printable
 
 UInt8 = Annotated[NDArray[np.uint8], np.dtype("u1")]
 UInt32 = Annotated[NDArray[np.uint32], np.dtype("<u4")]
@@ -50,7 +52,8 @@ _ACCEPTED: dict[Any, Any] = {
 class Message:
     """Base of all messages: ``class CodedWeights(Message, tag=2)`` makes a frozen dataclass.
 
-    Fields are bool, int (64 bits), float, str, bytes, or one of the array types of this module.
+    Fields are bool, int (64 bits), float, str, bytes, or one of the array types of this module; what they may hold is
+    said by a rule of `fedmpi.net.meaning`, in the field's type or by it.
     The tag, in [1, 127], is unique among the messages that two ranks exchange.
     """
 
@@ -65,6 +68,8 @@ class Message:
     """Of these scalars."""
     _others: ClassVar[list[tuple[str, Any]]]
     """The names and types of the fields behind them."""
+    rules: ClassVar[dict[str, Rule | None]]
+    """What each field may hold; None where nobody has said it."""
 
     def __init_subclass__(cls, *, tag: int):
         super().__init_subclass__()
@@ -74,6 +79,7 @@ class Message:
         made: Any = dataclass(frozen=True, eq=False)(cls)
         hints = get_type_hints(cls, include_extras=True)
         cls._types = {field.name: _wire_type(cls, field.name, hints[field.name]) for field in dataclasses.fields(made)}
+        cls.rules = {name: _rule(hints[name], kind) for name, kind in cls._types.items()}
         text = f"{cls.__name__}({', '.join(f'{name}: {kind!r}' for name, kind in cls._types.items())})"
         cls._schema = zlib.crc32(text.encode())
         cls._start = _PREFIX.pack(_MAGIC, tag, cls._schema)
@@ -82,13 +88,32 @@ class Message:
         scalars = (_SCALARS[cls._types[name]].format.removeprefix("<") for name in cls._names)
         cls._leading = struct.Struct(f"<{_PREFIX.size}s{''.join(scalars)}")
 
+    def check(self, source: int) -> None:
+        """Refuse what its fields must not hold.
+
+        Raises
+        ------
+        ProtocolError
+        """
+        for name, rule in self.rules.items():
+            if rule is not None and rule.text and not rule.holds(value := getattr(self, name)):
+                got = printable(f"{value!r}", 80)
+                raise ProtocolError(f"{type(self).__name__}.{name} from rank {source} must {rule.text}, got {got}")
+
 
 def _wire_type(cls: type, name: str, hint: Any) -> Any:
-    if hint in (*_SCALARS, str, bytes):
-        return hint
-    if get_origin(hint) is Annotated and isinstance(dtype := get_args(hint)[1], np.dtype) and dtype in _DTYPES:
+    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    of_array = [mark for mark in marks if not isinstance(mark, Rule)]
+    if kind in (*_SCALARS, str, bytes) and not of_array:
+        return kind
+    if len(of_array) == 1 and isinstance(dtype := of_array[0], np.dtype) and dtype in _DTYPES:
         return dtype
     raise TypeError(f"{cls.__name__}.{name} must be bool, int, float, str, bytes or an array type, got {hint}")
+
+
+def _rule(hint: Any, kind: Any) -> Rule | None:
+    marks = get_args(hint) if get_origin(hint) is Annotated else ()
+    return next((mark for mark in marks if isinstance(mark, Rule)), BY_TYPE.get(kind))
 
 
 @dataclass

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,12 +19,25 @@ from numpy.typing import NDArray
 from fedmpi.errors import FedmpiError, ProtocolError, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.doorbell import NAME_BYTES, Doorbell
-from fedmpi.net.job_folder import write_begun, write_exit_code, write_up
+from fedmpi.net.job_folder import (
+    FROZEN,
+    Process,
+    told,
+    who,
+    write_begun,
+    write_exit_code,
+    write_up,
+)
+from fedmpi.net.job_folder import (
+    NAME_BYTES as WHO_BYTES,
+)
 from fedmpi.net.leaving import end_incomplete, leave_incomplete, leave_with_error, wait_until_read
 from fedmpi.net.message import HEADER_LIMIT
+from fedmpi.net.siblings import wake_the_frozen
 from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
+from fedmpi.net.worlds import check_mpi, check_world, is_first
 
-mpi4py.rc.thread_level = "serialized"  # one thread at a time speaks to MPI: no locks
+mpi4py.rc.initialize = False  # `_begin` does it
 mpi4py.rc.finalize = False  # `_finalize` does it, unless ranks are missing: MPI waits for them
 
 write_begun()
@@ -31,6 +45,23 @@ _limit = os.environ.get("FEDMPI_START_ALARM", "")
 signal.alarm(int(_limit) if _limit.isdecimal() else 0)  # on machines of which the launcher hears nothing
 from mpi4py import MPI  # noqa: E402
 
+
+def _begin() -> None:
+    try:
+        check_mpi(MPI.get_vendor()[0])
+    except UsageError as error:
+        if is_first():
+            print(f"fedmpi: error: {error}", file=sys.stderr, flush=True)
+            write_exit_code(error.exit_code)
+        sys.exit(error.exit_code)
+    if MPI.Is_initialized():
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a world of one: `check_world` says it, once
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)  # one thread at a time speaks to MPI: no locks
+
+
+_begin()
 signal.alarm(0)
 
 INLINE_BYTES = 64 << 10
@@ -56,11 +87,6 @@ _LONGEST_SLEEP_SECONDS = 0.05
 
 SURVIVES_DEATHS = os.environ.get("OMPI_MCA_mpi_ft_enable") == "1"  # noqa: SIM112
 """Whether the job was started by ``mpirun --with-ft ulfm``: then it outlives ranks that die."""
-
-
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_PLACES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
-"""Where launchers tell how many ranks they have started, and which this one is, whether MPI understands them or not."""
 
 
 @atexit.register
@@ -189,6 +215,13 @@ def _ranks_here(comm: MPI.Comm) -> int:
     return size
 
 
+def _processes(comm: MPI.Comm) -> list[Process | None]:
+    """Who all ranks are, as the operating system of their machines names them."""
+    names = np.empty((comm.size, WHO_BYTES), np.uint8)
+    comm.Allgather(np.frombuffer(who(), np.uint8), names)
+    return [Process.read(name.tobytes().decode(errors="replace").rstrip("\0")) for name in names]
+
+
 def _doorbell(comm: MPI.Comm) -> Doorbell | None:
     """For ranks that can all ring one another; else None on all of them."""
     try:
@@ -224,6 +257,7 @@ class MpiTransport:
         self._sleep_seconds = _SLEEP_SECONDS * max(1.0, here / (os.cpu_count() or 1))
         self._doorbell = _doorbell(comm) if here == comm.size > 1 else None
         self._spin_seconds = 0.0 if self._doorbell and here > (os.cpu_count() or 1) else 1e-4
+        self._processes = _processes(comm)
         self._forgotten: set[int] = set()
         self._failed: frozenset[int] = frozenset()
         self._asked = self._looked = 0.0
@@ -283,6 +317,17 @@ class MpiTransport:
                 self._failed = frozenset(int(rank) for rank in ranks)
             group.Free()
         return self._failed
+
+    def stopped(self, rank: int) -> bool:
+        """Whether the process of a rank of this machine is stopped; a launcher sees that by itself."""
+        process = None if told() else self._processes[rank]
+        return process is not None and process.state in FROZEN
+
+    def end(self, rank: int) -> None:
+        """End the process of a rank that is stopped: mpirun waits for such a one."""
+        process = self._processes[rank]
+        if process is not None and process.state in FROZEN:
+            process.signal(signal.SIGKILL)
 
     def forget(self, rank: int) -> None:
         """Drop what arrives from a rank, but for `KEPT_TAGS`; buffers that it may still take from stay here."""
@@ -390,13 +435,15 @@ def job(
     """
     inner = MpiTransport(MPI.COMM_WORLD.Dup())
     try:
-        _check_world(inner)
+        check_world(inner.size, inner.library)
         channel = Channel(wrap(inner), **options)
     except FedmpiError as error:
         leave_with_error(Channel(inner, **options), error, _abort, survives=SURVIVES_DEATHS)
     write_up()
     try:
         yield channel
+        if channel.rank == 0:
+            wake_the_frozen()
         complete = channel.close()
     except BaseException as error:
         if os.environ.get("FEDMPI_TRACEBACK") or (traceback and not isinstance(error, FedmpiError | SystemExit)):
@@ -409,23 +456,6 @@ def job(
         atexit.register(end_incomplete, channel, _abort, survives=SURVIVES_DEATHS)
     if channel.rank == 0:
         write_exit_code(0)
-
-
-def _check_world(inner: MpiTransport) -> None:
-    """Refuse to be alone among ranks that do not see one another: each would train by itself."""
-    started = max(_number(name) for name in _SIZES)
-    if inner.size == 1 < started:
-        if max(_number(name) for name in _PLACES) > 0:
-            sys.exit(2)  # one line is enough
-        raise UsageError(
-            f"all {started} ranks must see one another, got a world of one: {inner.library}, which mpi4py has loaded, "
-            "does not understand what started them; start them with its own mpirun, or srun --mpi=pmix or pmi2"
-        )
-
-
-def _number(variable: str) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) if value.isdecimal() else 0
 
 
 def _abort(code: int) -> NoReturn:

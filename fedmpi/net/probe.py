@@ -8,10 +8,12 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
 from fedmpi.net.channel import Channel
+from fedmpi.net.meaning import PART, anything
 from fedmpi.net.message import Float64, Message, UInt8
 
 PINGS = 20
@@ -22,15 +24,15 @@ PARCEL_BYTES = 4 << 20
 class Ping(Message, tag=1):
     """Between two partners."""
 
-    payload: UInt8
+    payload: Annotated[UInt8, anything("only its size counts")]
 
 
 class Row(Message, tag=2):
     """Any rank → rank 0: seconds one way, and bytes per second, to every rank; 0 to itself."""
 
     host: str
-    latency: Float64
-    bandwidth: Float64
+    latency: Annotated[Float64, PART]
+    bandwidth: Annotated[Float64, PART]
 
 
 def partners(rank: int, size: int) -> Iterator[int]:

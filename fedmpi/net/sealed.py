@@ -179,6 +179,14 @@ class SealedTransport:
         """Ranks that are known to be dead."""
         return self._inner.failed()
 
+    def stopped(self, rank: int) -> bool:
+        """Whether the process of a rank is seen to be stopped."""
+        return self._inner.stopped(rank)
+
+    def end(self, rank: int) -> None:
+        """End the process of a rank that is stopped."""
+        self._inner.end(rank)
+
     def forget(self, rank: int) -> None:
         """Drop what arrives from a rank, but for `KEPT_TAGS`, and what waits for its hello."""
         self._forgotten.add(rank)

@@ -77,6 +77,13 @@ class Transport(Protocol):
         """Ranks that are known to be dead."""
         ...
 
+    def stopped(self, rank: int) -> bool:
+        """Whether the process of a rank is seen to be stopped: on this machine, where no launcher looks after it."""
+        ...
+
+    def end(self, rank: int) -> None:
+        """End the process of a rank that is stopped."""
+
     def forget(self, rank: int) -> None:
         """Drop what arrives from a rank, but for `KEPT_TAGS`, and count what was posted to it as taken over."""
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import FilesError, UsageError
+from fedmpi.files import PRIVATE, PRIVATE_FOLDER, PUBLIC, append_line, read_file, replace_file, sweep
+from fedmpi.rules import printable
 
 
 class RunFolder:
     """Makes the folder with the first thing written into it: a run that is refused leaves nothing.
+
+    A folder that it makes is its owner's alone (0700), and so are arrays in it (0600): weights tell of the rows.
 
     Files appear whole or not at all, but for the lines of metrics.jsonl and log.txt.
 
@@ -52,8 +57,11 @@ class RunFolder:
             if path is not None or not self.path.exists():
                 break
             self.path = base.with_name(f"{base.name}-{number}")
+        self._resumed = resumed
         if not resumed and (self.path / "config.toml").exists():
             raise UsageError(f"--out must be a new folder, got {self.path}, which holds a run")
+        if resumed and at_work(self.path):
+            raise UsageError(f"--resume must name a run that has stopped, got {self.path}, where one is at work")
         there = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
         if not there.is_dir():
             raise UsageError(f"--out must be a folder that can be made, got {self.path}: {there} is a file")
@@ -67,8 +75,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            value = json.loads(read_file(path, path.stat().st_size))
+        except (OSError, ValueError, RecursionError):
             value = None
         return value if isinstance(value, dict) else {}
 
@@ -87,14 +95,14 @@ class RunFolder:
         self._write(name, "".join(json.dumps(value) + "\n" for value in values).encode())
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all."""
-        self._write(name, data)
+        """Write a file that is its owner's alone, whole or not at all."""
+        self._write(name, data, PRIVATE)
 
     def write_arrays(self, name: str, **arrays: NDArray[Any]) -> None:
-        """Write an .npz, whole or not at all."""
+        """Write an .npz that is its owner's alone, whole or not at all."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]
-        self._write(name, buffer.getvalue())
+        self._write(name, buffer.getvalue(), PRIVATE)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl; before the first, write what is known of the run by then."""
@@ -107,22 +115,31 @@ class RunFolder:
         """Drop what metrics.jsonl says of an iteration and those after it: they will be done again."""
         path = self.path / "metrics.jsonl"
         if path.exists():
-            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in whole if json.loads(line)["iteration"] < iteration]
+            with writing(path):
+                text = read_file(path, path.stat().st_size).decode(errors="replace")
+            whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in whole if _iteration(line) < iteration]
             write_atomically(path, "".join(kept).encode())
 
     def log(self, line: str) -> None:
         """Add one line, with the time, to log.txt."""
-        self._append("log.txt", f"{time.strftime('%H:%M:%S')} {line}")
+        self._append("log.txt", f"{time.strftime('%H:%M:%S')} {printable(line, 10_000)}")
 
     def _append(self, name: str, line: str) -> None:
         self.begin()
-        with writing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with writing(self.path / name):
+            append_line(self.path / name, line)
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, mode: int = PUBLIC) -> None:
         self.begin()
-        write_atomically(self.path / name, data)
+        write_atomically(self.path / name, data, mode)
+
+    def elsewhere(self) -> "Iterator[RunFolder]":
+        """New folders for what this one does not take: where the run was started, and where temporary files are."""
+        for place in (Path.cwd(), Path(tempfile.gettempdir())):
+            with contextlib.suppress(OSError):
+                made = Path(tempfile.mkdtemp(prefix=f"{self.path.name}-", dir=place))
+                yield RunFolder(made, "", self._config)
 
     def release(self) -> None:
         """Say that nobody works here any more; the end of the process does that too."""
@@ -136,21 +153,52 @@ class RunFolder:
             self._begun = True
             with writing(self.path):
                 try:
-                    self.path.mkdir(parents=True, exist_ok=self._given)
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    self.path.mkdir(PRIVATE_FOLDER, exist_ok=self._given)
                 except FileExistsError:  # of another run that began in the same second
                     self.path = self.path.with_name(f"{self.path.name}-{os.getpid()}")
-                    self.path.mkdir()
-            write_atomically(self.path / "config.toml", self._config.encode())
+                    self.path.mkdir(PRIVATE_FOLDER)
+            self._claim()
+            try:
+                write_atomically(self.path / "config.toml", self._config.encode())
+            except FilesError:
+                if not self._resumed:  # it is empty, and would stand for a run
+                    (self.path / "config.toml").unlink(missing_ok=True)
+                raise
             with contextlib.suppress(OSError):  # a file system without locks
                 self._lock = (self.path / "config.toml").open("rb")
                 fcntl.flock(self._lock, fcntl.LOCK_SH)
         return self.path
 
+    def _claim(self) -> None:
+        """Of two runs that begin in one folder at once the second is refused; what a killed one left goes."""
+        if self._resumed:
+            sweep(self.path)
+            return
+        try:
+            with writing(self.path / "config.toml"):
+                os.close(os.open(self.path / "config.toml", os.O_CREAT | os.O_EXCL | os.O_WRONLY, PUBLIC))
+        except FilesError as error:
+            if not isinstance(error.__cause__, FileExistsError):
+                raise
+            raise UsageError(f"--out must be a new folder, got {self.path}, where another run has just begun") from None
+
+
+def _iteration(line: str) -> float:
+    """Of a line of metrics.jsonl; infinite of one that is none, which nobody will miss."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return math.inf
+
 
 def at_work(run: Path) -> bool | None:
     """Whether a process is at work in the folder of a run, on whatever machine; None where that can't be known."""
+    if not (run / "config.toml").is_file():
+        return None
     try:
-        with (run / "config.toml").open("r+b") as file:
+        writable = os.access(run / "config.toml", os.W_OK)  # NFS locks nothing else
+        with (run / "config.toml").open("r+b" if writable else "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -173,26 +221,21 @@ def writing(path: Path) -> Iterator[None]:
         raise FilesError.of(error, path) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside `path`, then rename it.
+def warn_of_files(error: FilesError) -> None:
+    """Say that a training goes on although something of it can't be written."""
+    print(f"fedmpi: warning: {error}; the training goes on", file=sys.stderr, flush=True)
+
+
+def write_atomically(path: Path, data: bytes, mode: int = PUBLIC) -> None:
+    """Write to a temporary file beside `path`, then rename it; the umask may take from the mode.
 
     Raises
     ------
     FilesError
         If that can't be done.
     """
-    prefix = f".{path.name}."
-    with writing(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=prefix, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with writing(path):
+        replace_file(path, data, mode)
 
 
 def finite(value: Any) -> Any:

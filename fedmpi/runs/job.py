@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import ProtocolError, UsageError
 
 if TYPE_CHECKING:
     from fedmpi.data import Dataset
@@ -104,5 +104,7 @@ class Job(Generic[P]):
             params = {key: tuple(v) if isinstance(v, list) else v for key, v in values["params"].items()}
             weight = "balanced" if values.get("class_weight") == "balanced" else None
             return cls(parameters(**params), values["dataset"], dict(values["data"]), int(values["seed"]), weight)
-        except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        except UsageError:
+            raise
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"a job must be JSON with {parameters.__module__} in it, got {error}") from None

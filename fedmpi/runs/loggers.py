@@ -38,6 +38,7 @@ class TensorBoard:
         _require("tensorboard")
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+        _no_link(folder / "tensorboard")
         self._writer = EventFileWriter(str(folder / "tensorboard"))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -87,6 +88,7 @@ class WandB:
         _require("wandb")
         import wandb
 
+        _no_link(folder / "wandb")
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         name = folder.resolve().name
         self._session = wandb.init(
@@ -152,6 +154,12 @@ def step_of(line: Mapping[str, Any]) -> int | None:
     """The iteration or round of a line of metrics.jsonl."""
     step = number(line.get("iteration"))
     return None if step is None else int(step)
+
+
+def _no_link(folder: Path) -> None:
+    """Refuse to write through a link, which may lead out of somebody's run folder."""
+    if folder.is_symlink():
+        raise UsageError(f"the folder of a logger must be no link, got {folder}")
 
 
 def _require(package: str) -> None:

@@ -10,14 +10,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from fedmpi.errors import UsageError
+from fedmpi.files import read_file
 from fedmpi.machines.encryption import key_file_of
-from fedmpi.rules import at_least, positive
+from fedmpi.rules import at_least, positive, printable
 from fedmpi.runs.checkpoint import holds_checkpoint
 from fedmpi.runs.commandline import read
 from fedmpi.runs.flags import command_of, values_of
 from fedmpi.runs.own_options import own_options
 
 P = TypeVar("P")
+
+_LARGEST_CONFIG = 1 << 20
 
 _OF_ONE_RUN = (
     "cluster_key",
@@ -244,10 +247,10 @@ def _resolve_auto(argv: list[str]) -> list[str]:
 def _arguments(cls: type[P], path: Path) -> list[str]:
     """The command line that says what a configuration file says."""
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(read_file(path, _LARGEST_CONFIG).decode())
     except OSError as error:
         raise UsageError(f"--config must be a readable file, got {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is no TOMLDecodeError
         raise UsageError(f"--config must be TOML, got {path}: {error}") from None
     known = {field.name for kind in (cls, RunOptions) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     arguments = []
@@ -256,6 +259,11 @@ def _arguments(cls: type[P], path: Path) -> list[str]:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UsageError(f"the keys of {path} must be options, got {key}{hint}")
+        if key == "out":
+            raise UsageError(f"--out must stand on the command line, got it in {path}")
+        words = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+        if wrong := [one for one in words if one.startswith("--")]:
+            raise UsageError(f"{key} in {path} must be a value, got {printable(wrong[0], 80)}")
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             arguments.append(f"--{flag}" if value else f"--no-{flag}")

@@ -27,6 +27,8 @@ class OwnOptions:
     """--dry-run: nothing is written."""
     rows: str | None = None
     """--own-rows: the file of this rank's own rows, with {rank} and {host} in its name."""
+    timeout: float | None = None
+    """--timeout: how long to wait for a rank 0 that has not told yet, and is seen to be stopped."""
 
     def rows_of(self, rank: int) -> Path | None:
         """The file of the rows of a rank on this machine."""
@@ -40,7 +42,14 @@ def own_options(argv: list[str]) -> OwnOptions:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in ("record-views", "strict-placement", "dry-run"):
         parser.add_argument(*spellings(flag), action=argparse.BooleanOptionalAction, default=False)
-    for flag, kind in (("out", Path), ("resume", Path), ("model", str), ("inject", str), ("own-rows", str)):
+    for flag, kind in (
+        ("out", Path),
+        ("resume", Path),
+        ("model", str),
+        ("inject", str),
+        ("own-rows", str),
+        ("timeout", float),
+    ):
         parser.add_argument(*spellings(flag), type=kind)
     try:
         known = parser.parse_known_args(argv)[0]
@@ -49,7 +58,7 @@ def own_options(argv: list[str]) -> OwnOptions:
     run = known.out or known.resume
     views = run / "views" if known.record_views and run else None
     flags = {"strict_placement": known.strict_placement, "dry_run": known.dry_run}
-    return OwnOptions(run, views, known.model, known.inject, rows=known.own_rows, **flags)
+    return OwnOptions(run, views, known.model, known.inject, rows=known.own_rows, timeout=known.timeout, **flags)
 
 
 def spellings(flag: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import entry_points
 
-OWN = ("codedml", "ppadmm", "niss", "pbpfl", "spn")
+OWN = ("codedml", "copml", "ppadmm", "niss", "pbpfl", "spn")
 """Those of fedmpi."""
 GROUP = "fedmpi.systems"
 """Group of the entry points of others: ``name = module:SYSTEM``, whose name is that of the module's program."""

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any
 
+from fedmpi.errors import FilesError
 from fedmpi.machines.launcher import TERMINAL_VARIABLE
 from fedmpi.net.transport import Meter
-from fedmpi.runs.folder import RunFolder
+from fedmpi.rules import printable, printable_lines
+from fedmpi.runs.folder import RunFolder, warn_of_files
 
 _CLEAR, _NO_WRAP, _WRAP = "\r\x1b[2K", "\x1b[?7l", "\x1b[?7h"
 """A terminal clears one row only: a line longer than that must not go on in the next."""
@@ -53,6 +55,9 @@ class Progress:
         self.every = max(1, steps // 10)
         self.start = time.perf_counter()
         self._said: list[str] = []
+        self._written = False
+        self.unwritten: FilesError | None = None
+        """Why the last step that could not be recorded was not."""
         self._last = ""
         """The last line that was not printed."""
         self._first: tuple[int, float] | None = None
@@ -62,25 +67,23 @@ class Progress:
         """Print lines for people; they are logged with the first step, so that a refused run leaves no file."""
         if not self.quiet:
             end_live_line()
-            print(text, flush=True)
+            print(printable_lines(text), flush=True)
         self._said += text.splitlines()
 
     def step(self, iteration: int, metrics: dict[str, float], meter: Meter, answers: Collection[str]) -> None:
         """Record the state at the start of an iteration or round; `answers` are the messages that count as such."""
-        while self._said:
-            self.folder.log(self._said.pop(0))
         seconds = time.perf_counter() - self.start
         record = {"iteration": iteration, **metrics, "seconds": seconds}
         sent_bytes, late = meter.bytes_sent.total(), meter.late
         came = sum(meter.messages_received[name] for name in answers)
         record |= {"sent_bytes": sent_bytes, "answers": came, "late": late}
-        self.folder.append_metrics(record)
+        self._write(record)
         self.heard(iteration, record)
         if self.quiet:
             return
         values = "".join(f"{name.replace('_', ' ')} {value:.4f}  " for name, value in metrics.items())
         time_text = f"{seconds:.1f} s{self._left(iteration, seconds)}"
-        line = (
+        line = printable(
             f"{iteration:>5}/{self.steps}  {values}{time_text}  {sent_bytes / 1e6:.1f} MB  {came} answers, {late} late"
         )
         if self.live:
@@ -91,6 +94,21 @@ class Progress:
             self._last = ""
         else:
             self._last = line
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Record a step; what can't be written ends no training that has begun."""
+        try:
+            while self._said:
+                self.folder.log(self._said[0])
+                self._said.pop(0)
+            self.folder.append_metrics(record)
+            self._written = True
+        except FilesError as error:
+            if not self._written:
+                raise
+            if self.unwritten is None:
+                warn_of_files(error)
+            self.unwritten = error
 
     def _left(self, iteration: int, seconds: float) -> str:
         """How long it may take to the last step, for people; nothing where that is soon, or not known yet."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmpi.errors import UsageError
+from fedmpi.files import read_file
 
 _LIMIT_BYTES = 1 << 28
 
@@ -102,7 +103,7 @@ def read_runs(paths: list[Path]) -> list[Run]:
             raise UsageError(f"a run must be a folder with config.toml or result.json, got {path}")
         name = path.resolve().name
         taken = sum(run.path.resolve().name == name for run in runs)
-        result, start = ([*_objects([_text(path / file)]), {}][0] for file in ("result.json", "start.json"))
+        result, start = ([*_objects([text_of(path / file)]), {}][0] for file in ("result.json", "start.json"))
         runs.append(
             Run(
                 path,
@@ -121,13 +122,14 @@ def runs_in(folder: Path) -> list[Path]:
     """The runs of a study, which lie in its folder runs, in the order of their names; of another folder itself."""
     if (folder / "config.toml").is_file() or (folder / "result.json").is_file():
         return [folder]
-    found = sorted(one.parent for one in (folder / "runs").glob("*/config.toml"))
+    places = sorted((folder / "runs").glob("*/config.toml"))
+    found = [one.parent for one in places if not one.parent.is_symlink() and one.is_file()]
     return found or [folder]
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file, one a line; the last line may still be in the making."""
-    return _objects(_text(path).splitlines())
+    return _objects(text_of(path).splitlines())
 
 
 def _objects(texts: list[str]) -> list[dict[str, Any]]:
@@ -142,16 +144,16 @@ def _objects(texts: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file holds; nothing where it can't be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(_LIMIT_BYTES).decode(errors="replace")
+        return read_file(path, _LIMIT_BYTES).decode(errors="replace")
     except OSError:
         return ""
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return tomllib.loads(text_of(path))
+    except (ValueError, RecursionError):  # also of an integer of thousands of digits
         return {}

@@ -21,6 +21,7 @@ from fedmpi.net import Channel, Message, UInt8, UInt32, UInt64, run_local
 from fedmpi.net.channel import Closing
 from fedmpi.net.endpoint import Notice, describe
 from fedmpi.net.message import MAX_DIMENSIONS, encode
+from fedmpi.rules import printable
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -129,7 +130,7 @@ def test_any_text_of_an_error_can_be_told_to_the_others(text: str) -> None:
         return error.value.reason
 
     reason = run_local([waits, fails], timeout_seconds=HANG_SECONDS)[0]
-    assert reason.startswith("failed: " + text[:13])
+    assert reason.startswith("failed: " + printable(text)[:13])
     assert len(reason) <= 1100
 
 
@@ -496,6 +497,12 @@ class Scripted:
 
     def failed(self) -> tuple[int, ...]:
         return ()
+
+    def stopped(self, rank: int) -> bool:
+        return False
+
+    def end(self, rank: int) -> None:
+        pass
 
     def forget(self, rank: int) -> None:
         raise AssertionError("no rank departs here")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Float64, Message, UInt8, UInt32, UInt64
-from fedmpi.net.message import HEADER_LIMIT, MAX_DIMENSIONS, Header, array_bytes, decode, encode
+from fedmpi.net.message import HEADER_LIMIT, MAX_DIMENSIONS, Header, array_bytes, decode, encode, text_of
+from fedmpi.net.transport import RefusedFrame
 
 
 class Sample(Message, tag=9):
@@ -358,3 +359,15 @@ def test_shapes_that_were_not_asked_for(wanted: tuple[int | None, ...], text: st
     with pytest.raises(ProtocolError) as error:
         header(words=(2, 3)).check(3, {"words": wanted}, 1 << 20)
     assert str(error.value) == f"Sample.words from rank 3 must have shape {text}, got (2, 3)"
+
+
+def test_text_that_is_none_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="text must be UTF-8"):
+        text_of(np.array([0xFF], np.uint8))
+
+
+def test_a_refused_frame_says_why_whatever_is_asked_of_it() -> None:
+    frame = RefusedFrame(1, "this one must not be read")
+    for ask in (lambda: frame.header, lambda: frame.receive(0, []), frame.done):
+        with pytest.raises(ProtocolError, match="this one must not be read"):
+            ask()

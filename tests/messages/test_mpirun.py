@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 import pytest
 from contract import SCENARIOS, SIZE
 
-from fedmpi.machines.launcher import environment, mpirun_command
+from fedmpi.errors import UsageError
+from fedmpi.machines.launcher import environment, find_mpirun, mpirun_command, open_mpi_version
+from fedmpi.net.worlds import check_mpi
 
 MPI_TESTS = Path(__file__).parent / "mpi"
 OWN_TESTS = {"test_contract_mpi.py": 7, "test_sealed_mpi.py": 6}
@@ -23,6 +25,7 @@ OWN_TESTS = {"test_contract_mpi.py": 7, "test_sealed_mpi.py": 6}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.usefixtures("measured")
+of_open_mpi = pytest.mark.skipif(not open_mpi_version(find_mpirun()), reason="what Open MPI does, and others do not")
 
 
 @pytest.mark.parametrize("file", OWN_TESTS)
@@ -47,6 +50,7 @@ def test_contract(mpirun: Run, tmp_path: Path, file: str) -> None:
         assert counts == {"tests": len(SCENARIOS) + OWN_TESTS[file], "failures": 0, "errors": 0, "skipped": 0}
 
 
+@of_open_mpi
 def test_payloads_in_fragments(mpirun: Run) -> None:
     options = ["--with-mpi", "-q", "-p", "no:cacheprovider", MPI_TESTS / "test_fragments_mpi.py"]
     done = mpirun(SIZE, "-m", "pytest", *options, env={"OMPI_MCA_smsc": "^cma,xpmem,knem"})
@@ -116,6 +120,7 @@ def test_a_worker_that_leaves_is_no_success(program: Run) -> None:
     assert "rank 1" in errors(done)[0]
 
 
+@of_open_mpi
 @pytest.mark.parametrize(
     ("name", "codes"),
     [("worker_exits_with_7", {7}), ("worker_exits_with_0", range(1, 256)), ("worker_is_killed", {137})],
@@ -128,6 +133,7 @@ def test_a_worker_that_dies_ends_the_job(program: Run, name: str, codes: set[int
     assert "Traceback" not in done.stderr
 
 
+@of_open_mpi
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there must be a /proc to see a process end")
 def test_a_worker_that_dies_before_its_message_is_fetched_departs() -> None:
     program = [sys.executable, str(MPI_TESTS / "programs.py"), "worker_dies_before_its_message_is_fetched"]
@@ -143,7 +149,13 @@ def test_a_usage_error_ends_every_rank_in_good_order(program: Run, name: str) ->
     assert done.returncode == 2, done.stderr
     assert errors(done) == ["K must be positive, got 0"]
     assert "Traceback" not in done.stderr
-    assert "MPI_ABORT" not in done.stderr
+    assert "mpi_abort" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize("survive", [False, True])
+def test_a_job_that_ends_well_with_a_frozen_spare_has_no_banner(program: Run, survive: bool) -> None:
+    done = program("done_while_a_spare_is_frozen", survive=survive)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["done"], "")
 
 
 @pytest.mark.parametrize("does", ["computes", "is_frozen"])
@@ -151,13 +163,14 @@ def test_a_usage_error_does_not_wait_for_a_worker(program: Run, does: str) -> No
     done = program(f"usage_error_while_a_worker_{does}")
     assert done.returncode == 2, done.stderr
     assert errors(done) == ["K must be positive, got 0"]
+    assert ("mpi_abort" in done.stderr.lower()) == (does == "computes")
 
 
 def test_a_run_that_a_signal_stops_ends_in_good_order(program: Run) -> None:
     done = program("stopped_by_a_signal")
     assert done.returncode == 143, done.stderr
     assert "fedmpi: stopped by SIGTERM\n" in done.stderr
-    assert "MPI_ABORT" not in done.stderr
+    assert "mpi_abort" not in done.stderr.lower()
 
 
 def test_a_name_that_is_no_text_is_reported_like_any_other(program: Run) -> None:
@@ -206,6 +219,20 @@ def has_ended(pid: str) -> bool:
         return True
 
 
+def test_an_mpi_below_the_mpirun_of_another_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPICH would print a page and abort with 16; one that was built for PMIx, and is told to speak it, may."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    check_mpi("Open MPI")
+    with pytest.raises(UsageError, match="all 4 ranks must see one another, got the mpirun of Open MPI and MPICH"):
+        check_mpi("MPICH")
+    monkeypatch.setenv("MPIR_CVAR_PMI_VERSION", "pmix")
+    check_mpi("MPICH")
+    monkeypatch.delenv("MPIR_CVAR_PMI_VERSION")
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
+    check_mpi("MPICH")
+
+
+@of_open_mpi
 def test_ranks_that_do_not_see_one_another_are_refused(mpirun: Run, tmp_path: Path) -> None:
     """As with an mpirun of another MPI: each would be rank 0 of a world of its own, and train alone."""
     program = tmp_path / "program.py"

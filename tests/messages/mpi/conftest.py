@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fedmpi.net.job_folder import RANKS
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return None if config.getoption("--with-mpi") else True
@@ -17,6 +19,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Each rank writes its own --junitxml: report.xml becomes report-<rank>.xml."""
-    if config.option.xmlpath and (rank := os.environ.get("OMPI_COMM_WORLD_RANK")):
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), None)
+    if config.option.xmlpath and rank:
         path = Path(config.option.xmlpath)
         config.option.xmlpath = str(path.with_stem(f"{path.stem}-{rank}"))

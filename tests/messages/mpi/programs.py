@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fedmpi.errors import Interrupted, TooFewWorkers, UsageError
-from fedmpi.net import Channel, Message, UInt32, leaving, mpi
+from fedmpi.net import Channel, Message, UInt32, job_folder, leaving, mpi
 
 LONG_SECONDS = 600.0
 
@@ -157,13 +157,28 @@ def usage_error_while_a_worker_computes(ch: Channel) -> None:
 
 
 def usage_error_while_a_worker_is_frozen(ch: Channel) -> None:
-    """The master can do without workers: it does not wait for one, nor does MPI's own end."""
-    ch.tolerated = range(1, ch.size) if ch.rank == 0 else ()
-    if ch.rank == 2:
-        os.kill(os.getpid(), signal.SIGSTOP)
+    """The master can do without workers: it is woken, and leaves as all others do."""
+    with_rank_2_frozen(ch)
     if ch.rank == 0:
         raise UsageError("K must be positive, got 0")
     ch.recv(0, Never)
+
+
+def done_while_a_spare_is_frozen(ch: Channel) -> None:
+    with_rank_2_frozen(ch)
+    if ch.rank == 0:
+        print("done", flush=True)
+
+
+def with_rank_2_frozen(ch: Channel) -> None:
+    ch.tolerated = range(1, ch.size) if ch.rank == 0 else ()
+    if ch.rank == 2:
+        ch.send(0, Answer(np.array([os.getpid()], np.uint32)))
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if ch.rank == 0:
+        pid = int(ch.recv(2, Answer).words[0])
+        while job_folder.state_of(pid) != "T":
+            time.sleep(0.01)
 
 
 def stopped_by_a_signal(ch: Channel) -> None:

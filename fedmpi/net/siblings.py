@@ -1,0 +1,49 @@
+"""The ranks of this machine as its processes: a launcher, or its daemon, is the parent of all of them."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmpi.net.job_folder import RANKS, state_of
+
+_NAMES = tuple(f"{name}=".encode() for name in RANKS)
+
+
+def children(parent: int) -> list[int]:
+    """Process numbers of a process's children; none where the operating system has no /proc."""
+    found = []
+    for listed in Path("/proc").glob(f"{parent}/task/*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += [int(pid) for pid in listed.read_text().split()]
+    return found
+
+
+def ranks_of(processes: Sequence[int]) -> dict[int, int]:
+    """Process → rank, of those that are ranks of an MPI job."""
+    found = {}
+    for pid in processes:
+        with contextlib.suppress(OSError):  # it has ended
+            for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if word.startswith(_NAMES) and (rank := word.partition(b"=")[2]).isdigit():
+                    found[pid] = int(rank)
+                    break
+    return found
+
+
+def siblings() -> list[int]:
+    """Process numbers of the ranks of this machine, with this one; this one alone where others can't be seen."""
+    own = os.getpid()
+    return [own, *(pid for pid in ranks_of(children(os.getppid())) if pid != own)]
+
+
+def wake_the_frozen() -> None:
+    """Let ranks of this machine go on that somebody has stopped: at the end of a job they leave as all others do.
+
+    Otherwise MPI_Abort alone could end them, with its banner, as it ends those of other machines.
+    """
+    for pid in siblings():
+        with contextlib.suppress(OSError):  # it has ended
+            if state_of(pid) == "T":
+                os.kill(pid, signal.SIGCONT)
