@@ -1,9 +1,12 @@
 """Clients: where they live, which of them take part, and running many of them on one rank."""
 
+import contextlib
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -70,14 +73,22 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def threads_per_rank(ranks: int) -> int:
-    """Threads that a rank may use so that the ranks of this machine times the threads are not more than its cores.
+def threads_per_rank(ranks: int, neighbours: Sequence[int] = ()) -> int:
+    """Threads that a rank may use so that the ranks of this machine have no more threads than cores.
+
+    Ranks that are bound to cores of their own have all of these; cores that several may use are shared among them.
 
     Parameters
     ----------
     ranks : int
-        Of the job; taken where MPI does not tell how many of them are on this machine.
+        Of the job; taken where nobody tells how many of them are on this machine.
+    neighbours : sequence of int
+        Process numbers of the ranks of this machine, with this one, as far as they can be seen.
     """
+    if len(neighbours) > 1:
+        with contextlib.suppress(AttributeError, OSError):  # macOS; one has ended
+            users = Counter(core for pid in neighbours for core in os.sched_getaffinity(pid))
+            return max(1, int(sum(Fraction(1, users[core]) for core in os.sched_getaffinity(0))))
     here = next((int(os.environ[name]) for name in _LOCAL_RANKS if name in os.environ), ranks)
     return max(1, cores() // max(here, 1))
 

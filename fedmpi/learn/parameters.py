@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.errors import UsageError
+from fedmpi.learn.devices import named
 
 
 class FlatModel:
@@ -33,11 +34,8 @@ class FlatModel:
     """
 
     def __init__(self, model: nn.Module, device: str = "cpu"):
-        try:
+        with named(device):
             self.model = model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"--device must be one that torch can use, got {device}: {reason}") from None
         parameters = list(model.parameters())
         types = sorted({str(p.dtype) for p in parameters})
         if len(types) != 1 or not parameters[0].is_floating_point():

@@ -22,6 +22,7 @@ from fedmpi.machines.launcher import (
     mpirun_command,
     open_mpi_version,
 )
+from fedmpi.machines.surroundings import findings
 from fedmpi.version import __version__
 
 _LIBRARY = "print(' '.join(MPI.Get_library_version().strip(chr(0)).split(',')[0].splitlines()[0].split()))"
@@ -73,6 +74,8 @@ def examine(data_dir: Path | None = None) -> Iterator[Check]:
     advice = "compiled" if compiled else "numpy twin, many times slower: install a C compiler, then reinstall fedmpi"
     yield Check("kernels", compiled, advice, optional=True)
     yield _memory()
+    for name, ok, text in findings():
+        yield Check(name, ok, text, optional=True)
     for name, extra in (("pooch", "data"), ("pyarrow", "data"), ("matplotlib", "report")):
         present = importlib.util.find_spec(name) is not None
         text = (

@@ -28,17 +28,17 @@ class Host:
 
 
 def read_hostfile(path: Path) -> list[Host]:
-    """The hosts of a file in the form of Open MPI (`name slots=4`) or MPICH (`name:4`).
+    """The hosts of a file: one a line, `name`, `name slots=4` or `name:4`; # begins a comment.
 
     Raises
     ------
     UsageError
-        If there is no such file, a line that is neither, or no host.
+        If there is no such file, a line that is none of these, or no host.
     """
     if not path.is_file():
         raise UsageError(f"--hostfile must be a file, got {path}")
     hosts: dict[str, Host] = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
         text = line.partition("#")[0].strip()
         if text:
             host = _parse(text, f"line {number} of {path}")
@@ -168,32 +168,8 @@ def named_hosts(patterns: Iterable[str], slots: int) -> list[Host]:
     return hosts
 
 
-def slurm_hosts(environment: Mapping[str, str] = os.environ) -> list[Host]:
-    """The hosts of this Slurm job, and the tasks on each: ``4(x2),3`` → 4, 4, 3.
-
-    Raises
-    ------
-    UsageError
-        Outside of a job.
-    """
-    try:
-        names = expand(environment["SLURM_JOB_NODELIST"])
-        tasks = environment["SLURM_TASKS_PER_NODE"]
-    except KeyError as missing:
-        raise UsageError(f"--slurm must be used in a Slurm job, got no {missing.args[0]}") from None
-    counts: list[int] = []
-    for part in tasks.split(","):
-        found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        if found is None:
-            raise UsageError(f"SLURM_TASKS_PER_NODE must be like 4(x2),3, got {tasks}")
-        counts += [int(found[1])] * int(found[2] or 1)
-    if len(counts) != len(names):
-        raise UsageError(f"SLURM_TASKS_PER_NODE must be of {len(names)} nodes, got {tasks}")
-    return [Host(name, count) for name, count in zip(names, counts, strict=True)]
-
-
-def hostfile(hosts: Iterable[Host], *, mpich: bool = False) -> str:
-    """The text of a hostfile."""
+def hostfile_text(hosts: Iterable[Host], *, mpich: bool = False) -> str:
+    """The text of a hostfile, as Open MPI or as MPICH and Intel MPI read it."""
     lines = []
     for host in hosts:
         slots = "" if host.slots is None else f":{host.slots}" if mpich else f" slots={host.slots}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from fedmpi.crypto.keys import KEY_BYTES, create_key_file, read_key_file
 from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import read_hostfile, ssh_command
+from fedmpi.machines.schedulers import scheduler
 
 TAKING_SECONDS = 60.0
 """How long one host may take to take the key."""
@@ -32,7 +33,8 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
     key_file : Path, optional
         The key. Default: a fresh one, which nobody ever needs again.
     hostfile : Path, optional
-        The hosts that get a copy by ssh; without it all ranks read a file of this machine.
+        The hosts that get a copy by ssh; without it all ranks read a file of this machine. In the job of a scheduler,
+        where hosts share files and often have no ssh, all ranks read the `key_file` itself.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
     leaves them behind; those that no rank has read go at the end of the block.
     """
     key = os.urandom(KEY_BYTES) if key_file is None else read_key_file(key_file)
-    if hostfile is None and key_file is not None:
+    if key_file is not None and (hostfile is None or scheduler() is not None):
         yield key_file.absolute()
         return
     hosts = [host.name for host in read_hostfile(hostfile)] if hostfile else ["localhost"]
@@ -57,7 +59,8 @@ def distributed_key(key_file: Path | None, hostfile: Path | None) -> Iterator[Pa
 
     def give(host: str) -> None:
         if error := _ssh(host, f"umask 077 && cat > {path}", f"{key.hex()}\n"):
-            raise UsageError(f"--encrypt must bring the key to every host by ssh, got from {host}: {error}")
+            other = f"; in a job of {job.name} take --cluster-key FILE, on shared files" if (job := scheduler()) else ""
+            raise UsageError(f"--encrypt must bring the key to every host by ssh, got from {host}: {error}{other}")
         holders.append(host)
 
     def take_back(host: str) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedmpi.errors import UsageError
-from fedmpi.machines.hosts import SSH_SECONDS, assign, read_hostfile, require_slots, ssh_command
+from fedmpi.machines.hosts import SSH_SECONDS, Host, assign, hostfile_text, read_hostfile, require_slots, ssh_command
+from fedmpi.machines.placement import PLACES, named_places
 from fedmpi.machines.supervision import START_SECONDS, Job
 from fedmpi.net import job_folder
+from fedmpi.rules import printable
 
 TERMINAL_VARIABLE = "FEDMPI_TERMINAL"
 """Set to 1 for the ranks where our output is a terminal; they can't tell: mpirun gives them a pseudo-terminal."""
@@ -29,11 +31,29 @@ START_ALARM = "FEDMPI_START_ALARM"
 
 _ALARM_SECONDS = 15
 
-_SESSION_FOLDERS = "PRTE_MCA_prte_local_tmpdir_base"
-"""Where mpirun keeps its files; another variable says it for all hosts, and Open MPI takes but one of the two."""
+_SESSION_FOLDERS, _ALONE = "PRTE_MCA_prte_local_tmpdir_base", "OMPI_MCA_orte_tmpdir_base"
+"""Where mpirun of Open MPI 5 keeps its files, and that of Open MPI 4 on all hosts; others that begin alike say it for
+all hosts, and Open MPI takes but one of the two."""
+
+_TORCH_FILES = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch keeps what it compiles; it makes the folder also where it compiles nothing, as here."""
 
 _SHARED_MEMORY, _MEMORY_FOLDER = Path("/dev/shm"), "OMPI_MCA_btl_sm_backing_directory"
 """Where ranks of one machine share memory, and what tells Open MPI a folder there."""
+
+_SCHEDULERS = {
+    "LOADL_HOSTFILE",
+    "LSB_JOBID",
+    "NB_PARALLEL_JOB_HOSTS",
+    "PBS_NODEFILE",
+    "PE_HOSTFILE",
+    "QSUB_REQID",
+    "SLURM_JOBID",
+}
+"""What Intel's mpirun looks for."""
+
+_UNBOUND = {"I_MPI_PIN": "off"}
+"""Intel MPI binds ranks to cores unless it is told: those of two jobs to the same ones."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A rank is one thread: more of them would fight for the cores of the other ranks."""
@@ -80,7 +100,8 @@ def mpirun_command(
     *,
     interface: str | None = None,
     tolerate_failures: bool = False,
-    rank_map: Path | None = None,
+    places: Sequence[str] = (),
+    folder: Path | None = None,
 ) -> tuple[list[str], list[str]]:
     """The command that starts a program on a number of ranks, and warnings for people.
 
@@ -91,13 +112,15 @@ def mpirun_command(
     program : sequence of str
         What every rank runs.
     hostfile : Path, optional
-        Hosts and their slots; without it all ranks start on this machine.
+        Hosts and their slots (`read_hostfile`); without it all ranks start on this machine.
     interface : str, optional
         The network between the hosts: a name (eth0), or for Open MPI a subnet (10.0.0.0/16).
     tolerate_failures : bool
         Let the job outlive ranks that die, where this MPI can: Open MPI 5 and newer.
-    rank_map : Path, optional
-        One line for each rank, with its host; in place of the hostfile's order.
+    places : sequence of str
+        The host of each rank, in place of the hostfile's order.
+    folder : Path, optional
+        The job's, for the hosts in the form that this mpirun reads; needed with a hostfile.
 
     Returns
     -------
@@ -105,38 +128,63 @@ def mpirun_command(
     """
     if ranks < 1:
         raise UsageError(f"-n must be at least 1, got {ranks}")
-    if hostfile is not None:
-        require_slots(read_hostfile(hostfile), ranks)
+    hosts = read_hostfile(hostfile) if hostfile is not None else []
+    if hosts:
+        require_slots(hosts, ranks)
     mpirun = find_mpirun()
-    command, warnings = [mpirun, "-n", str(ranks)], list[str]()
     version = open_mpi_version(mpirun)
+    command, warnings = [mpirun if version else _behind_script(mpirun), "-n", str(ranks)], list[str]()
     if tolerate_failures and version < FAULT_TOLERANT_OPEN_MPI:
         warnings.append(f"a rank that dies ends the job: only Open MPI {FAULT_TOLERANT_OPEN_MPI} and newer go on")
-    if not version:
-        command += ["-f", str(rank_map or hostfile)] if hostfile else []
-        return [*command, *(["-iface", interface] if interface else []), *program], warnings
-    if os.geteuid() == 0:
-        command.append("--allow-run-as-root")
-        warnings.append("running as root: an ordinary user is safer")
-    # Never bound: Open MPI counts cores, Python and the vendors of clouds count hardware threads.
-    command += ["--bind-to", "none"]
-    if rank_map is not None:
-        command += ["--hostfile", str(rank_map), "--map-by", "seq"]
-    elif hostfile is not None:
-        command += ["--hostfile", str(hostfile)]
+    if not hosts and ranks > (os.cpu_count() or 1):
+        warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
+    written = _write_hosts(folder, [Host(name) for name in places] or hosts, hydra=not version) if hosts else []
+    if version:
+        command += _open_mpi_options(version, bool(hosts), interface, tolerate_failures)
+        if os.geteuid() == 0:
+            warnings.append("running as root: an ordinary user is safer")
+        command += [*(["--hostfile"] if written else []), *written, *(["--map-by", "seq"] if places else [])]
     else:
-        command.append("--oversubscribe")
-        if ranks > (os.cpu_count() or 1):
-            warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
+        if interface is not None and "/" in interface:
+            raise UsageError(f"--interface must be a name such as eth0: only Open MPI knows networks, got {interface}")
+        command += ["-iface", interface, "-genv", "FI_TCP_IFACE", interface] if interface else []
+        command += [*(["-machinefile"] if written else []), *written]  # Intel heeds counts and order in no other form
+    return [*command, *program], warnings
+
+
+def _behind_script(mpirun: str) -> str:
+    """Hydra itself: Intel's mpirun is a script, without which its job runs on, and which heeds no signal.
+
+    It tells Hydra what schedulers say and where the rest of Intel's is, so it stays where it has something to say.
+    """
+    hydra = Path(mpirun).with_name("mpiexec.hydra")
+    found = "I_MPI_ROOT" in os.environ or not (hydra.parents[1] / "env" / "vars.sh").exists()
+    return str(hydra) if hydra.exists() and found and not _SCHEDULERS & os.environ.keys() else mpirun
+
+
+def _write_hosts(folder: Path | None, hosts: Sequence[Host], *, hydra: bool) -> list[str]:
+    """The file of the job's hosts, written for this mpirun."""
+    if folder is None:
+        raise ValueError("hosts are written to the job's folder, got none")
+    path = folder / "hosts"
+    path.write_text(hostfile_text(hosts, mpich=hydra))
+    return [str(path)]
+
+
+def _open_mpi_options(version: int, hosts: bool, interface: str | None, tolerate_failures: bool) -> list[str]:
+    # Never bound: Open MPI counts cores, Python and the vendors of clouds count hardware threads.
+    options = [*(["--allow-run-as-root"] if os.geteuid() == 0 else []), "--bind-to", "none"]
+    if not hosts:
+        options.append("--oversubscribe")
     if interface is not None:
         daemons = ["--prtemca", "prte_if_include"] if version >= 5 else ["--mca", "oob_tcp_if_include"]
-        command += ["--mca", "btl_tcp_if_include", interface, *daemons, interface]
-    command += ["--mca", "mpi_yield_when_idle", "1"]
+        options += ["--mca", "btl_tcp_if_include", interface, *daemons, interface]
+    options += ["--mca", "mpi_yield_when_idle", "1"]
     if tolerate_failures and version >= FAULT_TOLERANT_OPEN_MPI:
-        command += ["--with-ft", "ulfm"]
-    for name in [*ONE_THREAD, TERMINAL_VARIABLE, START_ALARM, job_folder.VARIABLE]:
-        command += ["-x", name]
-    return [*command, *program], warnings
+        options += ["--with-ft", "ulfm"]
+    for name in [*ONE_THREAD, TERMINAL_VARIABLE, START_ALARM, PLACES, job_folder.VARIABLE]:
+        options += ["-x", name]
+    return options
 
 
 @contextlib.contextmanager
@@ -149,17 +197,21 @@ def environment(*, alone: bool = True) -> Iterator[dict[str, str]]:
     """
     terminal = "1" if sys.stdout.isatty() else "0"
     with tempfile.TemporaryDirectory(prefix="fedmpi-", ignore_cleanup_errors=True) as folder:
-        named = any(name.startswith("PRTE_MCA_") and name.endswith("tmpdir_base") for name in os.environ)
-        session = {} if named else {_SESSION_FOLDERS: folder}
+        named = [name for name in os.environ if name.endswith("tmpdir_base")]
+        wanted = [("PRTE_MCA_", _SESSION_FOLDERS), *([("OMPI_MCA_orte_", _ALONE)] if alone else [])]
+        session = {name: folder for begin, name in wanted if not any(other.startswith(begin) for other in named)}
         with shared_memory(alone) as memory:
             yield {
+                **_UNBOUND,
                 **os.environ,
                 **_path(),
                 **ONE_THREAD,
                 **session,
+                _TORCH_FILES: os.environ.get(_TORCH_FILES, folder),
                 **memory,
                 TERMINAL_VARIABLE: terminal,
                 START_ALARM: "0",
+                PLACES: "",
                 job_folder.VARIABLE: folder,
             }
 
@@ -209,22 +261,28 @@ def run_ranks(
         raise UsageError(f"--start-timeout must be a positive number of seconds, got {start_timeout:g}")
     with environment(alone=hostfile is None) as variables:
         folder = Path(variables[job_folder.VARIABLE])
-        rank_map = write_rank_map(folder / "rank-map", ranks, hostfile, places) if places else None
+        order = _order(ranks, hostfile, places) if places else []
         command, warnings = mpirun_command(
             ranks,
             program,
             hostfile,
             interface=interface,
             tolerate_failures=tolerate_failures,
-            rank_map=rank_map,
+            places=order,
+            folder=folder,
         )
         for warning in warnings:
-            print(f"fedmpi: warning: {warning}", file=sys.stderr)
+            print(f"fedmpi: warning: {printable(warning)}", file=sys.stderr)
         print(f"$ {shlex.join(command)}", file=sys.stderr, flush=True)
         job = Job(
-            folder, ranks, start_timeout=start_timeout, blame=functools.partial(blame, hostfile) if hostfile else None
+            folder,
+            ranks,
+            start_timeout=start_timeout,
+            blame=functools.partial(blame, hostfile) if hostfile else None,
+            folders=[Path(variables[name]) for name in {_MEMORY_FOLDER} & variables.keys() - os.environ.keys()],
         )
-        return job.run(command, variables | {START_ALARM: str(math.ceil(start_timeout) + _ALARM_SECONDS)})
+        alarm = {START_ALARM: str(math.ceil(start_timeout) + _ALARM_SECONDS)}
+        return job.run(command, variables | alarm | {PLACES: named_places(places or {})})
 
 
 def blame(hostfile: Path) -> str | None:
@@ -248,9 +306,8 @@ def unreachable_host(hostfile: Path) -> str | None:
     return None
 
 
-def write_rank_map(path: Path, ranks: int, hostfile: Path | None, places: Mapping[int, str]) -> Path:
-    """Write the host of every rank, one a line."""
+def _order(ranks: int, hostfile: Path | None, places: Mapping[int, str]) -> list[str]:
+    """The host of every rank."""
     if hostfile is None:
         raise UsageError("--place must be used with --hostfile, got none")
-    path.write_text("".join(f"{host}\n" for host in assign(ranks, read_hostfile(hostfile), places)))
-    return path
+    return assign(ranks, read_hostfile(hostfile), places)

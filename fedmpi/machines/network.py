@@ -68,7 +68,11 @@ def _ask(host: Host) -> dict[str, Any] | str:
         facts = json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        what = "ssh must log in without a password" if done.returncode == 255 else f"{program[0]} must run there"
+        what = (
+            "ssh must log in without a password (ssh-copy-id)"
+            if done.returncode == 255
+            else f"{program[0]} must run there"
+        )
         return f"{what}, got: {said}"
     return facts if isinstance(facts, dict) else f"it must tell its facts, got {done.stdout!r}"
 
@@ -103,10 +107,9 @@ def advise_interface(facts: Facts) -> Check:
 def _measure(hosts: list[Host], hostfile: Path, interface: str | None) -> Iterator[Check]:
     """Start a rank on each host, and measure all links."""
     with environment(alone=False) as variables:
-        rank_map = Path(variables[job_folder.VARIABLE]) / "rank-map"
-        rank_map.write_text("".join(f"{host.name}\n" for host in hosts))
-        program = [sys.executable, "-m", "fedmpi.net.probe"]
-        command, _ = mpirun_command(len(hosts), program, hostfile, interface=interface, rank_map=rank_map)
+        program, names = [sys.executable, "-m", "fedmpi.net.probe"], [host.name for host in hosts]
+        folder = Path(variables[job_folder.VARIABLE])
+        command, _ = mpirun_command(len(hosts), program, hostfile, interface=interface, places=names, folder=folder)
         try:
             done = subprocess.run(
                 command, env=variables, capture_output=True, text=True, timeout=10 * SECONDS, check=False

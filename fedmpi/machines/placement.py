@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +13,10 @@ from pathlib import Path
 from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import ranges
 from fedmpi.net import Channel, Message
+from fedmpi.rules import printable
+
+PLACES = "FEDMPI_PLACES"
+"""The launcher tells ranks what --place asks for: rank=host,… Empty where it asks for nothing."""
 
 START_SECONDS = 10.0
 """How long rank 0 waits for the names of the others' machines."""
@@ -44,6 +49,54 @@ def tell_host(ch: Channel) -> None:
 def hosts_of_ranks(ch: Channel, ranks: Collection[int], seconds: float) -> dict[int, Host]:
     """Rank 0: its own machine, and those of other ranks that tell theirs in time."""
     return {0: this_host(), **ch.gather_within(seconds, ranks, Host)}
+
+
+class Place(Message, tag=119):
+    """A rank that --place names → rank 0, before all else: its machine, and whether that is the host it was named."""
+
+    name: str
+    right: bool
+
+
+def named_places(places: Mapping[int, str]) -> str:
+    """What `PLACES` says, on the launcher's machine."""
+    own = os.uname().nodename
+    return ",".join(f"{rank}={own if host == 'localhost' else host}" for rank, host in places.items())
+
+
+def confirm_places(ch: Channel) -> None:
+    """All ranks, before training: rank 0 refuses to begin where a launcher has put ranks elsewhere than --place says.
+
+    Machines tell where they are themselves: this finds launchers that ignore what they are told, not lies.
+
+    Raises
+    ------
+    UsageError
+    """
+    pairs = (part.partition("=") for part in os.environ.get(PLACES, "").split(",") if part)
+    asked = {int(rank): host for rank, _, host in pairs}
+    mine = Place(os.uname().nodename, ch.rank not in asked or is_this_machine(asked[ch.rank]))
+    if ch.rank != 0:
+        if ch.rank in asked:
+            ch.send(0, mine)
+        return
+    places = {0: mine, **ch.gather(asked.keys() - {0}, Place)}
+    wrong = [f"rank {rank} on {place.name}, not {asked[rank]}" for rank, place in places.items() if not place.right]
+    if wrong:
+        raise UsageError(f"ranks must be where --place puts them, got {', '.join(wrong)}")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name, or address, is of this machine."""
+    own, host = os.uname().nodename.lower(), host.lower().rpartition("@")[2]
+    if own == host or (("." in own) != ("." in host) and own.partition(".")[0] == host.partition(".")[0]):
+        return True
+    with contextlib.suppress(OSError):  # nobody knows the name
+        for family, _, _, _, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+            with contextlib.suppress(OSError), socket.socket(family) as here:  # only one's own address can be bound
+                here.bind((address[0], 0))
+                return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -95,7 +148,10 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool, warn: 
         With `strict`, in place of the warning; then also where a rank does not tell its machine.
     """
     ranks = {rank for rule in rules for rank in rule.ranks if rank < ch.size} - {0}
-    before, ch.tolerated = ch.tolerated, ranks  # whether a rank can be done without, the protocol will say
+    before, ch.tolerated = (
+        ch.tolerated,
+        {*ch.tolerated, *ranks},
+    )  # whether a rank can be done without, the protocol will say
     hosts = hosts_of_ranks(ch, ranks, min(START_SECONDS, ch.timeout_seconds))
     ch.tolerated = before
     lines = violations(rules, {rank: host.name for rank, host in hosts.items()})
@@ -104,5 +160,5 @@ def check_placement(ch: Channel, rules: Sequence[Apart], *, strict: bool, warn: 
     if strict and lines:
         raise UsageError(f"--strict-placement: {'; '.join(lines)}")
     for line in lines if warn else ():
-        print(f"fedmpi: warning: {line}", file=sys.stderr, flush=True)
+        print(f"fedmpi: warning: {printable(line)}", file=sys.stderr, flush=True)
     return hosts

@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedmpi.errors import PeerFailed
+from fedmpi.machines.guard import MEMORY, guarded
 from fedmpi.machines.hosts import ranges
 from fedmpi.net import job_folder
+from fedmpi.net.job_folder import FROZEN
+from fedmpi.net.siblings import children, ranks_of
+from fedmpi.rules import printable
 
 START_SECONDS = 180.0
 """How long the ranks may take to come up: fifty hosts that read Python from one file server take a minute."""
@@ -37,9 +41,6 @@ _KILLED = 128
 _OURS = (2, 3, 4, 5, STOPPED)
 """Exit codes of a rank 0 that ends the job itself."""
 
-_FROZEN = ("T", "t")
-"""States of a process that is stopped, or traced."""
-
 _RESUME = "--resume DIR goes on from the run's last checkpoint, where there is one"
 
 _POLL_SECONDS = 0.1
@@ -59,11 +60,20 @@ class Job:
         Seconds until all ranks must have come up.
     blame : callable, optional
         Where ranks run on other machines too: what is wrong with one of these, in one line, or None.
+    folders : sequence of Path
+        Others that go with the job's.
     """
 
     def __init__(
-        self, folder: Path, ranks: int, *, start_timeout: float, blame: Callable[[], str | None] | None = None
+        self,
+        folder: Path,
+        ranks: int,
+        *,
+        start_timeout: float,
+        blame: Callable[[], str | None] | None = None,
+        folders: Sequence[Path] = (),
     ):
+        self.folders = [folder, *folders]
         self.folder, self.ranks, self.start_timeout = folder, ranks, start_timeout
         self.blame, self.local = blame or (lambda: None), blame is None
         self.received: list[int] = []
@@ -71,10 +81,11 @@ class Job:
         """Why the job was ended by us, if it was."""
         self._mpirun: subprocess.Popen[bytes] | None = None
         self._seen: dict[int, int] = {}  # process → rank, of mpirun's children
+        self._memory: set[Path] = set()
         self._begun = time.monotonic()
-        self._warned = self._up = False
+        self._warned = self._up = self._has_word = False
         self._by_mpirun = False  # whether rank 0 got another signal than the one that we received
-        self._dead_since = self._ending_since = float("inf")
+        self._dead_since = self._ending_since = self._frozen_since = float("inf")
 
     @contextlib.contextmanager
     def heeding_signals(self) -> Iterator[None]:
@@ -105,6 +116,7 @@ class Job:
         self._end()
 
     def _end(self) -> None:
+        self._has_word = self._has_word or bool(self.received and job_folder.take_word(self.folder))
         self._ending_since = min(self._ending_since, time.monotonic())
         self._signal_mpirun(signal.SIGTERM)
 
@@ -123,10 +135,12 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 process_group=0,  # Ctrl-C is for the launcher alone
             )
-            if self.received:
-                self._pass_on(self.received[0], again=False)
-            code = self._wait(self._mpirun)
-            orphaned = self._end_orphans()
+            with guarded(self._mpirun.pid, self.folders):
+                if self.received:
+                    self._pass_on(self.received[0], again=False)
+                code = self._wait(self._mpirun)
+                orphaned = self._end_orphans(self._mpirun.pid)
+            self._free_memory()
         return self._verdict(code, orphaned)
 
     def _wait(self, mpirun: subprocess.Popen[bytes]) -> int:
@@ -136,6 +150,9 @@ class Job:
                 break
             if not self._up:
                 self._watch_start(mpirun.pid)
+                self._note_memory()
+            else:
+                self._watch_leader()
             time.sleep(_POLL_SECONDS)
         try:
             return mpirun.wait(0 if job_folder.read_exit_code(self.folder) is None else END_SECONDS)
@@ -145,6 +162,18 @@ class Job:
                     os.kill(pid, signal.SIGKILL)
             self._signal_mpirun(signal.SIGKILL)
         return mpirun.wait()
+
+    def _note_memory(self) -> None:
+        """Remember a file of memory that the ranks of this machine share: of killed ones MPICH's and Intel's stay."""
+        begun = [process.number for process in job_folder.read_begun(self.folder).values() if process.is_here]
+        found = {path for pid in begun[:1] for path in shared_memory_of(pid)} - self._memory
+        if found:
+            self._memory |= found
+            (self.folder / MEMORY).write_text("".join(f"{path}\n" for path in self._memory))
+
+    def _free_memory(self) -> None:
+        for path in self._memory:
+            path.unlink(missing_ok=True)
 
     def _watch_start(self, mpirun: int) -> None:
         now = time.monotonic()
@@ -167,28 +196,47 @@ class Job:
         self.complaint = f"all {self.ranks} ranks must come up{within}, got ranks {self._muster(begun, dead)}"
         self._end()
 
+    def _watch_leader(self) -> None:
+        """End the job once rank 0 has been stopped for as long as ranks wait for one another, and others were not."""
+        leader, begun = job_folder.read_leader(self.folder), job_folder.read_begun(self.folder)
+        others = [process.state for rank, process in begun.items() if rank and process.is_here]
+        paused = bool(others) and all(state in FROZEN for state in others)
+        if leader is None or leader.state not in FROZEN or paused:
+            self._frozen_since = float("inf")
+            return
+        self._frozen_since = min(self._frozen_since, time.monotonic())
+        patience = job_folder.read_patience(self.folder)
+        if time.monotonic() - self._frozen_since > patience and not self.complaint:
+            self.complaint = f"rank 0 must last as long as the job, got it frozen for {patience:g} s; {_RESUME}"
+            leader.signal(signal.SIGKILL)
+            self._end()
+
     def _muster(self, begun: Mapping[int, job_folder.Process], dead: set[int]) -> str:
         """Who is there and who is not, for people."""
-        stopped = {rank for rank, process in begun.items() if process.state in _FROZEN} - dead
-        stopped |= {rank for pid, rank in self._seen.items() if job_folder.state_of(pid) in _FROZEN} - dead
+        stopped = {rank for rank, process in begun.items() if process.state in FROZEN} - dead
+        stopped |= {rank for pid, rank in self._seen.items() if job_folder.state_of(pid) in FROZEN} - dead
         up = begun.keys() - dead - stopped
         silent = set(range(self.ranks)) - up - dead - stopped
         nothing = "said nothing" if self.local else "said nothing, or run on other machines"
         groups = ((up, "up"), (dead, "dead"), (stopped, "frozen"), (silent, nothing))
         return "; ".join(f"{what}: {ranges(sorted(of))}" for of, what in groups if of)
 
-    def _end_orphans(self) -> bool:
+    def _end_orphans(self, mpirun: int) -> bool:
         """End ranks of this machine that run on although mpirun has ended; rank 0 may save its work first."""
         leader = job_folder.read_leader(self.folder)
-        if leader and leader.state in _FROZEN and job_folder.read_exit_code(self.folder) is None:
+        if leader and leader.state in FROZEN and job_folder.read_exit_code(self.folder) is None:
             self.complaint = self.complaint or f"rank 0 must last as long as the job, got it frozen; {_RESUME}"
             leader.signal(signal.SIGKILL)
+        if not self.received:
+            job_folder.write_reason(self.folder, "the end of mpirun")
         orphaned = leader is not None and leader.signal(signal.SIGTERM)
         end = time.monotonic() + END_SECONDS
         while time.monotonic() < end and leader and leader.state and job_folder.read_exit_code(self.folder) is None:
             time.sleep(_POLL_SECONDS)
         for process in (*job_folder.read_begun(self.folder).values(), *([leader] if leader else [])):
             process.signal(signal.SIGKILL)
+        with contextlib.suppress(OSError):  # nothing is left of the group
+            os.killpg(mpirun, signal.SIGKILL)
         return orphaned
 
     def _verdict(self, code: int, orphaned: bool) -> int:
@@ -202,19 +250,24 @@ class Job:
             return complain(self.complaint)
         if self._by_mpirun and code == 0 and said in (None, 0):
             return 0 if self.received[0] == signal.SIGUSR1 else STOPPED
+        if self._has_word or (said is None and self.received and job_folder.take_word(self.folder)):
+            say(f"stopped by {name_of(self.received[0])}, before rank 0 could say how far it was")
+        if said is not None and orphaned and not self.received and not job_folder.take_word(self.folder):
+            return PeerFailed.exit_code if said == STOPPED else said  # rank 0 has told it
         if said is not None:
             if said == STOPPED and not self.received and code > _KILLED and code != said:
+                if not job_folder.take_word(self.folder):  # rank 0 has told how to go on, and mpirun who died
+                    return PeerFailed.exit_code
                 return complain(
                     "all ranks must last as long as the job, got the death of one, and mpirun ended the others"
                 )
             return said
         if self.received:
-            say(f"stopped by {name_of(self.received[0])}, before rank 0 could say how far it was")
             return 0 if self.received[0] == signal.SIGUSR1 and not up else STOPPED
-        if orphaned:
+        if orphaned or code < 0:
             return complain(
-                "mpirun must last as long as the job, "
-                f"got its end with exit code {code}: it may have lost a host, or the ssh to it"
+                f"mpirun must last as long as the job, got its end {_by(code)}: "
+                "it may have lost a host, or the ssh to it"
             )
         if not up and code == _HOST_FAILED and (blame := self.blame()):
             return complain(blame)
@@ -226,6 +279,10 @@ class Job:
             "rank 0 must last as long as the job, got its end before it could say why: "
             f"it died, or another rank did and mpirun ended all (exit code {code}); {_RESUME}"
         )
+
+
+def _by(code: int) -> str:
+    return f"with exit code {code}" if code >= 0 else f"by {name_of(-code)}"
 
 
 def _has_rank_0(begun: Mapping[int, job_folder.Process]) -> bool:
@@ -250,24 +307,12 @@ def complain(line: str) -> int:
 def say(line: str) -> None:
     """Print a line for people, unless nobody is there: the terminal may have been closed."""
     with contextlib.suppress(OSError):
-        print(f"fedmpi: {line}", file=sys.stderr, flush=True)
+        print(f"fedmpi: {printable(line, 4000)}", file=sys.stderr, flush=True)
 
 
-def ranks_of(processes: Sequence[int]) -> dict[int, int]:
-    """Process → rank, of those that are ranks of Open MPI."""
-    found = {}
-    for pid in processes:
-        with contextlib.suppress(OSError):  # it has ended
-            for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                if word.startswith(b"OMPI_COMM_WORLD_RANK="):
-                    found[pid] = int(word.partition(b"=")[2])
-    return found
-
-
-def children(parent: int) -> list[int]:
-    """Process numbers of a process's children; none where the operating system has no /proc."""
-    found = []
-    for listed in Path("/proc").glob(f"{parent}/task/*/children"):
-        with contextlib.suppress(OSError):  # it has ended
-            found += [int(pid) for pid in listed.read_text().split()]
-    return found
+def shared_memory_of(pid: int) -> set[Path]:
+    """Files of memory that a process shares with others; none where the operating system has no /proc."""
+    with contextlib.suppress(OSError):  # it has ended
+        names = (line.rpartition(" ")[2] for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+        return {Path(name) for name in names if name.startswith("/dev/shm/")}
+    return set()

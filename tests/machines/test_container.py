@@ -82,7 +82,8 @@ def base(files: Path, buildah: Buildah) -> str:
 @pytest.fixture(scope="module")
 def image(base: str, buildah: Buildah) -> str:
     """The image of docker/Dockerfile, built from this tree."""
-    options = ["--pull-never", "--layers=false", "--build-arg", f"BASE={base}", "-f", ROOT / "docker/Dockerfile"]
+    options = ["--pull-never", "--layers=false", "-f", ROOT / "docker/Dockerfile"]
+    options += ["--build-arg", f"BASE={base}", "--build-arg", "EXTRAS=mpi"]  # torch is large
     buildah("bud", *options, "-t", "localhost/fedmpi", ROOT)
     return "localhost/fedmpi"
 

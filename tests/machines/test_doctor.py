@@ -1,6 +1,7 @@
 """The doctor's report: what works, what is missing, and how to get it."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedmpi.cli import main
-from fedmpi.machines import doctor
+from fedmpi.machines import doctor, surroundings
 
 Report = dict[str, list[tuple[str, str]]]
 
@@ -214,3 +216,43 @@ def test_data_sets_are_here_or_can_be_fetched(
     assert ("--", "mnist missing: fedmpi data fetch mnist") in lines["data"]
     bank = tmp_path / "data" / "bank_marketing"
     assert ("--", f"bank missing: put it by hand into {bank}") in lines["data"]
+
+
+def test_torch_the_scheduler_and_shared_memory_are_told_in_a_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is as it should be, and what to do where it is not."""
+    found = {name: (ok, text) for name, ok, text in surroundings.findings()}
+    assert list(found) == ["torch", "GPUs", "scheduler", "/dev/shm"]
+    assert found["torch"][0]
+    assert re.search(r"MiB free in /dev/shm, room for \d+ ranks", found["/dev/shm"][1])
+    monkeypatch.setattr(os, "cpu_count", lambda: 10**9)
+    _, ok, text = surroundings.shared_memory(tmp_path)
+    assert not ok
+    assert text.endswith("delete what killed jobs left, or give a container more (--shm-size=1g)")
+    assert surroundings.shared_memory(tmp_path / "none")[2].endswith("got No such file or directory")
+    (tmp_path / "nodes").write_text("a\na\nb\n")
+    for name, value in (("PBS_JOBID", "7"), ("PBS_NODEFILE", str(tmp_path / "nodes"))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert surroundings.scheduling()[2] == "a job of PBS with 2 hosts for 3 ranks: fedmpi hostfile --pbs > hosts"
+    monkeypatch.delenv("PBS_NODEFILE")
+    assert surroundings.scheduling()[1:] == (False, "--pbs must be used in a job of PBS, got no PBS_NODEFILE")
+    monkeypatch.delenv("PBS_JOBID")
+    monkeypatch.setenv("PATH", "")
+    assert surroundings.scheduling()[2].startswith("none: fedmpi run starts the ranks")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert 'pip install "fedmpi[torch]"' in surroundings.torch_here()[2]
+
+
+def test_gpus_that_torch_cannot_use_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver's file in a folder in place of /dev; torch is asked only then."""
+    assert surroundings.gpus(tmp_path)[2].startswith("none: ")
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    _, ok, text = surroundings.gpus(tmp_path)
+    assert not ok
+    assert re.match(r"of NVIDIA, which torch .* can't use: install a torch that is built for them", text)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "H200")
+    assert surroundings.gpus(tmp_path)[2] == "2 x H200: --device auto spreads the ranks over them"

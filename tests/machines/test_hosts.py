@@ -1,19 +1,23 @@
 """Hostfiles, patterns of names, and the host of each rank."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fedmpi.cli import main
 from fedmpi.errors import UsageError
-from fedmpi.machines.hosts import Host, assign, expand, hostfile, named_hosts, parse_places, read_hostfile, slurm_hosts
+from fedmpi.machines.hosts import Host, assign, expand, hostfile_text, named_hosts, parse_places, read_hostfile
+from fedmpi.machines.schedulers import lsf_hosts, pbs_hosts, scheduler, slurm_hosts
 
 
 def test_both_forms_of_a_hostfile_are_read(tmp_path: Path) -> None:
     path = tmp_path / "hosts"
-    path.write_text("# mine\na slots=4 max_slots=8\nb:2\n\n  c  # later\nd slots = 1\n10.0.0.7 slots=3\n")
-    assert read_hostfile(path) == [Host("a", 4), Host("b", 2), Host("c"), Host("d", 1), Host("10.0.0.7", 3)]
+    text = "# mine\na slots=4 max_slots=8\nb:2\n\n  c  # later\nd slots = 1\n10.0.0.7 slots=3\n"
+    for written in (text.encode(), b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode()):  # as editors of Windows do
+        path.write_bytes(written)
+        assert read_hostfile(path) == [Host("a", 4), Host("b", 2), Host("c"), Host("d", 1), Host("10.0.0.7", 3)]
 
 
 @pytest.mark.parametrize("line", ["a slots=none", "a slots=0", "a b", "a:x", "slots=4", "a slots"])
@@ -59,14 +63,45 @@ def test_the_hosts_of_a_slurm_job() -> None:
     assert slurm_hosts(job) == [Host("n1", 4), Host("n2", 4), Host("n3", 3), Host("big", 40)]
     with pytest.raises(UsageError, match="SLURM_TASKS_PER_NODE must be of 4 nodes"):
         slurm_hosts(job | {"SLURM_TASKS_PER_NODE": "4(x3)"})
-    with pytest.raises(UsageError, match="--slurm must be used in a Slurm job, got no SLURM_JOB_NODELIST"):
+    with pytest.raises(UsageError, match="--slurm must be used in a job of Slurm, got no SLURM_JOB_NODELIST"):
         slurm_hosts({})
+
+
+@pytest.mark.parametrize(
+    ("flag", "hosts", "variable", "job"),
+    [("pbs", pbs_hosts, "PBS_NODEFILE", "PBS_JOBID"), ("lsf", lsf_hosts, "LSB_DJOB_HOSTFILE", "LSB_JOBID")],
+)
+def test_the_hosts_of_a_job_of_pbs_or_lsf(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flag: str,
+    hosts: Callable[[dict[str, str]], list[Host]],
+    variable: str,
+    job: str,
+) -> None:
+    """By the variables that their manuals name: nobody here has either."""
+    (tmp_path / "nodes").write_text("n1.site\nn1.site\nn2.site\n")
+    monkeypatch.setenv(variable, str(tmp_path / "nodes"))
+    assert main(["hostfile", f"--{flag}"]) == 0
+    assert capsys.readouterr().out == "n1.site slots=2\nn2.site slots=1\n"
+    with pytest.raises(UsageError, match=rf"--{flag} must be used in a job of {flag.upper()}, got no {variable}"):
+        hosts({})
+    with pytest.raises(UsageError, match=rf"{variable} must be a file that can be read, got .*: No such file"):
+        hosts({variable: str(tmp_path / "none")})
+    (tmp_path / "nodes").write_text("\n")
+    with pytest.raises(UsageError, match=f"{variable} must name a host, got none"):
+        hosts({variable: str(tmp_path / "nodes")})
+    known = scheduler({job: "7"})
+    assert known is not None
+    assert known.name == flag.upper()
+    assert scheduler({}) is None
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     hosts = named_hosts(["head:1", "node[1-2]"], 4)
     for mpich in (False, True):
-        (tmp_path / "hosts").write_text(hostfile(hosts, mpich=mpich))
+        (tmp_path / "hosts").write_text(hostfile_text(hosts, mpich=mpich))
         assert read_hostfile(tmp_path / "hosts") == hosts == [Host("head", 1), Host("node1", 4), Host("node2", 4)]
 
 

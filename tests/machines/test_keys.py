@@ -140,6 +140,22 @@ def test_a_key_of_the_user_stays_where_it_is(tmp_path: Path) -> None:
         pytest.fail("nothing must start")
 
 
+def test_in_a_job_of_a_scheduler_all_hosts_read_the_users_file(
+    tmp_path: Path, ssh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share files, and often have no ssh; a key of one run is still brought by ssh, or refused with a way out."""
+    lines = ssh("exit 255")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "hosts").write_text("far.invalid slots=2\n")
+    create_key_file(tmp_path / "key")
+    with distributed_key(tmp_path / "key", tmp_path / "hosts") as path:
+        assert path == tmp_path / "key"
+    assert not lines.exists()
+    way_out = "got from far.invalid: exit code 255; in a job of Slurm take --cluster-key FILE, on shared files"
+    with pytest.raises(UsageError, match=way_out), distributed_key(None, tmp_path / "hosts"):
+        pytest.fail("nothing must start")
+
+
 def test_sigterm_leaves_no_key_behind(tmp_path: Path) -> None:
     program = (
         "from fedmpi.machines.key_distribution import distributed_key\n"

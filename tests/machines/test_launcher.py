@@ -18,6 +18,7 @@ from fedmpi.machines import launcher
 
 OPEN_MPI = "mpirun (Open MPI) 5.0.11"
 MPICH = "HYDRA build details:\n    Version: 4.2.1"
+INTEL = "Intel(R) MPI Library for Linux* OS, Version 2021.18.1"
 PYTHON = sys.executable
 PROGRAM = ["python", "-m", "fedmpi.codedml"]
 
@@ -95,14 +96,36 @@ def test_idle_ranks_yield_and_every_rank_gets_the_environment(install: Install) 
     assert {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FEDMPI_TERMINAL"} <= passed
 
 
-def test_a_hostfile_is_passed_on(install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install(OPEN_MPI)
+HOSTS = "# ours\r\na:4\r\nb slots=4\r\nc\r\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "flag", "form"),
+    [
+        (OPEN_MPI, "--hostfile", "a slots=4\nb slots=4\nc\n"),
+        *((v, "-machinefile", "a:4\nb:4\nc\n") for v in (MPICH, INTEL)),
+    ],
+)
+def test_hosts_are_written_as_this_mpirun_reads_them(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, flag: str, form: str
+) -> None:
+    install(version)
     root(monkeypatch, False)
-    hosts = tmp_path / "hosts"
-    hosts.write_text("a slots=4\nb slots=4\n")
-    command, warnings = launcher.mpirun_command(8, PROGRAM, hosts)
-    assert command[command.index("--hostfile") + 1] == str(hosts)
+    hosts = tmp_path / "mine"
+    hosts.write_bytes(HOSTS.encode())
+    command, warnings = launcher.mpirun_command(8, PROGRAM, hosts, folder=tmp_path)
+    assert command[command.index(flag) + 1] == str(tmp_path / "hosts")
+    assert (tmp_path / "hosts").read_text() == form
     assert warnings == []  # the cores of this machine say nothing about those of others
+
+
+@pytest.mark.parametrize("version", [MPICH, INTEL])
+def test_the_network_of_hydra_has_a_name(install: Install, version: str) -> None:
+    install(version)
+    command, _ = launcher.mpirun_command(2, PROGRAM, interface="eth1")
+    assert command[3 : -len(PROGRAM)] == ["-iface", "eth1", "-genv", "FI_TCP_IFACE", "eth1"]
+    with pytest.raises(UsageError, match=r"--interface must be a name such as eth0: .*, got 10.0.0.0/16"):
+        launcher.mpirun_command(2, PROGRAM, interface="10.0.0.0/16")
 
 
 def test_more_ranks_than_slots_are_refused(install: Install, tmp_path: Path) -> None:
@@ -116,15 +139,16 @@ def test_more_ranks_than_slots_are_refused(install: Install, tmp_path: Path) -> 
 def test_placed_ranks_are_mapped_one_by_one(
     install: Install, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    show = 'while [ $# -gt 0 ]; do case "$1" in --hostfile) cat "$2"; echo "$3 $4";; -f) cat "$2";; esac; shift; done'
+    cases = '--hostfile) cat "$2"; echo "$3 $4";; -machinefile) cat "$2";;'
+    show = f'echo "$FEDMPI_PLACES"; while [ $# -gt 0 ]; do case "$1" in {cases} esac; shift; done'
     hosts = tmp_path / "hosts"
     hosts.write_text("a slots=2\nb slots=2\n")
     install(OPEN_MPI, show)
     assert launcher.run_ranks(3, PROGRAM, hosts, places={0: "b", 1: "a"}) == 0
-    assert capfd.readouterr().out.splitlines() == ["b", "a", "a", "--map-by seq"]
+    assert capfd.readouterr().out.splitlines() == ["0=b,1=a", "b", "a", "a", "--map-by seq"]
     install(MPICH, show)
     assert launcher.run_ranks(3, PROGRAM, hosts, places={0: "b", 1: "a"}) == 0
-    assert capfd.readouterr().out.splitlines() == ["b", "a", "a"]
+    assert capfd.readouterr().out.splitlines() == ["0=b,1=a", "b", "a", "a"]
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
@@ -146,16 +170,11 @@ def test_a_hostfile_that_is_no_file_is_refused(install: Install, tmp_path: Path,
         launcher.mpirun_command(2, PROGRAM, tmp_path / name)
 
 
-def test_mpich_gets_none_of_the_flags_of_open_mpi(
-    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_mpich_gets_none_of_the_flags_of_open_mpi(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     mpirun = install(MPICH)
     root(monkeypatch, True)
     cores(monkeypatch, 1)
     assert launcher.mpirun_command(5, PROGRAM)[0] == [mpirun, "-n", "5", *PROGRAM]
-    hosts = tmp_path / "hosts"
-    hosts.write_text("a:5\n")
-    assert launcher.mpirun_command(5, PROGRAM, hosts)[0] == [mpirun, "-n", "5", "-f", str(hosts), *PROGRAM]
 
 
 @pytest.mark.parametrize("ranks", [0, -1])
@@ -199,6 +218,25 @@ def test_mpiexec_will_do_and_the_rest_of_its_mpi_is_found(
     assert capfd.readouterr().out == "found\n"
 
 
+def test_intels_hydra_is_started_without_its_script_unless_a_scheduler_needs_it(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Path(install(INTEL))
+    hydra = script.with_name("mpiexec.hydra")
+    hydra.touch()
+    for name in launcher._SCHEDULERS:
+        monkeypatch.delenv(name, raising=False)
+    assert launcher.mpirun_command(2, PROGRAM)[0][0] == str(hydra)
+    monkeypatch.setenv("PBS_NODEFILE", "/var/spool/nodes")
+    assert launcher.mpirun_command(2, PROGRAM)[0][0] == str(script)
+    monkeypatch.delenv("PBS_NODEFILE")
+    (script.parents[1] / "env").mkdir()
+    (script.parents[1] / "env" / "vars.sh").touch()  # of a whole installation, which says where its libraries are
+    assert launcher.mpirun_command(2, PROGRAM)[0][0] == str(script)
+    monkeypatch.setenv("I_MPI_ROOT", "/opt/intel")
+    assert launcher.mpirun_command(2, PROGRAM)[0][0] == str(hydra)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_ranks_are_told_whether_people_watch(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
@@ -208,6 +246,7 @@ def test_ranks_are_told_whether_people_watch(monkeypatch: pytest.MonkeyPatch, te
         assert variables["FEDMPI_TERMINAL"] == str(int(terminal))
         assert variables["OMP_NUM_THREADS"] == "1"
         assert variables["SOMETHING_OF_THE_USER"] == "kept"
+        assert variables["I_MPI_PIN"] == "off"
 
 
 def test_the_printed_command_is_the_one_that_runs(install: Install, capfd: pytest.CaptureFixture[str]) -> None:

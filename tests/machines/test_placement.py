@@ -11,7 +11,17 @@ import pytest
 
 from fedmpi.errors import UsageError
 from fedmpi.machines import placement
-from fedmpi.machines.placement import Apart, Host, check_placement, hosts_of_ranks, violations
+from fedmpi.machines.placement import (
+    PLACES,
+    Apart,
+    Host,
+    check_placement,
+    confirm_places,
+    hosts_of_ranks,
+    is_this_machine,
+    named_places,
+    violations,
+)
 from fedmpi.net import Channel, run_local
 
 SERVERS = Apart("servers S1 and S2", (0, 1))
@@ -109,3 +119,22 @@ def test_servers_that_must_not_collude_are_declared(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert f"at most 1 of the servers S1 and S2 must be on one machine, got 2 on {HERE} (ranks 0-1)" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ranks_that_a_launcher_puts_elsewhere_end_the_run_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 is not named, and says nothing."""
+    monkeypatch.setattr(placement, "is_this_machine", lambda host: host == HERE)
+    monkeypatch.setenv(PLACES, named_places({0: "localhost", 2: HERE}))
+    run_local([confirm_places] * 3, timeout_seconds=30)
+    monkeypatch.setenv(PLACES, named_places({0: "a", 2: "b"}))
+    line = f"ranks must be where --place puts them, got rank 0 on {HERE}, not a, rank 2 on {HERE}, not b"
+    with pytest.raises(UsageError, match=f"^{line}$"):
+        run_local([confirm_places] * 3, timeout_seconds=30)
+    monkeypatch.delenv(PLACES)
+    run_local([confirm_places] * 3, timeout_seconds=30)
+
+
+def test_a_machine_knows_its_names_and_addresses() -> None:
+    for name in (HERE, HERE.upper(), f"{HERE}.example.com" if "." not in HERE else HERE, "127.0.0.1", f"me@{HERE}"):
+        assert is_this_machine(name)
+    assert not is_this_machine("192.0.2.1")  # of documents

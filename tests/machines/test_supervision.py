@@ -1,9 +1,11 @@
 """A job from its start to its exit code: ranks that do not come up, signals at any moment, and what mpirun says."""
 
+import mmap
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,6 +75,23 @@ def test_a_signal_before_rank_0_is_there_ends_the_job(start: Start, number: sign
     assert (job.returncode, said(err)) == (code, [f"fedmpi: stopped by {by}, before rank 0 could say how far it was"])
 
 
+def test_a_stop_is_told_by_the_launcher_where_rank_0_may_not_be_read(start: Start) -> None:
+    """Mpirun is ended, and with it what rank 0 prints is lost; it keeps silent, since the launcher has the word."""
+    job = start(f"trap 'echo 143 > exit-code; exit 1' TERM; {ASLEEP}")
+    assert job.stdout is not None
+    job.stdout.readline()
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=30)
+    assert (job.returncode, said(err)) == (143, ["fedmpi: stopped by SIGTERM, before rank 0 could say how far it was"])
+
+
+def test_one_process_has_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path))
+    assert [job_folder.take_word(), job_folder.take_word(tmp_path), job_folder.take_word()] == [True, False, False]
+    monkeypatch.delenv(job_folder.VARIABLE)
+    assert job_folder.take_word()
+
+
 def test_ctrl_c_twice_ends_a_job_whose_rank_0_does_not(start: Start) -> None:
     job = start(f"sh -c 'trap \"echo heard\" TERM; echo $$ {THIS} > rank-0; {ASLEEP}' & wait; wait")
     assert job.stdout is not None
@@ -123,6 +142,7 @@ BEGUN = f"echo $$ {THIS} > begun-0; touch up; "
         (BEGUN + "mv begun-0 begun-1; exit 255", 4, "rank 0 must last as long as the job"),
         (BEGUN + "rm up; exit 1", 4, "all 2 ranks must come up, got ranks dead: 0; said nothing: 1"),
         (BEGUN + "exit 0", 0, ""),
+        (BEGUN + "kill -KILL $$", 4, "mpirun must last as long as the job, got its end by SIGKILL"),
     ],
 )
 def test_the_exit_code_is_ours_whatever_mpirun_says(start: Start, script: str, code: int, line: str) -> None:
@@ -170,18 +190,6 @@ def test_a_rank_that_does_not_come_up_is_named_and_all_are_ended(
         time.sleep(0.05)
 
 
-def test_the_death_of_rank_0_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    code = (
-        "import os, signal; from fedmpi.net import Message; from fedmpi.net.mpi import job\n"
-        "with job() as ch:\n"
-        "    os.kill(os.getpid(), signal.SIGKILL) if ch.rank == 0 else ch.recv(0, type('M', (Message,), {}, tag=1))\n"
-    )
-    assert launcher.run_ranks(2, [sys.executable, "-c", code], tolerate_failures=True) == 4
-    (line,) = said(capfd.readouterr().err)
-    assert line.startswith("fedmpi: error: rank 0 must last as long as the job")
-    assert "--resume DIR" in line
-
-
 def test_a_process_is_known_by_more_than_its_number() -> None:
     text = job_folder._this_process()
     number, started, machine = text.split(" ", 2)
@@ -197,3 +205,41 @@ def test_a_rank_without_the_jobs_folder_reports_nothing(tmp_path: Path, monkeypa
     job_folder.write_leader()
     job_folder.write_exit_code(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_whose_launcher_is_killed_is_ended_and_leaves_no_files(start: Start) -> None:
+    """Rank 0 saves its work first; mpirun hangs, and rank 1 is frozen."""
+    frozen = f'setsid sh -c \'printf "%s" "$$ {THIS}" > begun-1; kill -STOP $$\' &'
+    rank_0 = f'sh -c \'trap "cat reason; exit 1" TERM; printf "%s" "$$ {THIS}" > rank-0; {ASLEEP}\' &'
+    job = start(f"pwd; {frozen} sleep 0.3; {rank_0} wait; wait")
+    assert job.stdout is not None
+    folder, ready = Path(job.stdout.readline().strip()), job.stdout.readline()
+    stopped = job_folder.read_begun(folder)[1]
+    memory = Path("/dev/shm", folder.name)
+    memory.touch()
+    (folder / "memory").write_text(f"{memory}\n")
+    (folder / "exit-code").write_text("143")
+    job.kill()
+    out, err = job.communicate(timeout=30)
+    assert (ready, out) == ("ready\n", "the end of its launcher"), err
+    end = time.monotonic() + 10
+    while folder.exists() or memory.exists() or stopped.state:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_memory_that_killed_ranks_shared_is_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MPICH and Intel MPI remove theirs at the end of MPI alone."""
+    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path))
+    monkeypatch.setenv("PMI_RANK", "0")
+    job_folder.write_begun()
+    job = supervision.Job(tmp_path, 1, start_timeout=1)
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", delete=False) as file:
+        file.write(b"words")
+        file.flush()
+        with mmap.mmap(file.fileno(), 5):
+            job._note_memory()
+    assert file.name in (tmp_path / "memory").read_text().splitlines()
+    job._memory &= {Path(file.name)}  # this process may share some by MPI
+    job._free_memory()
+    assert not Path(file.name).exists()

@@ -103,15 +103,19 @@ class Cloud:
         """The placement group."""
         return _only(self.ec2.describe_placement_groups(Filters=self._mine())["PlacementGroups"])
 
-    def image(self, instance_type: str) -> str:
-        """The newest Amazon Linux 2023 for the architecture of a type."""
+    def facts(self, instance_type: str) -> dict[str, Any]:
+        """What EC2 says of a type."""
         try:
-            found = self.ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"][0]
+            found: dict[str, Any] = self.ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"][0]
         except ClientError as error:
             if error.response["Error"]["Code"] != "InvalidInstanceType":
                 raise
             raise Failure(f"--type must be offered in {self.region}, got {instance_type}") from None
-        architecture = found["ProcessorInfo"]["SupportedArchitectures"][0]
+        return found
+
+    def image(self, instance_type: str) -> str:
+        """The newest Amazon Linux 2023 for the architecture of a type."""
+        architecture = self.facts(instance_type)["ProcessorInfo"]["SupportedArchitectures"][0]
         ssm = self.session.client("ssm", config=RETRIES)
         return str(ssm.get_parameter(Name=IMAGE.format(architecture=architecture))["Parameter"]["Value"])
 
@@ -159,6 +163,13 @@ class Cloud:
             self.ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=missing)
         return str(group["GroupId"])
 
+    def ensure_efa_rule(self, group: str) -> None:
+        """Let members of the group send to one another by EFA, for which a rule to all addresses is not enough."""
+        inside = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+        found = self.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissionsEgress"]
+        if not any(pair["GroupId"] == group for rule in found for pair in rule.get("UserIdGroupPairs", [])):
+            self.ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[inside])
+
     def ensure_key(self, public: Path, *, replace: bool) -> str:
         """The key pair with this public half, in place of one whose private half is lost; its name."""
         if replace and (lost := self.key()) is not None:
@@ -189,18 +200,21 @@ class Cloud:
             options["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": spot}
         if placement_group is not None:
             options["Placement"] = {"GroupName": placement_group}
+        network: dict[str, Any] = {"SubnetId": subnet, "SecurityGroupIds": [group]}
+        if plan.efa:  # an interface of this kind must be described whole
+            card = {"DeviceIndex": 0, "SubnetId": subnet, "Groups": [group], "InterfaceType": "efa"}
+            network = {"NetworkInterfaces": [card | {"AssociatePublicIpAddress": True, "DeleteOnTermination": True}]}
         reservation = self.ec2.run_instances(
             MinCount=count,
             MaxCount=count,
             ImageId=image,
             InstanceType=plan.type,
-            SubnetId=subnet,
-            SecurityGroupIds=[group],
             KeyName=key,
             UserData=user_data(expires),
             InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
             TagSpecifications=self._tags("instance", **tags),
+            **network,
             **options,
         )
         return [instance["InstanceId"] for instance in reservation["Instances"]]

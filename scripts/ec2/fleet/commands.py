@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from fleet import Failure, jobs
 from fleet.cloud import EXPIRES_TAG, Cloud
 from fleet.creating import create as make
 from fleet.jobs import Fleet
-from fleet.plan import Plan, parse_address, parse_ttl
+from fleet.plan import Plan, check_name, parse_address, parse_ttl
 from fleet.remote import Remote
 
 WHO_AM_I = "https://checkip.amazonaws.com"
@@ -65,7 +66,8 @@ def one_line(command: Command) -> Command:
 
 def complain(text: str, code: int) -> int:
     """Print the line of an error; the exit code."""
-    print(f"ec2: error: {text}", file=sys.stderr)
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)  # hosts said some of it
+    print(f"ec2: error: {line}", file=sys.stderr)
     return code
 
 
@@ -96,16 +98,19 @@ def reaching(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def cloud_of(options: argparse.Namespace) -> Cloud:
     """The cluster that the options name."""
-    return Cloud(boto3.Session(region_name=options.region), options.name)
+    return Cloud(boto3.Session(region_name=options.region), check_name(options.name))
 
 
 def keys_of(options: argparse.Namespace) -> Path:
     """Its folder on this machine."""
-    return Path(options.keys).expanduser() / str(options.name)
+    return Path(options.keys).expanduser() / check_name(options.name)
 
 
 def fleet_of(options: argparse.Namespace) -> Fleet:
     """Its instances, all of them running."""
+    for flag, pattern in (("user", r"\w[\w.-]*"), ("folder", r"[\w~/][\w~/.-]*")):
+        if not re.fullmatch(pattern, value := getattr(options, flag), re.ASCII):
+            raise Failure(f"--{flag} must be letters, digits and ._-{'/~' if flag == 'folder' else ''}, got {value!r}")
     instances, keys = cloud_of(options).whole(), keys_of(options)
     if not (keys / "key").exists():
         raise Failure(f"the cluster's key must be in {keys}, got none: use the machine that created it")
@@ -125,6 +130,7 @@ def create(argv: Sequence[str]) -> int:
     made.add_argument("--ttl", required=True, help="the instances end themselves after so long: 4h, 90m")
     made.add_argument("--spot", action="store_true", help="cheaper, and may be taken away at any time")
     made.add_argument("--placement-group", action="store_true", help="machines near one another")
+    made.add_argument("--efa", action="store_true", help="with an Elastic Fabric Adapter, which your MPI must know")
     made.add_argument("--address", help="the one address that may use ssh (default: this machine's)")
     made.add_argument("--subnet", help="default: the default subnet of a zone with room")
     made.add_argument("--image", help="an AMI (default: the newest Amazon Linux 2023)")
@@ -138,6 +144,7 @@ def create(argv: Sequence[str]) -> int:
         ttl,
         spot=options.spot,
         placement_group=options.placement_group,
+        efa=options.efa,
         address=parse_address(options.address or own_address()),
         subnet=options.subnet,
         image=options.image,
@@ -192,6 +199,9 @@ def push(argv: Sequence[str]) -> int:
     made.add_argument(
         "--setup", type=Path, default=jobs.PROJECT / "scripts/ec2/setup.sh", help="the script that installs"
     )
+    made.add_argument(
+        "--run", type=Path, action="append", default=[], metavar="DIR", help="a run that the head is to go on with"
+    )
     made.add_argument("--wait", type=float, default=300.0, help="seconds until ssh must work (default: 300)")
     options = made.parse_args(argv)
     fleet = fleet_of(options)
@@ -204,6 +214,7 @@ def push(argv: Sequence[str]) -> int:
         sets=options.sets,
         slots=options.slots,
         wait=options.wait,
+        runs=options.run,
     )
     return 0
 
@@ -217,17 +228,30 @@ def run(argv: Sequence[str]) -> int:
     made.add_argument(
         "--attach", nargs="?", const="", metavar="RUN", help="follow a run that goes on (default: the last)"
     )
+    made.add_argument("--to", type=Path, default=Path(), help="where runs/ goes if EC2 takes the head (default: here)")
     made.add_argument("system", nargs="?")
     own, system_options = split(argv)
     options = made.parse_args(own)
     fleet = fleet_of(options)
     if options.attach is not None:
-        return jobs.follow(fleet, options.attach or jobs.newest_job(fleet), say)
+        if not re.fullmatch(r"[\d-]*", options.attach):
+            raise Failure(f"--attach must be the name of a run in jobs/, got {options.attach!r}")
+        return followed(fleet, options.attach or jobs.newest_job(fleet), options.to)
     system = options.system or (system_options.pop(0) if system_options else None)
     if system is None:
         raise Failure("a system must be named, as in run -- codedml --dataset digits, got none")
     job = jobs.start(fleet, system, options.n or len(fleet.instances), options.interface, system_options)
-    return jobs.follow(fleet, job, say)
+    return followed(fleet, job, options.to)
+
+
+def followed(fleet: Fleet, job: str, to: Path) -> int:
+    """Print what a run prints, until its end; its exit code. If EC2 takes the head away, its files are saved."""
+    code = jobs.follow(fleet, job, say)
+    if code and (notice := jobs.notice_of(fleet, job)):
+        say(f"EC2 takes the head away: {notice}")
+        jobs.fetch(fleet, to)
+        say(f"runs and logs are in {to.resolve()}; go on: create, push --run DIR, run -- … --resume runs/…")
+    return code
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -32,6 +32,8 @@ def create(cloud: Cloud, plan: Plan, folder: Path, say: Say, *, dry_run: bool = 
     """
     present = cloud.instances()
     check_present(plan, present, folder)
+    if plan.efa and not cloud.facts(plan.type)["NetworkInfo"].get("EfaSupported"):
+        raise Failure(f"--efa must be used with a type that has an Elastic Fabric Adapter, got {plan.type}")
     image = plan.image or cloud.image(plan.type)
     price = spot_price(cloud.ec2, plan.type) if plan.spot else on_demand_price(cloud.session, cloud.region, plan.type)
     subnets = subnets_of(cloud, plan, present)
@@ -81,6 +83,8 @@ def subnets_of(cloud: Cloud, plan: Plan, present: list[Instance]) -> list[tuple[
 def fill(cloud: Cloud, plan: Plan, image: str, subnets: list[tuple[str, str]], present: int, folder: Path) -> list[str]:
     """Launch what is missing in the first zone that has room for all of it; the new instances' ids."""
     group = cloud.ensure_group(subnets[0][1], plan.address)
+    if plan.efa:
+        cloud.ensure_efa_rule(group)
     new = not (folder / "key").exists()
     key = cloud.ensure_key(make_key(folder), replace=new)
     placement_group = cloud.ensure_placement_group() if plan.placement_group else None

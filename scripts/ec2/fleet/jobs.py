@@ -1,6 +1,7 @@
 """What is done with a cluster that runs: fedmpi is installed, run on all instances, and its results are fetched."""
 
 import contextlib
+import re
 import shlex
 import subprocess
 import sys
@@ -30,11 +31,27 @@ export PRTE_MCA_plm_ssh_no_tree_spawn=1
 """
 """On the head: how mpirun, and with it `fedmpi doctor --hostfile`, reaches the others."""
 
+NOTICE = """\
+#!/bin/sh
+# Prints what EC2 says two minutes before it takes this instance away; fails until then.
+there=${FEDMPI_METADATA:-http://169.254.169.254}/latest
+token=$(curl -sf -m 2 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$there/api/token") &&
+    curl -sf -m 2 -H "X-aws-ec2-metadata-token: $token" "$there/meta-data/spot/instance-action"
+"""
+
+NOTICE_SECONDS = 5
+"""How often the head asks."""
+
+# A notice is to the program like Ctrl-C: it writes a checkpoint and ends. A worker's end needs none: docs/survival.md.
 START = """
 cd {folder} && mkdir -p jobs/{job} && . ./environment
 setsid nohup sh -c '
-    {command} > jobs/{job}/log 2>&1 & echo $! > jobs/{job}/program
-    wait $!; code=$?
+    {command} > jobs/{job}/log 2>&1 & program=$!
+    echo $program > jobs/{job}/program
+    (until notice=$(./notice); do sleep {pause}; done
+     echo "$notice" > jobs/{job}/notice; kill -TERM $program) > /dev/null 2>&1 & watch=$!
+    wait $program; code=$?
+    kill $watch
     echo $(( code == 255 ? 254 : code )) > jobs/{job}/exit-code
 ' > /dev/null 2>&1 < /dev/null & echo $! > jobs/{job}/pid
 """
@@ -77,7 +94,16 @@ class Fleet:
 
 
 def push(
-    fleet: Fleet, keys: Path, say: Say, *, setup: Path, data: Path | None, sets: Sequence[str], slots: int, wait: float
+    fleet: Fleet,
+    keys: Path,
+    say: Say,
+    *,
+    setup: Path,
+    data: Path | None,
+    sets: Sequence[str],
+    slots: int,
+    wait: float,
+    runs: Sequence[Path] = (),
 ) -> None:
     """Install this project's fedmpi on every instance, and all that the head needs.
 
@@ -95,7 +121,11 @@ def push(
         Ranks per instance.
     wait : float
         Seconds until ssh must work.
+    runs : sequence of Path
+        Folders of runs that the head goes on with.
     """
+    if strangers := [run for run in runs if not run.is_dir()]:
+        raise Failure(f"--run must be the folder of a run, got {strangers[0]}")
     everywhere(fleet.remotes, lambda remote: remote.wait(wait))
     say(f"{len(fleet.remotes)} instances answer")
     files: dict[str, Path | bytes] = {"setup": setup, "constraints.txt": PROJECT / "constraints.txt"}
@@ -109,12 +139,21 @@ def push(
         "key": keys / "key",
         "hosts": fleet.hostfile(slots),
         "environment": ENVIRONMENT.encode(),
+        "notice": NOTICE.encode(),
     }
-    fleet.head.send(fleet.folder, head)
+    fleet.head.send(fleet.folder, head, executable=["notice"])
+    for run in runs:
+        fleet.head.send(f"{fleet.folder}/runs/{run.resolve().name}", files_of(run, run))
+        say(f"{run} is on the head, as runs/{run.resolve().name}")
     if data is not None:
-        paths = [path for name in sets for path in sorted((data / name).rglob("*")) if path.is_file()]
-        fleet.head.send(f"{fleet.folder}/data", {str(path.relative_to(data)): path for path in paths})
-        say(f"{len(paths)} files of data are on the head")
+        copied = {path: file for name in sets for path, file in files_of(data / name, data).items()}
+        fleet.head.send(f"{fleet.folder}/data", copied)
+        say(f"{len(copied)} files of data are on the head")
+
+
+def files_of(folder: Path, base: Path) -> dict[str, Path | bytes]:
+    """All files below a folder, by their places below another."""
+    return {str(path.relative_to(base)): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def source_archive(folder: Path) -> Path:
@@ -133,7 +172,9 @@ def start(fleet: Fleet, system: str, ranks: int, interface: str | None, options:
     network = ["--interface", interface] if interface else []
     command = ["venv/bin/fedmpi", "run", system, "-n", str(ranks), "--hostfile", "hosts", *network, "--", *options]
     quoted = shlex.join(command).replace("'", "'\\''")
-    fleet.head.call(START.format(folder=fleet.folder, job=job, command=quoted), what="starting the run")
+    fleet.head.call(
+        START.format(folder=fleet.folder, job=job, command=quoted, pause=NOTICE_SECONDS), what="starting the run"
+    )
     return job
 
 
@@ -168,24 +209,38 @@ def follow(fleet: Fleet, job: str, say: Say) -> int:
         time.sleep(_PAUSE_SECONDS)
 
 
+def notice_of(fleet: Fleet, job: str) -> str:
+    """What EC2 said, where it takes away the head and the run was stopped for that; empty otherwise."""
+    script = f"cat {fleet.folder}/jobs/{job}/notice 2>/dev/null || true"
+    return fleet.head.call(script, what="looking for a notice").strip()
+
+
 def newest_job(fleet: Fleet) -> str:
     """The run that was started last."""
     names = fleet.head.call(f"cd {fleet.folder} && ls -1 jobs 2>/dev/null || true", what="looking for runs").split()
     if not names:
         raise Failure("--attach must be used after run, and there was none")
-    return max(names)
+    if not re.fullmatch(r"[\d-]+", newest := max(names)):
+        raise Failure(f"the names of runs in jobs/ must be times, got {newest!r}")
+    return newest
 
 
 def fetch(fleet: Fleet, to: Path) -> list[Path]:
     """Copy all run folders and logs from the head."""
-    names = fleet.head.call(f"cd {fleet.folder} && ls -1d runs jobs 2>/dev/null || true", what="looking for runs")
-    if not names.split():
+    there = fleet.head.call(f"cd {fleet.folder} && ls -1d runs jobs 2>/dev/null || true", what="looking for runs")
+    names = [name for name in ("runs", "jobs") if name in there.split()]  # whatever else the head may say
+    if not names:
         raise Failure("fetch must be used after run, and there was none")
-    return fleet.head.receive(fleet.folder, names.split(), to)
+    return fleet.head.receive(fleet.folder, names, to)
 
 
 def clean_up(keys: Path) -> None:
-    """Remove the key of a cluster that is gone."""
+    """Remove the key of a cluster that is gone: one that `create` made, whose public half says so."""
+    with contextlib.suppress(FileNotFoundError):
+        if not (keys / "key.pub").read_text(errors="replace").strip().endswith(f" fedmpi-{keys.name}"):
+            raise Failure(f"{keys} must hold keys that create made, to be deleted, got others: they are left alone")
+    if (keys / "key").exists() and not (keys / "key.pub").exists():
+        raise Failure(f"{keys} must hold keys that create made, to be deleted, got a key without its public half")
     for name in ("key", "key.pub", "known_hosts", "known_hosts.old"):
         (keys / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):

@@ -26,6 +26,8 @@ class Plan:
     """The instances end themselves after so long."""
     spot: bool = False
     placement_group: bool = False
+    efa: bool = False
+    """With an Elastic Fabric Adapter in place of the usual interface."""
     address: str = ""
     """Of the caller: the only one that may use ssh."""
     subnet: str | None = None
@@ -34,12 +36,24 @@ class Plan:
     """Default: the newest Amazon Linux 2023."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.name):
-            raise Failure(f"--name must be lower-case letters, digits and dashes, got {self.name!r}")
+        check_name(self.name)
         if not 1 <= self.count <= 1000:
             raise Failure(f"-n must be from 1 to 1000, got {self.count}")
         if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", self.type):
             raise Failure(f"--type must be like c6i.xlarge, got {self.type!r}")
+
+
+def check_name(name: str) -> str:
+    """The name of a cluster, which is also that of a folder of keys.
+
+    Raises
+    ------
+    Failure
+        If it is anything else, such as a path.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+        raise Failure(f"--name must be lower-case letters, digits and dashes, got {name!r}")
+    return name
 
 
 def parse_ttl(text: str) -> int:
@@ -109,7 +123,7 @@ def describe(plan: Plan, region: str, image: str, present: int, price: float | N
         f"cluster {plan.name} in {region}: {plan.count} x {plan.type}, {kind}, image {image}",
         f"there are {present} instances, {max(plan.count - present, 0)} will be launched",
         f"ssh from {plan.address} only, all ports within the group; "
-        f"{'a cluster placement group' if plan.placement_group else 'no placement group'}",
+        f"{'a cluster placement group' if plan.placement_group else 'no placement group'}{', EFA' if plan.efa else ''}",
         f"the instances terminate themselves after {hours:g} h",
         f"{cost} (without disks, public addresses and traffic)",
     ]

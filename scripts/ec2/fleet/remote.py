@@ -119,21 +119,23 @@ class Remote:
             script = f"cd {shlex.quote(folder)} && tar -cf - -- {shlex.join(names)}"
             with subprocess.Popen(self.command(script), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as ssh:
                 assert ssh.stdout is not None
-                whole = unpack(ssh.stdout, Path(name))
+                whole = unpack(ssh.stdout, Path(name), names)
             if ssh.returncode or not whole:
                 raise Lost(f"fetching from {self.address} must end with 0, got {ssh.returncode}: repeat it")
             return move(Path(name), to)
 
 
-def unpack(stream: IO[bytes], to: Path) -> bool:
-    """Unpack an archive that comes through a pipe; whether it was whole. It may write below `to` only."""
+def unpack(stream: IO[bytes], to: Path, names: Sequence[str]) -> bool:
+    """Unpack an archive that comes through a pipe; whether it was whole. It may hold folders of these names only."""
     data_filter: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from Python 3.11.4 on
     try:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-                    raise tarfile.TarError(f"an archive must hold files and folders below its own, got {path}")
+                if path.parts[:1] not in [(name,) for name in names] or ".." in path.parts:
+                    raise tarfile.TarError(f"an archive must hold {' and '.join(names)} only, got {path}")
+                if not (member.isdir() or (member.isfile() and len(path.parts) > 1)):
+                    raise tarfile.TarError(f"an archive must hold files and folders, got {path}")
                 tar.extract(member, to, **data_filter)
     except (tarfile.TarError, EOFError, OSError):
         stream.read()

@@ -43,6 +43,6 @@ def test_links_are_measured_and_what_is_wrong_is_named(virtual_cluster: Callable
         code, lines = doctor(cluster, tmp_path / "hosts")
         assert code == 2
         assert [line.split(",")[0] for line in lines] == [
-            "!!  host       host2: ssh must log in without a password",
-            "!!  host       nowhere: ssh must log in without a password",
+            "!!  host       host2: ssh must log in without a password (ssh-copy-id)",
+            "!!  host       nowhere: ssh must log in without a password (ssh-copy-id)",
         ]

@@ -133,6 +133,28 @@ def test_spot_and_placement_group(aws: Aws, ec2: Call, capsys: pytest.CaptureFix
     assert nothing_left()
 
 
+def test_an_elastic_fabric_adapter(aws: Aws, ec2: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its interface is described whole, its group may send to itself, and a type without one is refused at once."""
+    create = ("create", "--type", "c5n.18xlarge", *CREATE[3:])
+    for _ in range(2):
+        assert ec2(*create, 2, "--efa", "--placement-group") == 0
+    assert [name for name, _ in aws.requests].count("AuthorizeSecurityGroupEgress") == 1
+    launch = aws.parameters("RunInstances")
+    (card,) = launch["NetworkInterfaces"]
+    assert (card["InterfaceType"], card["DeviceIndex"], card["AssociatePublicIpAddress"]) == ("efa", 0, True)
+    assert launch["Placement"] == {"GroupName": "fedmpi-fedmpi"}
+    assert not {"SubnetId", "SecurityGroupIds"} & set(launch), "EC2 takes them in one place only"
+    group = boto3.client("ec2").describe_security_groups(GroupIds=card["Groups"])["SecurityGroups"][0]
+    pairs = [pair["GroupId"] for rule in group["IpPermissionsEgress"] for pair in rule.get("UserIdGroupPairs", [])]
+    assert pairs == card["Groups"]
+    assert {instance["SubnetId"] for instance in instances()} == {card["SubnetId"]}
+    assert ec2("destroy") == 0
+    assert nothing_left()
+    capsys.readouterr()
+    assert ec2(*CREATE, 2, "--efa") == 2
+    assert error_of(capsys) == "--efa must be used with a type that has an Elastic Fabric Adapter, got c6i.xlarge"
+
+
 def test_two_clusters_do_not_see_each_other(aws: Aws, ec2: Call) -> None:
     ec2(*CREATE, 1, "--name", "a")
     ec2(*CREATE, 2, "--name", "b")
@@ -366,6 +388,21 @@ def test_destroy_waits_for_networks_and_says_what_is_left(
     aws.fail("DeleteSecurityGroup", "DependencyViolation", "DependencyViolation")
     assert ec2("destroy") == 0
     assert nothing_left()
+
+
+@pytest.mark.parametrize("name", ["../../.ssh", "..", "a/b", "", "/tmp", "~"])
+def test_the_name_of_a_cluster_is_no_path(
+    aws: Aws, ec2: Call, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    """Destroy --name ../../.ssh deleted that folder."""
+    ssh = tmp_path / ".ssh"
+    ssh.mkdir()
+    (ssh / "key").touch()
+    for command in ("destroy", "status", "fetch"):
+        assert ec2(command, "--name", name) == 2
+        assert "--name must be lower-case letters" in error_of(capsys)
+    assert (ssh / "key").exists()
+    assert aws.requests == []
 
 
 # -- what is refused before anything is asked ---------------------------------------------------------------------
