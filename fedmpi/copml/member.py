@@ -1,0 +1,215 @@
+"""What an owner needs in all phases: shares out and in, numbers that are opened, random ones that nobody knows.
+
+Letters as in `protocol`.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.copml.params import Params
+from fedmpi.copml.quantized import largest_eigenvalue
+from fedmpi.copml.scale import Scale, residues
+from fedmpi.copml.sharing import Once, Ring
+from fedmpi.copml.truncation import contribution
+from fedmpi.core import FieldArray
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.meaning import judged
+
+LEADER = 0
+
+
+class RowShare(Message, tag=4):
+    """Owner p → owner, once: [X̄_k] of p's rows in each block k, shape (q, K, rows, d)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class SumShare(Message, tag=7):
+    """Owner p → owner, once: shares of its X̄_pᵀȲ_p and of the largest eigenvalue of its X_pᵀX_p, shape (q, dC + 1)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class RandomShare(Message, tag=8):
+    """Owner → owner, offline: shares of random numbers of its own, shape (q, batch)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class MaskShare(Message, tag=9):
+    """Contributor → owner, offline: shares of the low and high parts of its masks, shape (q, 2, count)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class OpenedShare(Message, tag=10):
+    """Owner → owner: its share of a number that all learn; of the sum of eigenvalues, and of w̄ at the end."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained; all of it is public."""
+
+    params: Params
+    rows: Sequence[int]
+    """Of each owner."""
+    columns: int
+    """d, the one of ones included."""
+    outputs: int
+    """C."""
+    largest: float
+    """At least the absolute value of every feature."""
+
+    def scale(self) -> Scale:
+        """The bits that all compute with."""
+        threshold = self.params.sizes(len(self.rows)).get("T", 1)
+        return Scale.choose(self.params, threshold, sum(self.rows), self.largest)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What an owner has at the end."""
+
+    W: NDArray[np.float64]
+    """Shape (d, C)."""
+    iterations: int
+    scale: Scale
+    step_bits: int
+    """The step was 2^-step_bits."""
+    seconds: float
+    """From the first iteration to the last model."""
+    total_seconds: float
+    """From the first share of a row."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+Watch = Callable[[int], bool]
+"""The leader's: told the iterations that are done, it says whether to end with the next."""
+
+
+class Owner:
+    """One owner's part in what all phases need: shares out, shares in, numbers that are opened."""
+
+    def __init__(self, ch: Channel, task: Task):
+        self.ch, self.task = ch, task
+        self.N, self.T = ch.size, task.params.sizes(ch.size)["T"]
+        self.ring = Ring(residues(), self.N, self.T)
+        self.scale = task.scale()
+        self.others = [rank for rank in range(self.N) if rank != ch.rank]
+        self.count = task.columns * task.outputs
+        self.liars: dict[int, str] = {}
+        self._deals = 0
+
+    @property
+    def honest(self) -> list[int]:
+        """The others who were not caught."""
+        return [rank for rank in self.others if rank not in self.liars]
+
+    @property
+    def liars_left(self) -> int:
+        """How many may still lie."""
+        return max(0, self.task.params.byzantine - len(self.liars))
+
+    def send(self, cls: type[Any], step: int, shares: FieldArray) -> None:
+        """Each its own of N shares, shape (N, q, *s)."""
+        for rank in self.others:
+            if rank not in self.ch.departed:
+                self.ch.send(rank, cls(step, shares[rank]))
+
+    def collect(
+        self, cls: type[Any], step: int, shape: tuple[int, ...], sources: Collection[int], count: int | None = None
+    ) -> dict[int, FieldArray]:
+        """The shares of some owners, or of the first so many of them: owner → array (q, *shape)."""
+        whole = (len(self.ring), *shape)
+        wanted = len(sources) if count is None else count
+        with self.ch.phase("wait"):
+            found = self.ch.gather_first(wanted, sources, cls, shapes={"values": whole}, step=step)
+        return {rank: self.checked(message.values, rank) for rank, message in found.items()}
+
+    def checked(self, values: FieldArray, rank: int) -> FieldArray:
+        """Refused unless each is below its prime: the kernels rely on it."""
+        if not self.ring.residues.contains(values):
+            limit = min(self.ring.residues.primes)
+            raise ProtocolError(f"field elements from rank {rank} must be below {limit}, got {values.max()}")
+        return values
+
+    def open(self, cls: type[Any], step: int, share: FieldArray) -> FieldArray:
+        """Everybody learns the number behind everybody's shares, from the fastest T + 1, and 2 more for each liar."""
+        share = np.ascontiguousarray(share)
+        share.flags.writeable = False
+        with self.ch.phase("communicate"):
+            for rank in self.others:
+                if rank not in self.ch.departed:
+                    self.ch.send(rank, cls(step, share))
+        return self.opened(cls, step, share)
+
+    def opened(self, cls: type[Any], step: int, own: FieldArray) -> FieldArray:
+        """A number from this owner's share and those that others sent."""
+        count = self.T + 2 * self.liars_left
+        shares = {self.ch.rank: own} | self.collect(cls, step, own.shape[1:], self.honest, count)
+        with self.ch.phase("decode"):
+            if not self.liars_left:
+                return self.ring.open(shares)
+            value, wrong = self.ring.open_checked(shares, self.liars_left)
+            self.caught(wrong, step)
+            return value
+
+    def caught(self, ranks: Collection[int], step: int) -> None:
+        """Count on somebody no more."""
+        self.liars.update({rank: f"lied in iteration {step}" for rank in ranks if rank not in self.liars})
+
+    def random(self, count: int) -> FieldArray:
+        """[z] of so many uniform numbers that no T owners know, shape (q, count)."""
+        step, self._deals = self._deals, self._deals + 1
+        dealt = self.ring.deal(count)
+        self.send(RandomShare, step, dealt)
+        found = {self.ch.rank: dealt[self.ch.rank]}
+        found |= self.collect(RandomShare, step, (self.ring.batch(count),), self.others)
+        return self.ring.extract(np.stack([found[rank] for rank in range(self.N)]), count)
+
+    def sums(self, X_bar: NDArray[Any], Y: NDArray[Any]) -> tuple[FieldArray, int]:
+        """[X̄ᵀȲ] of all rows, shape (q, dC), and e of the step 2^-e, from the opened sum of eigenvalues."""
+        correlation = X_bar.T.astype(np.float64) @ Y  # of whole numbers, exact below 2^53
+        own = np.append(correlation.reshape(-1), self.eigenvalue(X_bar))
+        shares = self.ring.share(self.ring.residues.from_signed(own))
+        self.send(SumShare, 0, shares)
+        total = shares[self.ch.rank]
+        for share in self.collect(SumShare, 0, own.shape, self.others).values():
+            total = self.ring.add(total, share)
+        largest = self.ring.residues.reals(self.open(OpenedShare, 0, total[:, -1:]), 0)
+        return total[:, :-1], self.scale.step_bits(float(largest[0]))
+
+    def eigenvalue(self, X_bar: NDArray[Any]) -> int:
+        """λ_max of this owner's X_pᵀX_p, in whole numbers: the sum over all owners is at least that of all rows."""
+        return int(np.ceil(largest_eigenvalue(X_bar) * 4.0**-self.scale.data_bits))
+
+    def truncation_masks(self, bits: int) -> tuple[Once, Once]:
+        """[Σ l_j] and [Σ h_j] for all iterations, from contributions of the first T + 1 owners."""
+        count, contributors = self.task.params.iterations * self.count, range(self.T + 1)
+        total: FieldArray | None = None
+        if self.ch.rank in contributors:
+            shares = contribution(self.ring, count, bits, self.scale.mask_bits)
+            self.send(MaskShare, 0, shares)
+            total = shares[self.ch.rank]
+        senders = [rank for rank in contributors if rank != self.ch.rank]
+        for share in self.collect(MaskShare, 0, (2, count), senders).values():
+            total = share if total is None else self.ring.add(total, share)
+        assert total is not None
+        return Once(total[:, 0]), Once(total[:, 1])
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Who was lost or caught, as this owner saw it."""
+        gone = {rank: failed.reason for rank, failed in self.ch.departed.items()} | self.liars
+        return [{"rank": rank, "reason": reason} for rank, reason in sorted(gone.items())]

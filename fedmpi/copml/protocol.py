@@ -1,0 +1,295 @@
+"""COPML, phase by phase [So et al. 2020, section 3 and Algorithm 1]: every rank plays `owner`, and rank 0 leads too.
+
+Letters: N owners, T colluders, K blocks of rows, X̄ (m, d) the quantized features of all, Ȳ (m, C) their targets,
+w̄ (d, C) the weights; [x] an owner's share of x, of degree T; X̃_i and w̃_i what is coded for owner i. Every array has
+the residues modulo q primes along its first axis. Until the rows are shared everybody is needed, and afterwards
+whoever is fast: R owners to decode from, of whom rank 0, which says who is counted, is one.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmpi.copml.bgw import Products
+from fedmpi.copml.member import LEADER, OpenedShare, Owner, RowShare, Task, Trained, Watch
+from fedmpi.copml.sharing import Once
+from fedmpi.copml.truncation import masked, truncated
+from fedmpi.core import FieldArray
+from fedmpi.core.reed_solomon import errors_of, parity_checks
+from fedmpi.errors import DecodingError, ProtocolError
+from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.meaning import judged
+
+
+class CodedShare(Message, tag=5):
+    """Owner → owner j of its group, once for each owner p: its share of p's rows in X̃_j, shape (q, rows, d)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class CodedRows(Message, tag=6):
+    """Owner p → owner j, once, with --encoding own: p's rows in X̃_j, shape (q, rows, d)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class WeightShare(Message, tag=11):
+    """Owner → owner j, each iteration: its share of w̃_j, shape (q, d, C)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class GradientShare(Message, tag=12):
+    """Owner j → owner, each iteration: a share of f(X̃_j, w̃_j) = X̃_jᵀ s̄(X̃_j w̃_j), shape (q, d, C)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class Chosen(Message, tag=13):
+    """Leader → owner, each iteration: whose answers all decode from, and whether this iteration is the last."""
+
+    step: int
+    owners: Annotated[UInt32, judged("fedmpi.copml.protocol:Coded.choose")]
+    last: bool
+
+
+class SyndromeShare(Message, tag=14):
+    """Owner → owner, with --byzantine: its share of the syndromes of the answers, shape (q, 2A, d, C)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class MaskedShare(Message, tag=15):
+    """Owner → owner, each iteration: its share of what is opened to truncate, shape (q, dC)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+def owner(
+    ch: Channel,
+    task: Task,
+    X_bar: NDArray[Any],
+    Y: NDArray[Any],
+    watch: Watch = lambda done: False,
+) -> Trained:
+    """One training.
+
+    Parameters
+    ----------
+    X_bar : array of integers, shape (m_p, d)
+        This owner's rows, quantized with the bits of `task.scale()`.
+    Y : array of 0 and 1, shape (m_p, C)
+    watch : callable, optional
+        Of the leader.
+
+    Raises
+    ------
+    TooFewWorkers
+        If fewer than R owners are left.
+    DecodingError
+        If more than A of them lie.
+    """
+    me, start = Owner(ch, task), time.perf_counter()
+    ch.tolerated = ()  # the rows of all are wanted
+    with ch.phase("encode"):
+        gradients: Coded | Products = (Products if task.params.method == "bgw" else Coded)(me, X_bar)
+    correlation, step_bits = me.sums(X_bar, Y)
+    bits = me.scale.truncated_bits(step_bits)
+    with ch.phase("offline"):
+        gradients.prepare()
+        low, high = me.truncation_masks(bits)
+    if task.params.method == "copml":
+        ch.tolerated = [rank for rank in me.others if rank != LEADER]
+    begun, w, shape = time.perf_counter(), np.zeros((len(me.ring), me.count), np.uint32), (task.columns, task.outputs)
+    targets = me.ring.times(2**me.scale.residual_bits, correlation)
+    done, last = 0, False
+    while not last:
+        total, last = gradients.gradient(done, w.reshape(-1, *shape), watch)
+        a = me.ring.subtract(total.reshape(w.shape), targets)
+        with ch.phase("decode"):
+            taken = low.take(me.count), high.take(me.count)
+            shares = masked(me.ring, a, *taken, bits, me.scale.mask_bits)
+        opened = me.open(MaskedShare, done, shares)
+        with ch.phase("decode"):
+            w = me.ring.subtract(w, truncated(me.ring, opened, taken[1], bits, me.scale.mask_bits))
+        done += 1
+    W = me.ring.residues.reals(me.open(OpenedShare, done, w), me.scale.weight_bits)
+    now = time.perf_counter()
+    return Trained(W.reshape(shape), done, me.scale, step_bits, now - begun, now - start, me.failures())
+
+
+class Coded:
+    """Gradients from coded rows.
+
+    Parameters
+    ----------
+    me : Owner
+    X_bar : array of integers, shape (m_p, d)
+    """
+
+    def __init__(self, me: Owner, X_bar: NDArray[Any]):
+        self.me, params = me, me.task.params
+        self.codes = [params.code(field, me.N) for field in me.ring.residues.fields]
+        self.K, self.R = self.codes[0].parallelization, self.codes[0].recovery_threshold
+        self.matrices = [code.encoding_matrix for code in self.codes]
+        # of weights, which stand in all K blocks: Σ_k ℓ_k, and those of the masks
+        self.repeated = [
+            np.hstack([code.field.array(m[:, : self.K].sum(axis=1, keepdims=True, dtype=np.uint64)), m[:, self.K :]])
+            for code, m in zip(self.codes, self.matrices, strict=True)
+        ]
+        parts = self.encode_jointly(X_bar) if params.encoding == "joint" else self.encode_own(X_bar)
+        self.X = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        self.coefficients = [field.array(np.array(me.scale.coefficients, object)) for field in me.ring.residues.fields]
+
+    def blocks(self, X_bar: NDArray[Any]) -> FieldArray:
+        """An owner's rows in K blocks, with rows of zeros behind, which change no gradient; shape (q, K, rows, d)."""
+        rows = self.rows_of(self.me.ch.rank)
+        padded = np.zeros((self.K * rows, X_bar.shape[1]), X_bar.dtype)
+        padded[: len(X_bar)] = X_bar
+        return self.me.ring.residues.from_signed(padded.reshape(self.K, rows, -1))
+
+    def rows_of(self, p: int) -> int:
+        """Of owner p in each block."""
+        return -(-self.me.task.rows[p] // self.K)
+
+    def encode_jointly(self, X_bar: NDArray[Any]) -> list[FieldArray]:
+        """X̃_i of this owner, for the rows of each owner: encoded on shares, under masks that nobody knows (phase 2).
+
+        Owner i gets its shares from the T + 1 owners of its group, and nobody else can add them up.
+        """
+        me, d, parts = self.me, self.me.task.columns, []
+        mine = [j for j in range(me.N) if me.ch.rank in group(j, me.N, me.T)]
+        matrices = [matrix[mine] for matrix in self.matrices]
+        for p in range(me.N):
+            rows = self.rows_of(p)
+            if p == me.ch.rank:
+                shares = me.ring.share(self.blocks(X_bar))
+                me.send(RowShare, p, shares)
+                share = shares[p]
+            else:
+                share = me.collect(RowShare, p, (self.K, rows, d), [p])[p]
+            masks = me.random(me.T * rows * d).reshape(-1, me.T, rows, d)
+            coded = me.ring.combine(matrices, [*share.swapaxes(0, 1), *masks.swapaxes(0, 1)])
+            own: dict[int, FieldArray] = {}
+            for j, values in zip(mine, coded, strict=True):
+                if j == me.ch.rank:
+                    own[j] = values
+                else:
+                    me.ch.send(j, CodedShare(p, values))
+            senders = [i for i in group(me.ch.rank, me.N, me.T) if i != me.ch.rank]
+            parts.append(me.ring.open(own | me.collect(CodedShare, p, (rows, d), senders)))
+        return parts
+
+    def encode_own(self, X_bar: NDArray[Any]) -> list[FieldArray]:
+        """The same where each owner encodes its own rows: its masks are known to it alone, who knows the rows too."""
+        me = self.me
+        coded = np.stack(
+            [
+                code.encode(list(part), uniform)
+                for code, part, uniform in zip(self.codes, self.blocks(X_bar), me.ring.uniforms, strict=True)
+            ],
+            axis=1,
+        )
+        coded.flags.writeable = False
+        me.send(CodedRows, 0, coded)
+        parts = {me.ch.rank: coded[me.ch.rank]}
+        for p in me.others:
+            parts |= me.collect(CodedRows, 0, (self.rows_of(p), me.task.columns), [p])
+        return [parts[p] for p in range(me.N)]
+
+    def prepare(self) -> None:
+        """The masks of the weights, for all iterations, before the first one."""
+        me = self.me
+        self.masks = Once(me.random(me.task.params.iterations * me.T * me.count))
+
+    def gradient(self, step: int, w: FieldArray, watch: Watch) -> tuple[FieldArray, bool]:
+        """[X̄ᵀ s̄(X̄w̄)], shape (q, d, C), and whether this iteration is the last (phases 2 to 4)."""
+        me, ch, ring = self.me, self.me.ch, self.me.ring
+        with ch.phase("encode"):
+            masks = self.masks.take(me.T * me.count).reshape(len(ring), me.T, *w.shape[1:])
+            encoded = ring.combine(self.repeated, [w, *masks.swapaxes(0, 1)])
+        with ch.phase("communicate"):
+            me.send(WeightShare, step, encoded)
+        w_tilde = me.opened(WeightShare, step, encoded[ch.rank])
+        with ch.phase("compute"):
+            answer = np.stack(
+                [
+                    field.gradient(x, v[:, None], c)
+                    for field, x, v, c in zip(ring.residues.fields, self.X, w_tilde, self.coefficients, strict=True)
+                ]
+            )
+        with ch.phase("encode"):
+            shares = ring.share(answer)
+        with ch.phase("communicate"):
+            me.send(GradientShare, step, shares)
+        chosen, last, answers = self.choose(step, shares[ch.rank], watch)
+        right = self.agreed(step, chosen, answers)
+        with ch.phase("decode"):
+            decoding = [code.decoding_sums(right) for code in self.codes]
+            return ring.combine(decoding, [answers[i] for i in right])[0], last
+
+    def choose(self, step: int, own: FieldArray, watch: Watch) -> tuple[list[int], bool, dict[int, FieldArray]]:
+        """Whose answers all decode from: the leader says so, and the others take the shares of these."""
+        me, ch = self.me, self.me.ch
+        shape = own.shape[1:]
+        if ch.rank == LEADER:
+            last = watch(step) or step + 1 >= me.task.params.iterations
+            wanted = self.R - 1 + 2 * me.liars_left
+            answers = {LEADER: own} | me.collect(GradientShare, step, shape, me.honest, wanted)
+            chosen = sorted(answers)
+            for rank in me.others:
+                if rank not in ch.departed:
+                    ch.send(rank, Chosen(step, np.array(chosen, np.uint32), last))
+            return chosen, last, answers
+        with ch.phase("wait"):
+            told = ch.recv(LEADER, Chosen, shapes={"owners": (None,)})
+        chosen = told.owners.tolist()
+        spare = len(chosen) - self.R
+        if told.step != step or chosen != sorted({*chosen} & {*range(me.N)}) or spare < 0 or spare % 2:
+            raise ProtocolError(f"Chosen must name {self.R} owners or more in iteration {step}, got {chosen}")
+        last = told.last or step + 1 >= me.task.params.iterations
+        answers = me.collect(GradientShare, step, shape, [i for i in chosen if i != ch.rank])
+        return chosen, last, answers | ({ch.rank: own} if ch.rank in chosen else {})
+
+    def agreed(self, step: int, chosen: Sequence[int], answers: Mapping[int, FieldArray]) -> list[int]:
+        """R owners whose answers are right: all lie on one polynomial of degree R - 1.
+
+        Their syndromes are linear in the answers, so each owner has shares of them, and they are opened: zeros where
+        nobody lies, and otherwise they depend on the lies alone.
+        """
+        errors = (len(chosen) - self.R) // 2
+        if not errors:
+            return list(chosen)
+        me, ring = self.me, self.me.ring
+        nodes = [self.codes[0].alphas[i] for i in chosen]
+        checks = [parity_checks(field, nodes, self.R - 1) for field in ring.residues.fields]
+        shares = ring.combine(checks, [answers[i] for i in chosen]).swapaxes(0, 1)
+        syndromes = me.open(SyndromeShare, step, shares)
+        wrong: set[int] = set()
+        with me.ch.phase("check"):
+            for field, uniform, syndrome in zip(ring.residues.fields, ring.uniforms, syndromes, strict=True):
+                if syndrome.any():
+                    flat = syndrome.reshape(len(syndrome), -1)
+                    for column in field.product(flat, uniform((flat.shape[1], 3))).T:
+                        wrong |= errors_of(field, nodes, column.tolist())
+            if len(wrong) > errors or (syndromes.any() and not wrong):
+                raise DecodingError(f"at most {errors} of {len(chosen)} owners must lie, got more")
+        me.caught([chosen[k] for k in wrong], step)
+        # the same for all owners, whatever else one of them knows of a liar: else their shares do not fit together
+        return [i for k, i in enumerate(chosen) if k not in wrong][: self.R]
+
+
+def group(j: int, owners: int, threshold: int) -> range:
+    """Who sends owner j the shares of its coded rows: groups of T + 1, of which the last may overlap the one before."""
+    size = threshold + 1
+    start = min(j // size * size, owners - size)
+    return range(start, start + size)
