@@ -303,21 +303,33 @@ COLUMNS = (
 )
 
 
-def table(projections: Sequence[Projection]) -> list[str]:
-    """Lines for people: seconds over all iterations."""
+def dollars(projection: Projection, price: float) -> float:
+    """What the master's and the workers' machines cost while they train, at a price per machine and hour."""
+    return (projection.workers + 1) * projection.seconds["total"] / 3600 * price
+
+
+def table(projections: Sequence[Projection], price: float | None = None) -> list[str]:
+    """Lines for people: seconds over all iterations; with a price per machine and hour, what they cost."""
     heads = [*("enc w" if name == "encode weights" else name for name in COLUMNS)]
-    lines = [f"{'N':>6}  {'protocol':<13}{'K|G':>5}{'T':>5}" + "".join(f"{h:>11}" for h in heads) + "  bound by"]
+    lines = [f"{'N':>6}  {'protocol':<13}{'K|G':>5}{'T':>5}" + "".join(f"{h:>11}" for h in heads)]
+    lines[0] += "  bound by" if price is None else f"{'cost':>11}      bound by"
     for p in projections:
         cells = "".join(f"{p.seconds[name]:>11.3f}" if name in p.seconds else f"{'-':>11}" for name in COLUMNS)
         blocks = p.layout.get("K", p.layout.get("G", 0))
         share = p.busy_seconds[p.bound_by] / sum(p.busy_seconds.values())
-        lines.append(f"{p.workers:>6}  {p.protocol:<13}{blocks:>5}{p.layout['T']:>5}{cells}  {p.bound_by} {share:.0%}")
+        cost = "" if price is None else f"{dollars(p, price):>11.4f} USD"
+        lines.append(
+            f"{p.workers:>6}  {p.protocol:<13}{blocks:>5}{p.layout['T']:>5}{cells}{cost}  {p.bound_by} {share:.0%}"
+        )
     return lines
 
 
-def as_json(projections: Sequence[Projection], rates: Rates) -> dict[str, Any]:
+def as_json(projections: Sequence[Projection], rates: Rates, price: float | None = None) -> dict[str, Any]:
     """The same for --json."""
-    rows = [dataclasses.asdict(p) | {"bound_by": p.bound_by} for p in projections]
+    rows = [
+        dataclasses.asdict(p) | {"bound_by": p.bound_by} | ({} if price is None else {"usd": dollars(p, price)})
+        for p in projections
+    ]
     return {"rates": dataclasses.asdict(rates), "projections": rows}
 
 

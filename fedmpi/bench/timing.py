@@ -33,6 +33,22 @@ def fastest(
     return seconds
 
 
+def run_quietly(command: Sequence[str]) -> str:
+    """What a program prints that ends with 0.
+
+    Raises
+    ------
+    FedmpiError
+        If it does not.
+    """
+    with environment() as variables:
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = reason_of(f"{done.stderr}\n{done.stdout}")
+        raise FedmpiError(f"{shlex.join(command)} must end with 0, got {done.returncode}: {reason}")
+    return done.stdout
+
+
 def last_json(command: Sequence[str]) -> dict[str, Any]:
     """The last line of JSON that a program prints.
 

@@ -28,6 +28,10 @@ SYSTEM = System(
         "bh08": "What any {T} of a group's workers hold together is uniformly random. The master owns the data.",
         "plain": "Nothing is hidden: the master, who owns the data, trains in the clear.",
     },
+    unsafe={
+        "insecure_repeatable_masks": "Not private: masks are made from --seed (--insecure-repeatable-masks), and any "
+        "worker that knows it can read the data.",
+    },
 )
 
 __all__ = ["SYSTEM", "CodedLinearRegression", "CodedLogisticRegression", "workers"]

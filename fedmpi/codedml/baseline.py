@@ -7,7 +7,7 @@ them, modulo each prime apart. Letters as in `protocol`; [x]_T is a sharing of d
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.mpc import DoubleSharings, Party, double_sharings, reduce_bgw, reduce_bh08
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.costs import report
+from fedmpi.net.meaning import POSITIVE, ROWS, between, judged
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.task import Task, Training
@@ -27,19 +28,19 @@ if TYPE_CHECKING:  # a worker never loads what only the master needs
 class GroupSetup(Message, tag=10):
     """Master → worker, once: its group, the shape of its share of the data, and s(z); all of it public."""
 
-    timeout_seconds: float
+    timeout_seconds: Annotated[float, POSITIVE]
     protocol: str
     first_rank: int
     parties: int
     threshold: int
-    rows: int
-    columns: int
-    outputs: int
+    rows: Annotated[int, between(1, ROWS)]
+    columns: Annotated[int, between(1, ROWS)]
+    outputs: Annotated[int, between(1, ROWS)]
     first_iteration: int
     iterations: int
     byzantine: int
-    primes: UInt32
-    coefficients: UInt32
+    primes: Annotated[UInt32, judged("fedmpi.codedml.protocol:residues_of")]
+    coefficients: Annotated[UInt32, judged("fedmpi.codedml.protocol:elements")]
 
 
 class Ready(Message, tag=11):
@@ -53,14 +54,14 @@ class SharedWeights(Message, tag=12):
     """Master → worker, each iteration: [W̄]_T, shape (q, d, r, C)."""
 
     iteration: int
-    W: UInt32
+    W: Annotated[UInt32, judged("fedmpi.codedml.protocol:elements")]
 
 
 class SharedGradient(Message, tag=13):
     """Worker → master, each iteration: [X̄_gᵀ s̄]_2T of its group, shape (q, d, C)."""
 
     iteration: int
-    gradient: UInt32
+    gradient: Annotated[UInt32, judged("fedmpi.codedml.baseline:gradient_of")]
 
 
 def mpc_master(ch: Channel, task: "Task") -> "Training":

@@ -35,10 +35,7 @@ class CodedTraining(CodedWords):
     answers = ("CodedGradient", "CodedProduct", "SharedGradient")
 
     # How the work is spread over the workers changes no bit of the weights.
-    may_change = frozenset(
-        {"parallelization", "privacy", "case", "subgroups", "byzantine", "spares", "insecure_repeatable_masks"}
-        | {"iterations"}
-    )
+    may_change = frozenset({"parallelization", "privacy", "case", "subgroups", "byzantine", "spares", "iterations"})
 
     problem: Problem
     outcome: Outcome
@@ -83,9 +80,20 @@ class CodedTraining(CodedWords):
         """Refuse shares of the data that the workers' machines have no room for, before any is sent."""
         check_room(self.params, self.problem.X_bar.shape, len(self.problem.precision.primes), self.numbers, hosts)
 
+    def unchanged(self) -> dict[str, Any]:
+        """All but what may change. The seed of a run is public, and must not become that of its masks."""
+        values = super().unchanged()
+        if not self.params.insecure_repeatable_masks:
+            del values["insecure_repeatable_masks"]
+        return values
+
     def digested(self) -> Sequence[Any]:
         """The data as they were quantized."""
         return self.problem.X_bar, self.problem.objective.Y
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """That of W."""
+        return {"W": (self.problem.weight_rows, self.problem.objective.Y.shape[1])}
 
     def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
         """W, what the solver remembers, the headroom so far, and the step size η."""

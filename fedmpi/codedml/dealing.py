@@ -8,7 +8,7 @@ of Shamir's sharing, is the matrix that makes them.
 import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from fedmpi.core import FieldArray, PrimeField, Residues
 from fedmpi.core.packing import pack, packed_words, unpack
 from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message, UInt8, UInt32
+from fedmpi.net.meaning import ROWS, SECRET, between, judged
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.transform import Quantized
@@ -35,15 +36,15 @@ LINGER_SECONDS, LINGER_PART = 0.25, 0.1
 class CodedData(Message, tag=2):
     """Master → worker i, once, in pieces: so many rows of X̃_i, as `packed`."""
 
-    rows: int
-    X_tilde: UInt32
+    rows: Annotated[int, between(1, ROWS)]
+    X_tilde: Annotated[UInt32, judged("fedmpi.codedml.dealing:Share.take")]
 
 
 class DataSeed(Message, tag=14):
     """Master → worker i, once, in place of all pieces: what X̃_i is stretched from, `step` rows at a time."""
 
-    step: int
-    seed: UInt8
+    step: Annotated[int, between(1, ROWS)]
+    seed: Annotated[UInt8, SECRET]
 
 
 class Deal:

@@ -92,7 +92,7 @@ class Params:
     byzantine: Annotated[int, tyro.conf.arg(aliases=["-A"])] = 0
     """A: catch up to so many lying workers, N ≥ R + 2A. bgw, bh08: where a group has members to spare."""
     spares: int = 0
-    """Workers that may die or be slow, where K or T is chosen here: N ≥ R + 2A + spares."""
+    """Ranks that may die or be slow, where K or T is chosen here: N ≥ R + 2A + spares."""
     insecure_repeatable_masks: bool = False
     """Masks from --seed instead of the operating system. For tests: whoever knows the seed sees the data."""
 

@@ -10,7 +10,7 @@ direction, the master applies the sigmoid to what it decodes, and they multiply 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -22,6 +22,7 @@ from fedmpi.core import FieldArray, Residues
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.costs import Report, gather_reports, report
+from fedmpi.net.meaning import POSITIVE, ROWS, between, judged
 
 if TYPE_CHECKING:  # a worker never loads what only the master needs
     from fedmpi.codedml.task import Task, Training
@@ -35,14 +36,14 @@ class Setup(Message, tag=1):
     """
 
     training: int
-    timeout_seconds: float
-    rows: int
-    columns: int
-    outputs: int
+    timeout_seconds: Annotated[float, POSITIVE]
+    rows: Annotated[int, between(1, ROWS)]
+    columns: Annotated[int, between(1, ROWS)]
+    outputs: Annotated[int, between(1, ROWS)]
     degree: int
     again: bool
-    primes: UInt32
-    coefficients: UInt32
+    primes: Annotated[UInt32, judged("fedmpi.codedml.protocol:residues_of")]
+    coefficients: Annotated[UInt32, judged("fedmpi.codedml.protocol:elements")]
 
 
 class CodedWeights(Message, tag=3):
@@ -50,7 +51,7 @@ class CodedWeights(Message, tag=3):
 
     training: int
     iteration: int
-    W_tilde: UInt32
+    W_tilde: Annotated[UInt32, judged("fedmpi.codedml.protocol:elements")]
 
 
 class CodedGradient(Message, tag=4):
@@ -58,7 +59,7 @@ class CodedGradient(Message, tag=4):
 
     training: int
     iteration: int
-    gradient: UInt32
+    gradient: Annotated[UInt32, judged("fedmpi.codedml.survival:Answers.gather")]
 
 
 class Stop(Message, tag=5):
@@ -74,7 +75,7 @@ class CodedVectors(Message, tag=7):
     training: int
     iteration: int
     transposed: bool
-    V_tilde: UInt32
+    V_tilde: Annotated[UInt32, judged("fedmpi.codedml.protocol:elements")]
 
 
 class CodedProduct(Message, tag=8):
@@ -82,7 +83,7 @@ class CodedProduct(Message, tag=8):
 
     training: int
     iteration: int
-    product: UInt32
+    product: Annotated[UInt32, judged("fedmpi.codedml.survival:Answers.gather")]
 
 
 Encoded = tuple[Any, ...]

@@ -50,8 +50,9 @@ class CodedWords(Training[Params, State]):
         else:
             down, up = element * columns * params.degree * outputs, element * columns * outputs
         at_most = "" if params.tolerance == 0 else "at most "
+        sees = "the data, if they know --seed" if params.insecure_repeatable_masks else "uniform field elements"
         lines = [
-            f"rank 0: master, sees everything; ranks 1 to {numbers['N']}: workers, see uniform field elements",
+            f"rank 0: master, sees everything; ranks 1 to {numbers['N']}: workers, see {sees}",
             precision.text(),
             f"once: {SEED_BYTES} bytes, a seed, to each of {seeds} workers, and {data_bytes:,} bytes of data to each "
             f"of the other {numbers['N'] - seeds}",

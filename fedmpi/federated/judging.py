@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmpi.core import exact
+from fedmpi.errors import ProtocolError
 from fedmpi.federated.messages import SERVER
 from fedmpi.federated.statistics import add_up, contribute
 from fedmpi.learn import FlatModel, Inputs, build_model, evaluate
@@ -35,6 +36,8 @@ def judge(ch: Channel, w: NDArray[np.float64], classes: int, hosts: Collection[i
         ch.send(rank, Judge(w))
     right, diverged, loss, *counts = add_up(ch, hosts, 3 + classes)
     rows = sum(counts)
+    if min(counts) < 0 or not 0 <= right <= rows:  # only the sum is known: nobody can say whose part it was
+        raise ProtocolError(f"sums over test rows must be those of rows, got {right} right of {counts}")
     if not rows:
         return {}
     mean = math.nan if diverged else loss / (rows << exact.FRACTION_BITS)

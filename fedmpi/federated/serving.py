@@ -13,6 +13,7 @@ from fedmpi.federated.statistics import Survey, answer, check_meaning
 from fedmpi.net import Channel
 from fedmpi.net.message import text_of
 from fedmpi.net.orders import Leave
+from fedmpi.net.siblings import siblings
 from fedmpi.runs.job import Job
 from fedmpi.runs.own_options import OwnOptions
 from fedmpi.system import System, named, require
@@ -57,19 +58,24 @@ class FederatedSystem(System):
         if ch.rank < first:
             super().follow(ch, own)
             return
+        ch.tolerated = range(first, ch.size)  # who else is there is the server's business
         order = ch.recv_any(SERVER, (Survey, Setup, Leave), shapes=SHAPES, patient=True)
         if not isinstance(order, Survey | Setup):
             return
         require(self.name, *self.packages)
         from fedmpi.learn import threads_per_rank
+        from fedmpi.learn.devices import device_here
 
         text = text_of(order.job)
         job = Job.accepted(text, named(self.parameters), own.model)
         if own.rows is not None and job.schema is None:
             raise UsageError(f"--own-rows must be used with --schema on rank 0, got --own-rows {own.rows} alone")
+        if hasattr(job.params, "device"):  # a system of one's own may know of none
+            job = replace(job, params=replace(job.params, device=device_here(job.params.device)))
         ch.outwait(order.timeout_seconds)
         hosts = ch.size - first
-        place = Host(job, ch.rank - first, hosts, job.params.clients or hosts, threads_per_rank(ch.size))
+        threads = threads_per_rank(ch.size, siblings())
+        place = Host(job, ch.rank - first, hosts, job.params.clients or hosts, threads)
         if isinstance(order, Survey):
             place = surveyed(ch, place, text, order.columns, own)
             setup = ch.recv_any(SERVER, (Setup, Leave), shapes=SHAPES, patient=True)

@@ -16,56 +16,60 @@ import hashlib
 import json
 from collections.abc import Callable, Collection
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.core.exact import WORDS, add, from_words, to_words
-from fedmpi.errors import ProtocolError, UsageError
-from fedmpi.federated.messages import SERVER
+from fedmpi.errors import ProtocolError, TooFewWorkers, UsageError
+from fedmpi.federated.messages import SERVER, check_rules
 from fedmpi.net import Channel, Message
+from fedmpi.net.meaning import DISTINCT, POSITIVE, UNIFORM, judged
 from fedmpi.net.message import UInt8, UInt32, UInt64, bytes_of, text_of
 from fedmpi.securesum.pairwise import KEY_BYTES, Member
+from fedmpi.securesum.public_keys import PUBLIC_KEYS
 
 if TYPE_CHECKING:  # the tracker of niss loads no data
-    from fedmpi.data import Dataset, Preparation
+    from fedmpi.data import Dataset, Preparation, Table
 
 
 class Survey(Message, tag=110):
     """Server → host, once: parameters and data set, and what the columns and classes are, both as JSON; public."""
 
-    job: UInt8
-    columns: UInt8
-    timeout_seconds: float
+    job: Annotated[UInt8, judged("fedmpi.runs.job:Job.accepted")]
+    columns: Annotated[UInt8, judged("fedmpi.federated.statistics:check_meaning")]
+    timeout_seconds: Annotated[float, POSITIVE]
 
 
 class MaskKey(Message, tag=111):
     """Host → server, once: a fresh X25519 public key, 32 bytes."""
 
-    public: bytes
+    public: Annotated[bytes, PUBLIC_KEYS]
 
 
 class MaskKeys(Message, tag=112):
     """Server → host, once: the ranks of the hosts that take part, and their keys, shape (hosts, 32)."""
 
-    ranks: UInt32
-    keys: UInt8
+    ranks: Annotated[UInt32, DISTINCT]
+    keys: Annotated[UInt8, PUBLIC_KEYS]
 
 
 class Moments(Message, tag=113):
     """Host → server, once: its sums as `fedmpi.data.moments` orders them, masked, shape (numbers, 8)."""
 
-    words: UInt64
+    words: Annotated[UInt64, UNIFORM]
 
 
 class Prepared(Message, tag=114):
     """Server → host, once: the preparation as JSON; public."""
 
-    text: UInt8
+    text: Annotated[UInt8, judged("fedmpi.data:Preparation.from_json")]
 
 
-def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_host: int = 1) -> "Preparation":
+def survey(
+    ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_host: int = 1, own: "Table | None" = None
+) -> "Preparation":
     """Server: what is to be done to the columns, from the sum of what the hosts send.
 
     Parameters
@@ -76,9 +80,11 @@ def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_h
         Of which the names and kinds of columns and classes count.
     impute : str, optional
         None or "mean".
+    own : Table, optional
+        Rows of the server's own, where it has some.
     """
     from fedmpi.data.loading import training_table
-    from fedmpi.data.moments import numbers, preparation_of
+    from fedmpi.data.moments import moments, numbers, preparation_of
 
     hosts = range(first_host, ch.size)
     columns = bytes_of(meaning(raw))
@@ -86,6 +92,8 @@ def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_h
         ch.send(rank, Survey(bytes_of(job), columns, ch.timeout_seconds))
     table = training_table(raw)
     total = add_up(ch, hosts, numbers(len(table.names), table.values))
+    if own is not None:
+        total = [theirs + ours for theirs, ours in zip(total, moments(own), strict=True)]
     preparation = preparation_of(
         total,
         table.names,
@@ -102,6 +110,14 @@ def survey(ch: Channel, job: str, raw: "Dataset", *, impute: str | None, first_h
 
 def add_up(ch: Channel, hosts: Collection[int], count: int) -> list[int]:
     """Server: the sums of what these hosts `contribute`, so many integers."""
+    try:
+        return _sum(ch, hosts, count)
+    except TooFewWorkers:
+        check_rules(ch)
+        raise
+
+
+def _sum(ch: Channel, hosts: Collection[int], count: int) -> list[int]:
     keys = ch.gather(hosts, MaskKey)
     if any(len(message.public) != KEY_BYTES for message in keys.values()):
         raise ProtocolError(f"the keys of hosts must be {KEY_BYTES} bytes each, got others")

@@ -2,6 +2,7 @@
 
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,10 +13,11 @@ from scipy.special import softmax
 
 from fedmpi.data.loading import prepared, prepared_as
 from fedmpi.data.schema import Schema
-from fedmpi.errors import PeerFailed, TooFewWorkers, UsageError
+from fedmpi.errors import ProtocolError, TooFewWorkers, UsageError
 from fedmpi.federated.judging import judge
 from fedmpi.federated.messages import stop
 from fedmpi.federated.params import FederatedParams
+from fedmpi.federated.rows import rows_here
 from fedmpi.federated.statistics import survey
 from fedmpi.learn import FlatModel, Inputs, build_model, client_rows, cores
 from fedmpi.learn.evaluation import evaluate_outputs
@@ -52,6 +54,7 @@ class FederatedTraining(Training[P, S]):
         super().__init__(system, ch, params, options)
         self.first_host = len(system.roles) - 1
         self.clients = params.clients or ch.size - self.first_host
+        ch.tolerated = range(self.first_host, ch.size)
         self.evaluate_every = options.evaluate_every
 
     def data_arguments(self) -> dict[str, Any]:
@@ -121,10 +124,18 @@ class FederatedTraining(Training[P, S]):
         """All parameters but those that may change, the data set's name, and the number of clients."""
         return super().unchanged() | {"clients": self.clients}
 
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Those of the first state's arrays."""
+        return {name: array.shape for name, array in self.pack(self.first())[0].items()}
+
     def train(self, start: S | None, keeper: Keeper[S]) -> None:
         """All rounds, and what the model is worth at their end."""
         with self.ch.phase("distribute"):
             self.set_up()
+        self.failures += [
+            {"rank": rank, "reason": f"left out before the first round: {failed}"}
+            for rank, failed in self.ch.departed.items()
+        ]
         begun = time.perf_counter()
         self.state = self.rounds(self.first() if start is None else start, keeper)
         with self.ch.phase("evaluate"):
@@ -138,12 +149,20 @@ class FederatedTraining(Training[P, S]):
 
     def judge(self) -> None:
         """Hear how good the model is on test rows that lie apart; a host that is lost now costs this, not the model."""
-        hosts = [rank for rank in range(self.first_host, self.ch.size) if rank not in self.ch.departed]
+        away = self.ch.departed.keys() | self.ch.silent
+        hosts = [rank for rank in range(self.first_host, self.ch.size) if rank not in away]
         w = np.atleast_2d(self.parameters_of(self.state))[0]
         try:
             self.final = self.final | judge(self.ch, w, len(self.data.classes), hosts)
-        except (PeerFailed, TooFewWorkers) as error:
+        except (ProtocolError, TooFewWorkers) as error:
             self.failures.append({"rank": getattr(error, "rank", 0), "reason": f"no test metrics: {error}"})
+
+    @property
+    def dealt(self) -> NDArray[np.int64] | None:
+        """How many rows each client has, shape (K,); None where they lie apart, and nobody knows but their hosts."""
+        if self.options.schema is not None:
+            return None
+        return np.array([len(part) for part in rows_here(self.job, self.data, 0, 1, self.clients).values()])
 
     @property
     def digest(self) -> bytes:

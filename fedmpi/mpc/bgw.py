@@ -1,14 +1,17 @@
 """Degree reduction by resharing [Ben-Or, Goldwasser and Wigderson 1988; So et al. 2021, appendix D]."""
 
+from typing import Annotated
+
 from fedmpi.core import FieldArray
 from fedmpi.mpc.party import Party
 from fedmpi.net import Message, UInt32
+from fedmpi.net.meaning import judged
 
 
 class SubShare(Message, tag=21):
     """Party i → party j: j's share of i's share, shape (L,)."""
 
-    values: UInt32
+    values: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
 
 
 def reduce_bgw(party: Party, product: FieldArray) -> FieldArray:

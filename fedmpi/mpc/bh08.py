@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from hashlib import sha256
+from typing import Annotated
 
 import numpy as np
 
@@ -13,31 +14,32 @@ from fedmpi.core.hyperinvertible import hyperinvertible
 from fedmpi.errors import ProtocolError
 from fedmpi.mpc.party import Party
 from fedmpi.net import Message, UInt8, UInt32
+from fedmpi.net.meaning import judged
 
 
 class DoubleShare(Message, tag=22):
     """Dealer → party, offline: shares of the same random values at degree T and 2T, shapes (B,)."""
 
-    low: UInt32
-    high: UInt32
+    low: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
+    high: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
 
 
 class Masked(Message, tag=23):
     """Party → king: its shares of x - ρ at degree 2T, of the king's block."""
 
-    values: UInt32
+    values: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
 
 
 class Opened(Message, tag=24):
     """King → party: x - ρ of the king's block."""
 
-    values: UInt32
+    values: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
 
 
 class OpenedDigests(Message, tag=25):
     """Party → party, where liars are to be caught: SHA-256 of each block that was opened, shape (kings, 32)."""
 
-    digests: UInt8
+    digests: Annotated[UInt8, judged("fedmpi.mpc.bh08:compare_opened")]
 
 
 class DoubleSharings:

@@ -1,10 +1,12 @@
 """A member of a group that computes on shares; sharing and opening."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 from fedmpi.core import FieldArray, PrimeField, Shamir
 from fedmpi.errors import DecodingError, ProtocolError, UsageError
 from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.meaning import judged
 
 TAGS = range(20, 30)
 """Message tags of this package, so that a system's own do not collide with them."""
@@ -13,7 +15,7 @@ TAGS = range(20, 30)
 class Share(Message, tag=20):
     """Dealer → party, or party → party when a value is opened: a share, in the shape of the value."""
 
-    values: UInt32
+    values: Annotated[UInt32, judged("fedmpi.mpc.party:Party.checked")]
 
 
 class Party:

@@ -17,12 +17,14 @@ SYSTEM = FederatedSystem(
     parameters="fedmpi.niss.params:Params",
     host="fedmpi.niss.client:serve",
     apart=(("server and the tracker", (0, 1)),),
+    check="fedmpi.niss.checks:check",
     packages=("torch", "safetensors", "opacus"),
     learns={
-        "niss": "The server sees each client's update under Gaussian noise. Of its variance the fraction "
+        "niss": "The server sees {server_sees|each client's update} under Gaussian noise. Of its variance the fraction "
         "τ² = {tau_squared} stays in the sum, and the rest cancels.",
-        "dp-fedavg": "The server sees each client's update under Gaussian noise, which stays in the model.",
-        "fedavg": "Nothing is hidden: the server sees each client's update.",
+        "dp-fedavg": "The server sees {server_sees|each client's update} under Gaussian noise, which stays in the "
+        "model.",
+        "fedavg": "There is no noise: the server sees {server_sees|each client's update}.",
     },
     plain="fedavg",
 )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import UsageError
 from fedmpi.learn import weights
 from fedmpi.niss.assignment import share_count
+from fedmpi.niss.mechanism import epsilon_for
 
 if TYPE_CHECKING:
     from fedmpi.niss.params import Params
@@ -74,29 +75,59 @@ def _quiet() -> Any:
     return np.errstate(all="ignore")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ledger:
-    """What was released: by the client that uploaded most often, and of the model."""
+    """What was released, of each client; ε is that of the client for which it is largest."""
 
-    multiplier: float
-    """Least σ_k/Δ_k of an upload; 0 without noise."""
-    uploads: int
-    """Of the client that uploaded most often."""
-    model_multiplier: float
-    """σ/Δ of one release of a model that says as much of a client as all those in whose rounds it took part, of the
-    client for which that is most; 0 where one had no noise, infinite where there were none."""
+    multipliers: NDArray[np.float64]
+    """Least σ_k/Δ_k of a client's uploads, shape (K,); 0 without noise."""
+    counts: NDArray[np.int64]
+    """Uploads of each client, shape (K,)."""
+    said: NDArray[np.float64]
+    """Σ (Δ/σ)² over the models in whose rounds a client took part, shape (K,); infinite where one had no noise."""
     delta: float
+
+    @property
+    def worst(self) -> int:
+        """The client whose uploads say most of it: with equal noise, that which uploaded most often."""
+        with _quiet():
+            said = np.where(self.counts > 0, self.counts / self.multipliers**2, 0.0)
+        return int(np.argmax(said)) if len(said) else 0
+
+    @property
+    def multiplier(self) -> float:
+        """σ_k/Δ_k of an upload of that client."""
+        return float(self.multipliers[self.worst])
+
+    @property
+    def uploads(self) -> int:
+        """How many that client made."""
+        return int(self.counts[self.worst])
+
+    @property
+    def model_multiplier(self) -> float:
+        """σ/Δ of one release of a model that says as much of a client as all those in whose rounds it took part.
+
+        It is that of the client for which that is most: 0 where one had no noise, infinite where there were none.
+        """
+        most = float(self.said.max(initial=0.0))
+        return most**-0.5 if most else float("inf")
 
     @classmethod
     def of(
-        cls, multiplier: float, noise: Sequence[float], members: Sequence[NDArray[Any]], clients: int, delta: float
+        cls,
+        multipliers: float | Sequence[float] | NDArray[np.float64],
+        noise: Sequence[float],
+        members: Sequence[NDArray[Any]],
+        clients: int,
+        delta: float,
     ) -> "Ledger":
         """From what each round left.
 
         Parameters
         ----------
-        multiplier : float
-            Least σ_k/Δ_k of an upload; 0 without noise.
+        multipliers : float or array
+            Least σ_k/Δ_k of an upload, of all clients or of each; 0 without noise.
         noise : sequence of float
             Of each round: the noise in the model over the largest Δ_k.
         members : sequence of array of int
@@ -109,23 +140,21 @@ class Ledger:
             uploads[chosen] += 1
             # Gaussian mechanisms compose as their squares 1/z² add up: in μ-GDP, and in RDP at every order
             said[chosen] += np.inf if z <= 0 else z**-2.0
-        most = float(said.max(initial=0.0))
-        return cls(multiplier, int(uploads.max(initial=0)), most**-0.5 if most else float("inf"), delta)
+        return cls(np.broadcast_to(np.asarray(multipliers, float), (clients,)), uploads, said, delta)
 
     @classmethod
     def of_training(
         cls, params: "Params", rows: NDArray[np.int64], noise: Sequence[float], members: Sequence[NDArray[Any]]
     ) -> "Ledger":
         """From the rows d_k of every client, the noise of each round and who was in it."""
-        one = int(rows[0])  # σ_k/Δ_k is the same for every p_k and d_k, but with --noise-std
-        multiplier = params.std(1.0, one) / params.sensitivity(1.0, one)
-        m = params.clients_per_round(len(rows))
-        if params.noise_std is not None:
-            # Δ_k of the worst client in the worst round: among those with the fewest rows
-            others = int(np.sort(rows)[: m - 1].sum())
-            largest = max(params.sensitivity(d / (d + others), d) for d in set(rows.tolist()))
-            multiplier = params.noise_std / largest
-        return cls.of(multiplier, noise, members, len(rows), params.accounted_delta)
+        # In the worst round of a client: among those with the fewest rows.
+        others = int(np.sort(rows)[: params.clients_per_round(len(rows)) - 1].sum())
+        multipliers: float | list[float]
+        if params.budgets is None:
+            multipliers = min(multiplier_of(params, d, others) for d in set(rows.tolist()))
+        else:
+            multipliers = [multiplier_of(params.of(k), d, others) for k, d in enumerate(rows.tolist())]
+        return cls.of(multipliers, noise, members, len(rows), params.accounted_delta)
 
     def upload(self, accountant: str) -> float:
         """ε of the uploads of one client."""
@@ -135,14 +164,34 @@ class Ledger:
         """ε of the published models."""
         return epsilon_of(accountant, self.model_multiplier, 1, self.delta)
 
+    def of_client(self, client: int) -> tuple[float, float]:
+        """ε of a client's uploads, and of the models in whose rounds it took part: exact, for Gaussian noise.
 
-def noise_of_model(params: "Params", rows: NDArray[np.int64]) -> float:
+        Gaussian mechanisms compose to one, whose ε is that of Balle and Wang (2018).
+        """
+        with _quiet():
+            upload = self.multipliers[client] / np.sqrt(self.counts[client])
+            model = self.said[client] ** -0.5
+        return epsilon_for(float(upload), self.delta), epsilon_for(float(model), self.delta)
+
+
+def multiplier_of(params: "Params", rows: int, others: int) -> float:
+    """σ_k/Δ_k of a client with so many rows, where the others of its round have so many: the same for all, but with
+    --noise-std.
+    """
+    sensitivity = params.sensitivity(1.0 if params.noise_std is None else rows / (rows + others or 1), rows)
+    return params.std(1.0, rows) / sensitivity if sensitivity else float("inf")  # no rows tell nothing
+
+
+def noise_of_model(params: "Params", rows: NDArray[np.int64], clients: NDArray[Any]) -> float:
     """What a round of clients with so many rows leaves in the model over the largest Δ_k, if none is lost."""
     p = weights(rows)
-    each = [(params.std(w, d), params.sensitivity(w, d)) for w, d in zip(p.tolist(), rows.tolist(), strict=True)]
-    m, wanted = len(rows), (share_count(std**2, params.unit_variance, params.share_count or 0) for std, _ in each)
-    variance = params.leftover(m, min(max(wanted), params.partners(m))) * sum(std**2 for std, _ in each)
-    return float(variance**0.5 / max(sensitivity for _, sensitivity in each))
+    each = [(params.of(k), w, d) for k, w, d in zip(clients.tolist(), p.tolist(), rows.tolist(), strict=True)]
+    m, variances = len(rows), [own.std(w, d) ** 2 for own, w, d in each]
+    wanted = max(share_count(variance, params.unit_variance, params.share_count or 0) for variance in variances)
+    shares = min(wanted, params.partners(m))
+    left = sum(own.leftover(m, shares) * variance for (own, _, _), variance in zip(each, variances, strict=True))
+    return float(left**0.5 / max(params.sensitivity(w, d) for _, w, d in each))
 
 
 def finite(value: float) -> float | None:

@@ -76,18 +76,20 @@ class Assignment:
     counts: dict[int, int]
     """Client → v: it sends and receives exactly so many shares."""
 
-    def kept(self, variances: Mapping[int, float], rule: Kept, m: int, round_: int) -> dict[int, float]:
-        """The variance of what each client adds that nothing cancels."""
+    def kept(
+        self, variances: Mapping[int, float], rule: Callable[[int], Kept], m: int, round_: int
+    ) -> dict[int, float]:
+        """The variance of what each client adds that nothing cancels, by a rule for each client."""
         received: dict[int, list[float]] = {k: [] for k in self.counts}
         for sender, receiver in self.edges:
             received[receiver].append(variances[sender] / self.counts[sender])
-        return {k: rule.variance(variances[k], v, received[k], m, round_) for k, v in self.counts.items()}
+        return {k: rule(k).variance(variances[k], v, received[k], m, round_) for k, v in self.counts.items()}
 
     def leftover(
         self,
         variances: Mapping[int, float],
         arrived: Collection[int],
-        tau2: float = 0.0,
+        tau2: float | Callable[[int], float] = 0.0,
         kept: Mapping[int, float] | None = None,
     ) -> float:
         """Variance of a coordinate of the sum of all noise in the uploads that arrived.
@@ -101,18 +103,18 @@ class Assignment:
         variances : mapping
             Client → σ_k².
         arrived : collection of int
-        tau2 : float
-            τ² of --paper-noise.
+        tau2 : float or callable
+            τ² of --paper-noise: of all clients, or client → τ_k² of what it receives.
         kept : mapping, optional
             Client → variance of what it adds that nothing cancels.
         """
-        here = set(arrived)
+        here, of = set(arrived), tau2 if callable(tau2) else lambda receiver: tau2
         total = sum(variances[k] for k, count in self.counts.items() if count == 0 and k in here)
         total += sum((kept or {}).get(k, 0.0) for k in here)
         for sender, receiver in self.edges:
             part = variances[sender] / self.counts[sender]
             if receiver in here:
-                total += part * (tau2 if sender in here else 1 + tau2)
+                total += part * (of(receiver) if sender in here else 1 + of(receiver))
             elif sender in here:
                 total += part
         return total

@@ -3,8 +3,9 @@
 import math
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import PeerFailed, ProtocolError
+from fedmpi.federated import masked
 from fedmpi.federated.messages import SERVER, be_ready, leave
 from fedmpi.federated.rows import rows_here
 from fedmpi.federated.serving import Host
@@ -30,7 +32,7 @@ from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.randomness import draws, randomness
 from fedmpi.net import Channel
 from fedmpi.net.orders import Leave
-from fedmpi.niss.noise import Seed, Vector, expand, mix, on_grid
+from fedmpi.niss.noise import GRID_BITS, Seed, Vector, expand, mix, on_grid
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
     FIRST_HOST,
@@ -43,6 +45,7 @@ from fedmpi.niss.protocol import (
     Uploads,
 )
 from fedmpi.runs.job import Job
+from fedmpi.securesum.scheme import Scheme, Words
 
 SEED_BYTES = 32
 
@@ -114,21 +117,21 @@ def host(
     h = len(own.trainers[0].flat)
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
     be_ready(ch, rows, FIRST_HOST)
+    K = params.clients or ch.size - FIRST_HOST
+    scheme, m = params.summing(K, h), params.clients_per_round(K)
     while True:
         order = ch.recv_any(SERVER, (Round, Leave), shapes={"w": (h,)}, patient=True)
         if not isinstance(order, Round):
             break
-        clients = order.clients.tolist()
-        if not set(clients) <= rows.keys() or order.weights.shape != order.clients.shape:
-            raise ProtocolError(f"Round must be for clients of this rank, with their weights, got {clients}")
+        clients = asked_here(order, rows)
         with ch.phase("compute"):
             trained = own.train(clients, order.round, order.w)
             if params.clipping == "update":
                 trained = [clipped(w, order.w, params.clip) for w in trained]
-        stds = {k: params.std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
+        stds = {k: params.of(k).std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
         if params.method == "niss":
             sharing = Sharing(ch, params, order.round, h, secret, {k: new_pair() for k in stds})
-            noise = share_noise(sharing, stds, own.trainers, params.clients or ch.size - FIRST_HOST)
+            noise = share_noise(sharing, stds, own.trainers, K)
         else:
             noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
         there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
@@ -137,9 +140,36 @@ def host(
             values = np.empty((len(kept), h))
             for value, i in zip(values, kept, strict=True):
                 value[:] = on_grid(order.weights[i] * trained[i]) + noise[clients[i]]
-        values.flags.writeable = False  # lets the channel send them without a copy
-        ch.send(SERVER, Uploads(order.round, order.clients[kept], values))
+        if scheme is None:
+            values.flags.writeable = False  # lets the channel send them without a copy
+            ch.send(SERVER, Uploads(order.round, order.clients[kept], values))
+        else:
+            uploads = {clients[i]: value for i, value in zip(kept, values, strict=True)}
+            try:
+                masked.upload(ch, scheme, order.round, clients, partial(words_of, scheme, uploads, m))
+            except masked.LeftOutError:
+                break
     leave(ch)
+
+
+def words_of(scheme: Scheme, uploads: Mapping[int, Vector], clients: int) -> dict[int, Words]:
+    """Uploads as words of which the sum is exact: they are multiples of 2^-40 already."""
+    return {k: scheme.encode(value, GRID_BITS, clients) for k, value in uploads.items()}
+
+
+def asked_here(order: Round, rows: Mapping[int, int]) -> list[int]:
+    """The clients of an order.
+
+    Raises
+    ------
+    ProtocolError
+        If they do not all live here, or one comes twice or has no weight.
+    """
+    clients: list[int] = order.clients.tolist()
+    once = 0 < len(set(clients)) == len(clients)
+    if not once or not set(clients) <= rows.keys() or order.weights.shape != order.clients.shape:
+        raise ProtocolError(f"Round must be for clients of this rank, with their weights, got {clients}")
+    return clients
 
 
 def clipped(w: Vector, start: Vector, norm: float) -> Vector:
@@ -201,8 +231,8 @@ def share_noise(sharing: Sharing, stds: dict[int, float], threads: Sequence[obje
 
     def noise(_: object, k: int) -> Vector:
         if params.paper_noise:
-            return mix(own[k], r.get(k, []), params.tau2, secret(), sharing.h)
-        kept = params.kept.variance(stds[k] ** 2, len(n.get(k, [])), received.get(k, ()), m, sharing.round)
+            return mix(own[k], r.get(k, []), params.of(k).tau2, secret(), sharing.h)
+        kept = params.of(k).kept.variance(stds[k] ** 2, len(n.get(k, [])), received.get(k, ()), m, sharing.round)
         return mix(own[k], r.get(k, []), 0.0, secret(), sharing.h, kept)
 
     with ch.phase("compute"):
@@ -224,8 +254,6 @@ def understood(told: Neighbours) -> tuple[dict[int, bytes], Edges]:
     if len(edges) != len(senders) or any(a == b or not {a, b} <= publics.keys() for a, b in edges):
         ends = list(zip(senders, receivers, strict=True))
         raise ProtocolError(f"Neighbours must hold different shares between different clients with keys, got {ends}")
-    if not np.isfinite(told.variances).all():
-        raise ProtocolError(f"variances of shares must be finite, got {told.variances}")
     return publics, edges
 
 

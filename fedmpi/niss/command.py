@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
 from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, finite, noise_of_model
+from fedmpi.niss.budgets import contents
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import Federation, Outcome, State, Watch, server, setup
 from fedmpi.niss.summary import NissWords
@@ -22,7 +24,7 @@ class NissTraining(NissWords):
     """NISS, DP-FedAvg or FedAvg."""
 
     parameters, state_type = Params, State
-    answers = ("Uploads",)
+    answers = ("Uploads", "Masked")
     may_change = frozenset({"rounds", "shares", "accountant", "max_epsilon", "device"})
 
     federation: Federation
@@ -31,13 +33,17 @@ class NissTraining(NissWords):
     """Why training ended before its last round."""
 
     def __init__(self, system: System, ch: Channel, params: Params, options: RunOptions):
+        if params.budgets is not None:  # the run keeps what the file says, and need not find it again
+            params = replace(params, budgets=contents(params.budgets))
         super().__init__(system, ch, params, options)
+        if params.budgets is not None:
+            replace(params, clients=self.clients)  # raises where the lines are not one for each
         self.members: list[NDArray[np.uint32]] = []
         """Of each round, as far as somebody has asked for them."""
 
     def set_up(self) -> None:
         """Tell tracker and hosts what is trained."""
-        self.federation = setup(self.ch, self.params, self.job.to_json(), self.clients, self.digest)
+        self.federation = setup(self.ch, self.params, self.job.to_json(), self.clients, self.digest, self.dealt)
         if self.params.method != "fedavg":
             importlib.import_module("opacus.accountants")  # takes seconds, and is no part of the first round
 
@@ -62,6 +68,11 @@ class NissTraining(NissWords):
         watch = Watch(self.affordable, self.watch, after)
         return server(self.ch, self.params, self.federation, self.drawn, start, watch)
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """d_k for the ledger; of clients that never came 1, which lets no ε seem smaller."""
+        return np.maximum(self.federation.rows, 1)
+
     def check_budget(self, start: State) -> None:
         """Refuse what no accountant can compute, and a budget that allows no round, before there is anything to lose.
 
@@ -69,8 +80,10 @@ class NissTraining(NissWords):
         ------
         UsageError
         """
-        rows, rounds = self.federation.rows, [self.drawn(t) for t in range(start.round, self.params.rounds)]
-        planned = self.ledger(start, *((noise_of_model(self.params, rows[chosen]), chosen) for chosen in rounds))
+        rows, rounds = self.rows, [self.drawn(t) for t in range(start.round, self.params.rounds)]
+        planned = self.ledger(
+            start, *((noise_of_model(self.params, rows[chosen], chosen), chosen) for chosen in rounds)
+        )
         for accountant in ACCOUNTANTS:
             planned.upload(accountant)
             planned.model(accountant)
@@ -87,18 +100,18 @@ class NissTraining(NissWords):
             self.members.append(self.drawn(len(self.members)))
         noise = [*state.noise, *(left for left, _ in more)]
         members = [*self.members[: state.round], *(chosen for _, chosen in more)]
-        return Ledger.of_training(self.params, self.federation.rows, noise, members)
+        return Ledger.of_training(self.params, self.rows, noise, members)
 
     def next_epsilon(self, state: State, chosen: NDArray[np.uint32]) -> float:
         """ε of the worst client after one more round: of its uploads, and of the models where noise is to stay."""
-        left = noise_of_model(self.params, self.federation.rows[chosen])
+        left = noise_of_model(self.params, self.rows[chosen], chosen)
         ledger, accountant = self.ledger(state, (left, chosen)), self.params.accountant
         return max(ledger.upload(accountant), ledger.model(accountant) if left else 0.0)
 
     def affordable(self, state: State, chosen: NDArray[np.uint32]) -> bool:
         """Whether no client would spend more than --max-epsilon in the next round."""
         limit = self.params.max_epsilon
-        if limit is None or self.params.method == "fedavg":
+        if limit is None or self.params.method == "fedavg" or not len(chosen):
             return True
         epsilon = self.next_epsilon(state, chosen)
         if epsilon > limit:
@@ -135,13 +148,13 @@ class NissTraining(NissWords):
                 f"--delta {self.params.delta:g} is more than one in {len(self.data.X_train)} training rows: it would "
                 "allow that a row is published as it is"
             )
-        if self.params.method == "fedavg" or self.params.noise_std is not None:
+        if self.params.method == "fedavg":
             return
         ledger = self.ledger(self.state)
-        spent = ledger.upload("rdp")
-        if spent > 2 * self.params.epsilon:
+        spent, own = ledger.upload("rdp"), self.params.of(ledger.worst)
+        if own.noise_std is None and spent > 2 * own.epsilon:
             yield (
-                f"--epsilon {self.params.epsilon:g} holds for one upload: the {ledger.uploads} uploads of one client "
+                f"--epsilon {own.epsilon:g} holds for one upload: the {ledger.uploads} uploads of one client "
                 f"have spent ε = {spent:.4g}; --max-epsilon stops before that"
             )
 
@@ -160,7 +173,7 @@ class NissTraining(NissWords):
                 f"all noise stays in the sum: so few shares may all be known where {params.collusion:g} of the other "
                 f"clients collude; raise --share-count (at most {partners} here) or lower --collusion"
             )
-        elif params.tau2 == params.collusion == 0 and self.last is not None and self.last.noise_std > 0:
+        elif not self.part_kept and params.collusion == 0 and self.last is not None and self.last.noise_std > 0:
             yield (
                 f"noise of clients that were lost did not cancel: in the last round {self.last.noise_std:.3g} per "
                 "parameter were left"
@@ -177,6 +190,7 @@ class NissTraining(NissWords):
         return super().derived() | {
             "clip": finite(params.clip),
             "clients_per_round": params.clients_per_round(self.clients),
+            "server_sees": self.server_sees,
             "tau_squared": self.part_kept,
         }
 
@@ -192,11 +206,26 @@ class NissTraining(NissWords):
             except UsageError:
                 return None
 
-        privacy = {
+        privacy: dict[str, Any] = {
             "delta": self.params.delta,
             "noise_multiplier": ledger.multiplier,
             "uploads": ledger.uploads,
             "upload": {name: told(ledger.upload, name) for name in ACCOUNTANTS},
             "model": {name: told(ledger.model, name) for name in ACCOUNTANTS},
         }
+        if self.params.budgets is not None:
+            privacy["clients"] = [self.budget(ledger, k) for k in range(self.clients)]
         return {"privacy": privacy}
+
+    def budget(self, ledger: Ledger, client: int) -> dict[str, Any]:
+        """What a client has asked for, and what it has spent; null where nothing is promised."""
+        own, (upload, model) = self.params.of(client), ledger.of_client(client)
+        return {
+            "client": client,
+            "epsilon": None if own.noise_std is not None else own.epsilon,
+            "noise_std": own.noise_std,
+            "tau_squared": own.tau_squared,
+            "uploads": int(ledger.counts[client]),
+            "upload": finite(upload),
+            "model": finite(model),
+        }

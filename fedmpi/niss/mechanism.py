@@ -45,5 +45,20 @@ def delta_of(multiplier: float, epsilon: float) -> float:
     return upper - exp(epsilon + log(lower)) if lower > 0 else upper
 
 
+def epsilon_for(multiplier: float, delta: float) -> float:
+    """The least ε of the Gaussian mechanism with σ/Δ: infinite without noise, 0 where noise is without end."""
+    if multiplier <= 0:
+        return float("inf")
+    if multiplier == float("inf") or delta_of(multiplier, 0.0) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while delta_of(multiplier, high) > delta:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_of(multiplier, middle) > delta else (low, middle)
+    return high
+
+
 def _normal_cdf(x: float) -> float:
     return erfc(-x / sqrt(2)) / 2

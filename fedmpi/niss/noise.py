@@ -13,7 +13,8 @@ from fedmpi.core.gaussian import gaussian
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import UsageError
 
-GRID = 2.0**-40
+GRID_BITS = 40
+GRID = 2.0**-GRID_BITS
 
 Vector = NDArray[np.float64]
 

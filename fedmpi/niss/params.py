@@ -1,13 +1,24 @@
 """What NISS is run with."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
 from fedmpi.learn.local_training import LocalTraining
 from fedmpi.niss.assignment import SPENT, Kept, share_count
+from fedmpi.niss.budgets import budgets
 from fedmpi.niss.mechanism import noise_multiplier
 from fedmpi.rules import at_least, flag, positive
+from fedmpi.securesum.double_masking import DoubleMasking
+from fedmpi.securesum.lightsecagg import LightSecAgg
+from fedmpi.securesum.scheme import Scheme
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FRACTION, FEWEST = 0.3, 10
 """Part of the clients in a round, and how many there are at least, where --fraction is not given."""
@@ -53,7 +64,8 @@ class Params:
     clipping: Literal["gradient", "update"] = "gradient"
     """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
     epsilon: float = 10.0
-    """niss, dp-fedavg: ε of one upload. A client chooses its noise by it."""
+    """niss, dp-fedavg: ε of one upload. A client chooses its noise by it. All uploads of a client together cost more,
+    the more there are: --max-epsilon is a limit on that."""
     delta: float = 1e-4
     """niss, dp-fedavg: δ of the mechanism and of the accounting."""
     mechanism: Literal["analytic", "classic"] = "analytic"
@@ -62,6 +74,10 @@ class Params:
     noise_std: float | None = None
     """niss, dp-fedavg: standard deviation σ of the noise of each coordinate. Of every upload, in place of --epsilon and
     --mechanism. Default: what these give."""
+    budgets: str | None = None
+    """niss, dp-fedavg: a CSV file with a line for each client, in their order, below one that names columns of
+    epsilon, noise_std and tau_squared: a client's own values of these options. An empty cell leaves that of the run.
+    Default: that of the run for all."""
     unit_variance: float = 0.01
     """niss: σ², a client splits its noise in v = ⌈σ_k²/σ²⌉ shares."""
     share_count: int | None = None
@@ -79,21 +95,32 @@ class Params:
     """niss: groups of clients (k mod their number) that trust one another, and share noise among themselves only."""
     shares: Literal["seeds", "vectors"] = "seeds"
     """niss: how shares travel: 32-byte seeds, or h numbers as in the paper; both sealed."""
+    secure_sum: Literal["none", "double", "lightsecagg"] = "none"
+    """Whether the server sees each upload, or the sum of those of a round only. double: double masking (Bonawitz et al.
+    2017). lightsecagg: LightSecAgg (So et al. 2022), where lost clients cost the server next to nothing."""
+    threshold: int | None = None
+    """So many clients must be left in a round, and as many together could unmask one. With --secure-sum. Default: 7 of
+    10 clients of a round."""
+    colluding: int | None = None
+    """--secure-sum lightsecagg: so many clients T may tell the server all they know, and it still learns the sum only;
+    T < U. Default: half of the clients of a round. With double, T = U - 1."""
     dropout: float = 0.0
     """For experiments: the probability that a client is lost in a round. It is lost between sharing its noise and its
     upload."""
     accountant: Literal["rdp", "prv"] = "rdp"
     """Of the ε that is shown and stops a run; result.json has both."""
     max_epsilon: float | None = None
-    """niss, dp-fedavg: stop before the uploads of some client would spend more than this ε in all. Default: no
-    limit."""
+    """niss, dp-fedavg: stop before the uploads of some client, or the models where noise is to stay, would spend
+    more than this ε in all. Default: no limit."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
-    """Where clients compute: cpu, cuda, …"""
+    """Where clients compute: cpu, cuda, cuda:1, …; auto: each rank takes the GPU of its place on its machine."""
 
     def __post_init__(self) -> None:
-        at_least(self, clients=1, rounds=1, share_count=1, coalitions=1, noise_std=0, tau_squared=0)
+        at_least(
+            self, clients=1, rounds=1, share_count=1, threshold=2, colluding=1, coalitions=1, noise_std=0, tau_squared=0
+        )
         positive(self, "unit_variance", "dirichlet_alpha", "epsilon", "max_epsilon")
         if not self.clip > 0 or (self.clip == float("inf") and self.method != "fedavg"):
             raise UsageError(f"--clip must be positive, and finite unless --method is fedavg, got {self.clip}")
@@ -106,7 +133,25 @@ class Params:
                 raise UsageError(f"{flag(name)} must be in [0, 1], got {getattr(self, name)}")
         if self.tau_squared is not None and self.collusion:
             raise UsageError("--tau-squared and --collusion must not be given together: one follows from the other")
+        if self.secure_sum == "none" and (self.threshold is not None or self.colluding is not None):
+            raise UsageError("--threshold and --colluding must be given with --secure-sum, got none")
+        if self.secure_sum == "double" and self.colluding is not None:
+            raise UsageError(
+                "--colluding must be given with --secure-sum lightsecagg: with double it is --threshold - 1"
+            )
+        if self.budgets is not None and "\n" in self.budgets:
+            self._check_budgets(budgets(self.budgets))
         _ = self.training
+
+    def _check_budgets(self, of: "tuple[Mapping[str, float], ...]") -> None:
+        if self.clients is not None and len(of) != self.clients:
+            raise UsageError(f"--budgets must have a line for each of {self.clients} clients, got {len(of)}")
+        if self.method == "fedavg" or (self.method != "niss" and any("tau_squared" in own for own in of)):
+            raise UsageError(f"--budgets must be of options that --method {self.method} has, got noise that it has not")
+
+    def of(self, client: int) -> "Params":
+        """What a client is run with: all of this, but for what it has a budget of its own for."""
+        return self if self.budgets is None else _of(self, client)
 
     @property
     def training(self) -> LocalTraining:
@@ -123,6 +168,12 @@ class Params:
     def kept(self) -> Kept:
         """How much noise nothing cancels."""
         return Kept(self.tau_squared or 0.0, self.collusion, self.delta, self.coalitions)
+
+    def own_tau2s(self, clients: int) -> NDArray[np.float64]:
+        """τ_k² of each client that has its own, NaN for the others; empty without --budgets."""
+        if self.budgets is None:
+            return np.zeros(0)
+        return np.array([budgets(self.budgets)[k].get("tau_squared", np.nan) for k in range(clients)])
 
     @property
     def accounted_delta(self) -> float:
@@ -154,6 +205,25 @@ class Params:
             return max(int(FRACTION * clients + 1e-9), min(clients, FEWEST))
         return max(int(self.fraction * clients + 1e-9), 1)
 
+    def summing(self, clients: int, h: int) -> Scheme | None:
+        """How the uploads of a round, of h numbers each, are added up in secret; None: they are not.
+
+        Raises
+        ------
+        UsageError
+            If a round of K clients is too small for it.
+        """
+        if self.secure_sum == "none":
+            return None
+        m = self.clients_per_round(clients)
+        least = max(m - m * 3 // 10, 2) if self.threshold is None else self.threshold
+        if not 2 <= least <= m:
+            raise UsageError(f"--secure-sum must have at least {least} clients in a round, got {m}")
+        if self.secure_sum == "double":
+            return DoubleMasking(clients, least, h)
+        colluding = min(m // 2, least - 1) if self.colluding is None else self.colluding
+        return LightSecAgg(clients, least, colluding, h)
+
     def sensitivity(self, weight: float, rows: int) -> float:
         """Δ_k: how far two data sets of a client can take p_k w apart, in the Euclidean norm.
 
@@ -184,6 +254,17 @@ class Params:
         return self.kept.partners(m)
 
     def shares_wanted(self, clients: int, rows: int) -> int:
-        """Number of shares v, for K clients with equally many of the rows."""
-        std = self.std(1 / self.clients_per_round(clients), -(-rows // clients))
-        return share_count(std**2, self.unit_variance, self.share_count or 0)
+        """Number of shares v, for K clients with equally many of the rows: of the one that wants most."""
+        weight, each = 1 / self.clients_per_round(clients), -(-rows // clients)
+        stds = {self.of(k).std(weight, each) for k in (range(clients) if self.budgets else range(1))}
+        return share_count(max(stds) ** 2, self.unit_variance, self.share_count or 0)
+
+
+@lru_cache(maxsize=1 << 16)
+def _of(params: Params, client: int) -> Params:
+    own: dict[str, Any] = dict(budgets(params.budgets or "")[client])
+    if "tau_squared" in own:
+        own["collusion"] = 0.0  # it follows from the other
+    if "epsilon" in own and "noise_std" not in own:
+        own["noise_std"] = None
+    return replace(params, budgets=None, **own)

@@ -11,7 +11,7 @@ from fedmpi.runs.own_options import OwnOptions
 def serve(ch: Channel, own: OwnOptions) -> None:
     """Tracker, until the server stops it."""
     tell_host(ch)
-    order = ch.recv_any(SERVER, (TrackerSetup, Leave), patient=True)
+    order = ch.recv_any(SERVER, (TrackerSetup, Leave), shapes={"tau2s": (None,)}, patient=True)
     if isinstance(order, TrackerSetup):
         from fedmpi.crypto.random import permutation
         from fedmpi.niss.tracker import tracker

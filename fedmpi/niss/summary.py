@@ -11,6 +11,9 @@ from fedmpi.niss.accounting import Ledger, noise_of_model
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, State
 
+NAMES = {"double": "double masking", "lightsecagg": "LightSecAgg"}
+"""Of secure sums, for people."""
+
 
 class NissWords(FederatedTraining[Params, State]):
     """What a training tells people before it begins, in place of it (--dry-run), and when it is over."""
@@ -25,9 +28,16 @@ class NissWords(FederatedTraining[Params, State]):
             "fedavg": "no noise: not private",
         }[params.method]
         lines = [f"{params.method} with K={clients} clients, m={m} in a round: {noise}", self.rows_line()]
+        if params.budgets is not None:
+            lines.append("each client has the noise that its line of --budgets asks for")
         wanted, partners = params.shares_wanted(clients, len(self.data.X_train)), params.partners(m)
         if params.method != "fedavg" and params.mechanism == "classic" and params.epsilon >= 1 and not params.noise_std:
             lines.append(f"WARNING: the classic mechanism is proved for epsilon below 1, got {params.epsilon:g}")
+        if (scheme := params.summing(clients, len(self.flat))) is not None:
+            lines.append(
+                f"the server sees sums only, by {NAMES[scheme.name]}: at least {scheme.threshold} of the {m} clients "
+                f"of a round must be left, and up to {scheme.colluding} may collude with an honest-but-curious server"
+            )
         if params.method == "niss" and partners == 0:
             lines.append(f"WARNING: {self.alone()}")
         elif params.method == "niss" and wanted > partners:
@@ -40,7 +50,18 @@ class NissWords(FederatedTraining[Params, State]):
         params, m = self.params, self.params.clients_per_round(self.clients)
         if params.method != "niss":
             return params.leftover(m, 1)
-        return params.leftover(m, min(params.shares_wanted(self.clients, len(self.data.X_train)), params.partners(m)))
+        shares = min(params.shares_wanted(self.clients, len(self.data.X_train)), params.partners(m))
+        rows, each = -(-len(self.data.X_train) // self.clients), [params.of(k) for k in range(self.clients)]
+        if params.budgets is None or not rows:
+            return params.leftover(m, shares)
+        variances = [own.std(1 / m, rows) ** 2 for own in each]  # of Theorem 2: Στ_k²σ_k² of Σσ_k²
+        left = sum(own.leftover(m, shares) * variance for own, variance in zip(each, variances, strict=True))
+        return left / (sum(variances) or 1.0)
+
+    @property
+    def server_sees(self) -> str:
+        """Of a round's uploads."""
+        return "each client's update" if self.params.secure_sum == "none" else "the sum of each round's updates"
 
     def alone(self) -> str:
         """What is wrong where a round has one client, or coalitions of one."""
@@ -59,37 +80,58 @@ class NissWords(FederatedTraining[Params, State]):
         params, clients, parameters = self.params, self.clients, len(self.flat)
         m, rows = params.clients_per_round(clients), -(-len(self.data.X_train) // clients)
         lines = [
-            "rank 0: server, sees every upload and the model",
+            f"rank 0: server, sees {self.server_sees}, and the model",
             "rank 1: tracker, sees who is alive, never a model or noise",
             f"ranks {FIRST_HOST} to {self.ch.size - 1}: hosts of {clients} clients",
             f"each of {params.rounds} rounds: {8 * parameters:,} bytes to a rank, and as many from each client",
+            *self.summing_lines(),
         ]
         if params.method == "fedavg":
             return lines
         if not rows:
             return [*lines, "noise and ε follow from the number of rows of each client, which no dry run knows"]
         p = weights([rows] * m)[0]
-        std, sensitivity = params.std(p, rows), params.sensitivity(p, rows)
+        stds, sensitivity = sorted({params.of(k).std(p, rows) for k in range(clients)}), params.sensitivity(p, rows)
         if params.method == "niss":
             v = min(params.shares_wanted(clients, len(self.data.X_train)), params.partners(m))
             size = 32 if params.shares == "seeds" else 8 * parameters
             lines.append(f"shares of noise: {v} of {size:,} bytes from each client, and 16 for the seal of each")
-        noise = noise_of_model(params, np.full(m, rows))
         members = [self.drawn(t) for t in range(params.rounds)]
-        ledger = Ledger.of(std / sensitivity, [noise] * params.rounds, members, clients, params.accounted_delta)
-        lines.append(f"sensitivity Δ = {sensitivity:.4g}, noise of an upload σ = {std:.4g} per coordinate")
+        noise = [noise_of_model(params, np.full(m, rows), chosen) for chosen in members]
+        ledger = Ledger.of_training(params, np.full(clients, rows), noise, members)
+        std = f"σ = {stds[0]:.4g}" if len(stds) == 1 else f"σ from {stds[0]:.4g} to {stds[-1]:.4g}"
+        lines.append(f"sensitivity Δ = {sensitivity:.4g}, noise of an upload {std} per coordinate")
         lines.append(
-            f"ε of one client's uploads after {ledger.uploads} rounds: {ledger.upload(params.accountant):.4g}; "
+            f"ε of {self.together(ledger.uploads)}: {ledger.upload(params.accountant):.4g}; "
             f"of the published models: {ledger.model(params.accountant):.4g}; δ = {params.delta:g}"
         )
         return lines
+
+    def summing_lines(self) -> list[str]:
+        """What a secure sum costs."""
+        m, scheme = self.params.clients_per_round(self.clients), self.params.summing(self.clients, len(self.flat))
+        if scheme is None:
+            return []
+        up, told = (m - 1) * scheme.envelope_bytes, 4 * scheme.told(m)
+        return [f"the secure sum: {up:,} bytes sealed for the others, and {told:,} at the end, from each client"]
 
     def closing_lines(self, summary: dict[str, Any]) -> list[str]:
         """Who was lost, how good the model is, and ε in both views."""
         lines, views = super().closing_lines(summary), []
         if privacy := summary.get("privacy"):
-            for view, name in (("upload", "one client's uploads"), ("model", "the published models")):
+            for view, name in (("upload", self.together(privacy["uploads"])), ("model", "the published models")):
                 value = privacy[view]["prv"]
                 views.append(f"ε = {value:.4g} for {name}" if value is not None else f"no ε for {name}")
             lines.append(f"{', '.join(views)} (δ = {privacy['delta']:g}, PRV)")
+            for view, name in (("upload", "of uploads"), ("model", "of the models")) if "clients" in privacy else ():
+                each = [float("inf") if one[view] is None else one[view] for one in privacy["clients"]]
+                lines.append(
+                    f"ε {name}, client by client: from {min(each):.4g} to {max(each):.4g} (result.json has all)"
+                )
         return lines
+
+    def together(self, uploads: int) -> str:
+        """The uploads that an ε is of, and what --epsilon is of."""
+        params, s = self.params, "s" * (uploads != 1)
+        each = "" if params.noise_std is not None or params.budgets else f" (--epsilon {params.epsilon:g} is of each)"
+        return f"the {uploads} upload{s} of one client together{each}"

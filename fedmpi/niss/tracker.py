@@ -1,6 +1,7 @@
 """The tracker of NISS: it knows who is alive, tells everybody whom to share noise with, and never sees noise."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,52 +34,66 @@ def tracker(ch: Channel, setup: TrackerSetup, permutation: Callable[[int], NDArr
     """
     if not (setup.unit_variance > 0 and setup.coalitions > 0 <= setup.share_count):
         raise ProtocolError(f"TrackerSetup must hold positive numbers, got {setup}")
-    rule = Kept(setup.tau2, setup.collusion, setup.delta, setup.coalitions)
+    rule, own = Kept(setup.tau2, setup.collusion, setup.delta, setup.coalitions), own_rules(setup)
     ch.tolerated = hosts = range(FIRST_HOST, ch.size)
     ch.outwait(setup.timeout_seconds)
     while True:
         order = ch.recv_any(SERVER, (Sampled, Leave), patient=True)
         if not isinstance(order, Sampled):
             break
-        homes = {FIRST_HOST + int(k) % len(hosts) for k in order.clients}
+        homes = {FIRST_HOST + int(k) % len(hosts) for k in order.clients} & set(order.hosts.tolist())
         # Half of the time that the server waits: those who are there wait for those who are not.
-        alive = ch.gather_within(setup.timeout_seconds / 2, homes, Alive, round=order.round)
-        variances, keys = attendance(order, alive, len(hosts))
+        judge = partial(check_attendance, order, len(hosts))
+        alive = ch.gather_within(setup.timeout_seconds / 2, homes, Alive, judge=judge, round=order.round)
+        variances, keys = attendance(alive)
         groups = [[k for k in variances if k % setup.coalitions == group] for group in range(setup.coalitions)]
         wanted = {k: share_count(variances[k], setup.unit_variance, setup.share_count) for k in variances}
         assignment = assign([group for group in groups if group], wanted, permutation)
-        for rank in alive:
+        for rank in homes - ch.departed.keys():  # who comes too late has nobody to share with
             ch.send(rank, neighbours(order.round, rank - FIRST_HOST, len(hosts), assignment, variances, keys))
         arrived = ch.gather_first(1, [SERVER], Arrived, round=order.round)[SERVER].clients.tolist()
         here = [k for k in arrived if k in variances]
         if setup.paper_noise:
-            left = assignment.leftover(variances, here, setup.tau2)
+            left = assignment.leftover(variances, here, lambda k: own.get(k, rule).tau2)
         else:
-            kept = assignment.kept(variances, rule, len(order.clients), order.round)
+            kept = assignment.kept(variances, lambda k: own.get(k, rule), len(order.clients), order.round)
             left = assignment.leftover(variances, here, kept=kept)
         counts = assignment.counts.values()
         ch.send(SERVER, Ledger(order.round, len(counts), min(counts, default=0), max(counts, default=0), left))
     leave(ch)
 
 
-def attendance(
-    order: Sampled, alive: dict[int, Alive], hosts: int
-) -> tuple[dict[int, float], dict[int, NDArray[np.uint8]]]:
+def own_rules(setup: TrackerSetup) -> dict[int, Kept]:
+    """Of each client that has a τ_k² of its own: how much noise it keeps."""
+    if not (np.isnan(setup.tau2s) | ((setup.tau2s >= 0) & np.isfinite(setup.tau2s))).all():
+        raise ProtocolError(f"TrackerSetup must hold τ² of at least 0, got {setup.tau2s}")
+    known = np.flatnonzero(~np.isnan(setup.tau2s)).tolist()
+    return {k: Kept(float(setup.tau2s[k]), 0.0, setup.delta, setup.coalitions) for k in known}
+
+
+def check_attendance(order: Sampled, hosts: int, rank: int, message: Alive) -> None:
+    """Refuse other clients than those of the round that live on a host, one twice, and what is not of each of them.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    named = message.clients.tolist()
+    fitting = (len(named),) == message.variances.shape and (len(named), KEY_BYTES) == message.keys.shape
+    if not (fitting and set(named) <= set(order.clients.tolist()) and len(set(named)) == len(named)):
+        raise ProtocolError(
+            f"Alive from rank {rank} must have a variance and a key of clients of the round, got {named}"
+        )
+    if any(k % hosts != rank - FIRST_HOST for k in named):
+        raise ProtocolError(f"Alive from rank {rank} must be of clients that live there, got {named}")
+
+
+def attendance(alive: dict[int, Alive]) -> tuple[dict[int, float], dict[int, NDArray[np.uint8]]]:
     """σ_k² and the public key of every live client, in the order of the clients."""
     variances: dict[int, float] = {}
     keys: dict[int, NDArray[np.uint8]] = {}
-    sampled = set(order.clients.tolist())
-    for rank, message in alive.items():
+    for message in alive.values():
         named = message.clients.tolist()
-        fitting = (len(named),) == message.variances.shape and (len(named), KEY_BYTES) == message.keys.shape
-        if not (fitting and set(named) <= sampled and len(set(named)) == len(named)):
-            raise ProtocolError(
-                f"Alive from rank {rank} must have a variance and a key of clients of the round, got {named}"
-            )
-        if any(k % hosts != rank - FIRST_HOST for k in named):
-            raise ProtocolError(f"Alive from rank {rank} must be of clients that live there, got {named}")
-        if not (np.isfinite(message.variances) & (message.variances >= 0)).all():
-            raise ProtocolError(f"variances from rank {rank} must not be negative, got {message.variances}")
         variances |= dict(zip(named, message.variances.tolist(), strict=True))
         keys |= dict(zip(named, message.keys, strict=True))
     return {k: variances[k] for k in sorted(variances)}, keys

@@ -3,7 +3,7 @@
 The server scales every unit and shifts every output by secret numbers, and can still recover the gradient of the true
 weights from what the clients send: `perturbation` has that mathematics, on the layers that `structure` finds in a
 model. The server's rounds are in `protocol`, the clients' work in `host`, `client` and `gradients`. With masked uploads
-(`masked`) the server sees nothing but the sum.
+(`federated.masked`) the server sees nothing but the sum.
 """
 
 from fedmpi.federated.serving import FederatedSystem
@@ -21,7 +21,7 @@ SYSTEM = FederatedSystem(
     packages=("torch", "safetensors"),
     learns={
         "pbpfl": "Clients see the weights under secret scalings, which hide the numbers but not what the model "
-        "computes. The server sees each client's gradient.",
+        "computes. The server sees each client's gradient, and can read whole batches of rows from what comes with it.",
         "pbpfl-masked": "Clients see the weights under secret scalings, which hide the numbers but not what the model "
         "computes. The server sees sums over clients.",
         "fedavg-mse": "Nothing is hidden: the server sees each client's update.",

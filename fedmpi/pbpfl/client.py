@@ -11,7 +11,7 @@ from fedmpi.federated.rows import rows_here
 from fedmpi.learn import stream, train_clients
 from fedmpi.learn.randomness import draws, randomness
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
-from fedmpi.pbpfl.messages import FINAL_ROWS, Evaluation, Round, from_bytes
+from fedmpi.pbpfl.messages import FINAL_ROWS, Evaluation, Round, weights
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Part, Problem, evaluate
 from fedmpi.runs.job import Job
@@ -70,7 +70,7 @@ class Clients:
 
         In the clear, ∂L/∂W, shape (1, h), and 0.
         """
-        w, t = from_bytes(order.w, self.params), order.round
+        w, t = weights(order.w, self.params), order.round
         r_a = torch.tensor(order.r_a, dtype=self.differentiators[0].flat.values.dtype, device=self.params.device)
 
         def one(own: Differentiator, k: int) -> Shifted:

@@ -65,7 +65,8 @@ class PbpflTraining(PbpflWords):
 
     def set_up(self) -> None:
         """Tell the hosts what is trained."""
-        federation = setup(self.ch, self.job.to_json(), self.structure.last.name, self.clients, self.digest)
+        job, last = self.job.to_json(), self.structure.last.name
+        federation = setup(self.ch, job, last, self.clients, self.digest, self.dealt)
         self.task = Task(self.params, self.structure, federation, UnitRandom(), self.problem.trained())
 
     def first(self) -> State:

@@ -1,15 +1,20 @@
 """A host of PBPFL's clients [Feng et al. 2020, section 3.2]: it answers for all of them, round after round."""
 
+from functools import partial
+
 import numpy as np
 
+from fedmpi.federated import masked
 from fedmpi.federated.messages import SERVER, be_ready, leave
 from fedmpi.federated.serving import Host
 from fedmpi.net import Channel
 from fedmpi.net.orders import Leave
 from fedmpi.pbpfl.client import Clients, Shifted
-from fedmpi.pbpfl.masked import upload_masked
-from fedmpi.pbpfl.messages import Final, Outputs, Round, Terms, from_bytes, to_bytes
+from fedmpi.pbpfl.messages import Final, Outputs, Round, Terms, to_bytes, weights
 from fedmpi.pbpfl.params import Params
+from fedmpi.pbpfl.perturbation import unshift
+from fedmpi.pbpfl.ring import to_words
+from fedmpi.securesum.scheme import Words
 
 
 def host(ch: Channel, params: Params, own: Clients) -> None:
@@ -24,16 +29,29 @@ def host(ch: Channel, params: Params, own: Clients) -> None:
             with ch.phase("compute"):
                 terms = dict(zip(names, own.terms(order, names), strict=True))
             if params.masked:
-                upload_masked(ch, params, own, order, terms)
+                scheme = params.secure_sum(own.total, h)
+                try:
+                    masked.upload(ch, scheme, order.round, [*own.clients], partial(words_of, params, own, order, terms))
+                except masked.LeftOutError:
+                    break
             else:
                 ch.send(SERVER, clear_upload(params, order.round, h, terms))
         elif isinstance(order, Final):
             with ch.phase("compute"):
-                evaluation = own.evaluation(from_bytes(order.w, params))
+                evaluation = own.evaluation(weights(order.w, params))
             ch.send(SERVER, evaluation)
         else:
             break
     leave(ch)
+
+
+def words_of(params: Params, own: Clients, order: Round, terms: dict[int, Shifted]) -> dict[int, Words]:
+    """N_k/N times the terms of each client, in fixed point."""
+    words = {}
+    for k, (values, shift) in terms.items():
+        weighted = unshift(values, shift, order.r_a) * (len(own.clients[k].rows) / order.rows)
+        words[k] = to_words(weighted.reshape(-1), params, own.total)
+    return words
 
 
 def clear_upload(params: Params, t: int, h: int, terms: dict[int, Shifted]) -> Terms:

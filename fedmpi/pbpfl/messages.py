@@ -1,25 +1,27 @@
-"""What PBPFL's server and hosts say to each other [Feng et al. 2020, section 3], and how the server asks for it.
+"""What PBPFL's server and hosts say to each other [Feng et al. 2020, section 3].
 
 Letters: W (h) the parameters, Ŵ perturbed ones, r_a the additive noise that clients are told, n_L outputs, K clients
-with N_k rows each. A host is a rank on which clients live. What `masked` adds to this stands there.
+with N_k rows each. A host is a rank on which clients live. What a secure sum adds to this is in `federated.masked`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import PeerFailed, TooFewWorkers
-from fedmpi.net import Channel, Message
-from fedmpi.net.message import Float64, Shape, UInt8, UInt32, UInt64
+from fedmpi.errors import ProtocolError
+from fedmpi.net import Message
+from fedmpi.net.meaning import COUNTABLE, DISTINCT, FINITE, PART, between, judged
+from fedmpi.net.message import Float64, UInt8, UInt32, UInt64
 from fedmpi.pbpfl.params import Params
-
-M = TypeVar("M", bound=Message)
 
 FINAL_ROWS = 1000
 """Rows on which a client tries the final model, at most."""
+
+
+WITHIN = between(-(2.0**64), 2.0**64)
+"""What a client's terms stay within, products with the server's noise included."""
 
 
 class Outputs(Message, tag=1):
@@ -32,8 +34,8 @@ class Round(Message, tag=3):
     """Server → host, each round: Ŵ (h numbers of --dtype, as bytes), r_a, shape (n_L,), and N = Σ N_k."""
 
     round: int
-    rows: int
-    w: UInt8
+    rows: Annotated[int, between(1, COUNTABLE)]
+    w: Annotated[UInt8, judged("fedmpi.pbpfl.messages:weights")]
     r_a: Float64
 
 
@@ -44,23 +46,23 @@ class Terms(Message, tag=4):
     """
 
     round: int
-    clients: UInt32
-    shifts: Float64
-    values: UInt8
+    clients: Annotated[UInt32, judged("fedmpi.federated.messages:check_named", DISTINCT)]
+    shifts: Annotated[Float64, WITHIN]
+    values: Annotated[UInt8, judged("fedmpi.pbpfl.protocol:collect_clear")]
 
 
 class Final(Message, tag=5):
     """Server → host, at the end: weights for the clients' use, perturbed without r_a and γ ("data processing")."""
 
-    w: UInt8
+    w: Annotated[UInt8, judged("fedmpi.pbpfl.messages:weights")]
 
 
 class Evaluation(Message, tag=6):
     """Host → server, at the end: the final model on rows of its clients: Σ‖y - ȳ‖², and rows that are right."""
 
-    clients: UInt32
-    squared_errors: Float64
-    right: UInt64
+    clients: Annotated[UInt32, judged("fedmpi.pbpfl.protocol:check_evaluation", DISTINCT)]
+    squared_errors: Annotated[Float64, PART]
+    right: Annotated[UInt64, between(0, FINAL_ROWS)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,35 +73,6 @@ class Federation:
     """Host → its clients."""
     rows: NDArray[np.int64]
     """N_k, shape (K,)."""
-
-
-def ask(ch: Channel, fed: Federation, cls: type[M], t: int, shapes: Mapping[str, Shape]) -> dict[int, M]:
-    """One message of every host that is there, in the order of their ranks; hosts that send none depart.
-
-    So does one that names a client twice or one that is not its own, or as many clients as it has no values for.
-    """
-    hosts = [host for host in fed.homes if host not in ch.departed]
-    answers: dict[int, M] = ch.gather_within(ch.timeout_seconds, hosts, cls, shapes=shapes, round=t)
-    for host in hosts:
-        answer: Any = answers.get(host)
-        if answer is None:
-            reason = f"sent no {cls.__name__} for {ch.timeout_seconds:g} s"
-        else:
-            named = answer.clients.tolist()
-            own = len(set(named)) == len(named) and fed.homes[host].issuperset(named)
-            if own and all(len(getattr(answer, field)) == len(named) for field in shapes):
-                continue
-            reason = f"broke the protocol: {cls.__name__} must be of its own clients, got {named}"
-            del answers[host]
-        if host not in ch.departed:
-            ch.depart(PeerFailed(host, ch.role_of(host), reason))
-    return dict(sorted(answers.items()))
-
-
-def too_few(ch: Channel, t: int, least: int, got: int) -> TooFewWorkers:
-    """The error where a round has not the clients it needs."""
-    gone = "".join(f"; {failed}" for failed in ch.departed.values())
-    return TooFewWorkers(f"round {t} must have at least {least} clients, got {got}{gone}")
 
 
 def to_bytes(values: NDArray[np.float64], params: Params) -> NDArray[np.uint8]:
@@ -114,3 +87,17 @@ def to_bytes(values: NDArray[np.float64], params: Params) -> NDArray[np.uint8]:
 def from_bytes(raw: NDArray[np.uint8], params: Params) -> NDArray[np.float64]:
     """What `to_bytes` packed, as float64."""
     return np.ascontiguousarray(raw).view(f"<f{params.item_bytes}").astype(np.float64)
+
+
+def weights(raw: NDArray[np.uint8], params: Params) -> NDArray[np.float64]:
+    """The weights that a server's message holds.
+
+    Raises
+    ------
+    ProtocolError
+        If they are not finite: nothing could be computed with them.
+    """
+    values = from_bytes(raw, params)
+    if not FINITE.holds(values):
+        raise ProtocolError("weights from the server must be finite, got others")
+    return values

@@ -5,6 +5,7 @@ from typing import Literal
 
 from fedmpi.errors import UsageError
 from fedmpi.rules import at_least, positive
+from fedmpi.securesum.double_masking import DoubleMasking
 
 VALUES = frozenset(["bank", "wine", "diabetes"])
 """Data sets whose label is a number to be predicted, unless --target says otherwise."""
@@ -66,7 +67,7 @@ class Params:
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. What travels has it too."""
     device: str = "cpu"
-    """Where clients compute: cpu, cuda, …"""
+    """Where clients compute: cpu, cuda, cuda:1, …; auto: each rank takes the GPU of its place on its machine."""
 
     def __post_init__(self) -> None:
         at_least(self, clients=1, total_epochs=1, rounds=1, batch_size=1, threshold=2, scaling=1)
@@ -121,6 +122,11 @@ class Params:
         if not 2 <= least <= clients:
             raise UsageError(f"--method pbpfl-masked must have at least {max(least, 2)} clients, got {clients}")
         return least
+
+    def secure_sum(self, clients: int, h: int) -> DoubleMasking:
+        """How K clients add up their terms, `terms` times h numbers."""
+        dtype = f"<u{self.ring_bits // 8}"
+        return DoubleMasking(clients, self.least_clients(clients), self.terms * h, dtype)
 
     def wants_value(self, dataset: str) -> bool:
         """Whether the label of a data set is a number to be predicted."""

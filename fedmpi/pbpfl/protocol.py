@@ -6,29 +6,31 @@ with N_k rows each, η the learning rate. A host is a rank on which clients live
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import ProtocolError
+from fedmpi.federated import masked
 from fedmpi.federated import messages as federation
+from fedmpi.federated.messages import ask, too_few
 from fedmpi.net import Channel
-from fedmpi.pbpfl.masked import collect_masked
 from fedmpi.pbpfl.messages import (
     FINAL_ROWS,
+    WITHIN,
     Evaluation,
     Federation,
     Final,
     Outputs,
     Round,
     Terms,
-    ask,
     from_bytes,
     to_bytes,
-    too_few,
 )
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.perturbation import Noise, Uniform, Vector, draw, perturb, recover, unshift, without_addition
+from fedmpi.pbpfl.ring import to_reals
 from fedmpi.pbpfl.structure import Structure
 
 
@@ -54,12 +56,14 @@ class Watch:
     """Called with a round and a client whose gradient is missing from it."""
 
 
-def setup(ch: Channel, job: str, last: str, clients: int, digest: bytes = b"") -> Federation:
+def setup(
+    ch: Channel, job: str, last: str, clients: int, digest: bytes = b"", dealt: NDArray[np.int64] | None = None
+) -> Federation:
     """Tell the hosts what is trained, and learn how many rows their clients have."""
     hosts = range(1, ch.size)
     for host in hosts:
         ch.send(host, Outputs(last))
-    rows = federation.setup(ch, job, clients, digest=digest)
+    rows = federation.setup(ch, job, clients, digest=digest, dealt=dealt)
     return Federation({host: frozenset(range(host - 1, clients, len(hosts))) for host in hosts}, rows)
 
 
@@ -121,23 +125,54 @@ def gradient_of(structure: Structure, terms: Vector, noise: Noise | None) -> Vec
     return gradient
 
 
+def collect_masked(ch: Channel, params: Params, fed: Federation, order: Round, h: int) -> tuple[Vector, set[int]]:
+    """As `collect_clear`, of which the server sees the sum only [Feng et al. 2020, appendix C].
+
+    Raises
+    ------
+    TooFewWorkers
+        If fewer clients than the threshold are left in any step: then nothing is learned.
+    """
+    words, survivors = masked.collect(ch, params.secure_sum(len(fed.rows), h), fed.homes, order.round)
+    weight = fed.rows[[*survivors]].sum() / fed.rows.sum()
+    return to_reals(words, params).reshape(params.terms, h) / weight, survivors
+
+
 def collect_clear(ch: Channel, params: Params, fed: Federation, order: Round, h: int) -> tuple[Vector, set[int]]:
     """Σ N_k terms_k / Σ N_k over the clients that answered, shape (terms, h), and which those are."""
     shapes = {"values": (None, params.terms * h * params.item_bytes), "shifts": (None,)}
     total, present, t = np.zeros((params.terms, h)), set[int](), order.round
-    for answer in ask(ch, fed, Terms, t, shapes).values():
+    answers = ask(ch, fed.homes, Terms, t, shapes)
+    for answer in answers.values():
         for client, values, shift in zip(answer.clients.tolist(), answer.values, answer.shifts, strict=True):
             terms = from_bytes(values, params).reshape(params.terms, h)
+            if not WITHIN.holds(terms):
+                continue
             total += fed.rows[client] * (unshift(terms, shift, order.r_a) if params.perturbed else terms)
             present.add(client)
-    if len(present) < 1:
+    if not present and any(len(answer.clients) for answer in answers.values()):
+        raise ProtocolError(
+            f"round {t}: gradients must {WITHIN.text}, got none: the training diverges, or a client lies"
+        )
+    if not present:
         raise too_few(ch, t, 1, 0)
     mean: Vector = total / fed.rows[[*present]].sum()
-    if not np.isfinite(mean).all():
-        raise ProtocolError(
-            f"round {t}: gradients must be finite, got inf or nan: the training diverges, or a client lies"
-        )
     return mean, present
+
+
+def check_evaluation(fed: Federation, host: int, answer: Evaluation) -> None:
+    """Refuse the evaluation of a client that does not live there, of one twice, or of more rows than it has.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    named = answer.clients.tolist()
+    own = len(set(named)) == len(named) and fed.homes[host].issuperset(named)
+    if not own or not answer.squared_errors.shape == answer.right.shape == (len(named),):
+        raise ProtocolError(f"Evaluation from rank {host} must be of its own clients, each once, got {named}")
+    if (answer.right > np.minimum(fed.rows[named], FINAL_ROWS)).any():
+        raise ProtocolError(f"Evaluation from rank {host} must be of rows that it has, got {answer.right}")
 
 
 def finish(ch: Channel, task: Task, w: Vector) -> dict[str, float]:
@@ -149,13 +184,12 @@ def finish(ch: Channel, task: Task, w: Vector) -> dict[str, float]:
         present = [host for host in fed.homes if host not in ch.departed]
         for host in present:
             ch.send(host, Final(to_bytes(w, params)))
-        answers = ch.gather_within(ch.timeout_seconds, present, Evaluation)
+        answers = ch.gather_within(ch.timeout_seconds, present, Evaluation, judge=partial(check_evaluation, fed))
     errors, right, rows = 0.0, 0, 0
-    for host, answer in answers.items():
-        if fed.homes[host].issuperset(answer.clients.tolist()):
-            errors += float(answer.squared_errors.sum())
-            right += int(answer.right.sum())
-            rows += int(np.minimum(fed.rows[answer.clients], FINAL_ROWS).sum())
+    for answer in answers.values():
+        errors += float(answer.squared_errors.sum())
+        right += int(answer.right.sum())
+        rows += int(np.minimum(fed.rows[answer.clients], FINAL_ROWS).sum())
     if not rows:
         return {}
     return {"clients_mse": errors / (rows * structure.outputs), "clients_accuracy": right / rows}

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from fedmpi.core import fixed_point
 from fedmpi.pbpfl.params import Params
-from fedmpi.securesum.double_masking import Words
+from fedmpi.securesum.scheme import Words
 
 _HALF = np.uint64(32)
 

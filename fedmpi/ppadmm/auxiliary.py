@@ -56,8 +56,7 @@ def auxiliary_server(
     members : collection of int, optional
         The participants who were still there then. Default: all.
     """
-    if params.on_dropout != "stop":
-        ch.tolerated = participants(ch)
+    ch.tolerated = () if params.on_dropout == "stop" else participants(ch)
     if params.method == "ppadmm":
         with ch.phase("offline"):
             masks = SharedMasks(ch, params, salt, new_pair)
@@ -210,12 +209,13 @@ class SharedMasks:
             self._precompute()
 
     def _precompute(self) -> None:
-        everybody = frozenset(participants(self.ch))
-        counts = self._agree(everybody, self.ch.timeout_seconds)
-        if len(counts) < len(everybody) or len(set(counts)) > 1:
-            raise ProtocolError(f"all participants must send keys, and one number of words, got {counts}")
+        everybody = participants(self.ch)
+        counts = self._agree(everybody, self.ch.leader_seconds)
+        fewest = len(everybody) if self.params.on_dropout == "stop" else self.params.fewest(len(everybody))
+        if len(counts) < fewest or len(set(counts)) > 1:
+            raise ProtocolError(f"{fewest} participants must send keys, and one number of words, got {counts}")
         for round in self.params.precomputed_rounds:
-            self.prepare(round, counts[0], everybody)
+            self.prepare(round, counts[0], frozenset(self._keys))
 
     def announce(self, round: int) -> None:
         """Send the keys of this round's epoch and the next to all, so that no participant waits for one."""

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from fedmpi.errors import UsageError
+from fedmpi.errors import FilesError, UsageError
+from fedmpi.files import PRIVATE_FOLDER, own_folder
 from fedmpi.ppadmm.admm import Vector
 from fedmpi.ppadmm.protocol import Keeper, State
 from fedmpi.runs.checkpoint import check_same, digest_of, read_checkpoint, write_checkpoint
 from fedmpi.runs.checkpointing import Keeper as RunsKeeper
+from fedmpi.runs.folder import warn_of_files, writing
 
 
 class RunKeeper(RunsKeeper[State], Keeper):
@@ -33,7 +35,11 @@ class RunKeeper(RunsKeeper[State], Keeper):
 
     def save(self, state: State) -> None:
         """Write z, and what all participants were told."""
-        self._save(state)
+        self._try(state)
+
+    def lack(self, iteration: int, why: str) -> None:
+        """Say that there is none: the ones before stay."""
+        warn_of_files(FilesError(f"the checkpoint of iteration {iteration} lacks a part: {why}"))
 
     def advance(self, state: State) -> bool:
         """After an iteration: stop if a signal asks for that; whether the training is to end."""
@@ -69,8 +75,11 @@ class OwnShelf:
 
     def put(self, iteration: int, arrays: dict[str, Vector]) -> None:
         """Write them."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
+        with writing(self._folder):
+            self._folder.parent.parent.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
+            own_folder(self._folder.parent, PRIVATE_FOLDER)
+            own_folder(self._folder, PRIVATE_FOLDER)
+            self._folder.chmod(PRIVATE_FOLDER)
         write_checkpoint(self._folder, iteration, arrays, {"iteration": iteration, "data": self._data})
 
     def get(self, iteration: int) -> dict[str, Vector]:

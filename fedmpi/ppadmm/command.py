@@ -9,6 +9,7 @@ import numpy as np
 
 from fedmpi.data.schema import Schema
 from fedmpi.errors import UsageError
+from fedmpi.net import Channel
 from fedmpi.ppadmm.admm import Scaling, Vector
 from fedmpi.ppadmm.checkpoints import RunKeeper
 from fedmpi.ppadmm.metrics import centralized, mped, rmse
@@ -19,6 +20,8 @@ from fedmpi.ppadmm.secure_sum import participants
 from fedmpi.ppadmm.service import judge, lead, prepared_by
 from fedmpi.ppadmm.summary import LassoWords
 from fedmpi.runs.checkpointing import Arrays, Keeper
+from fedmpi.runs.options import RunOptions
+from fedmpi.system import System
 
 
 class LassoTraining(LassoWords):
@@ -39,6 +42,10 @@ class LassoTraining(LassoWords):
     outcome: Outcome
     judged: dict[str, float]
     """What the participants' own test rows say, where rows lie apart."""
+
+    def __init__(self, system: System, ch: Channel, params: Params, options: RunOptions):
+        super().__init__(system, ch, params, options)
+        ch.tolerated = () if params.on_dropout == "stop" else participants(ch)
 
     def data_arguments(self) -> dict[str, Any]:
         """What to load: a real target, and the column that says whose a row is."""
@@ -75,6 +82,11 @@ class LassoTraining(LassoWords):
         """Writes and reads S1's checkpoints, if every command line names the folder: `check` saw to that."""
         kept = (self.options.resume or self.options.out) is not None
         return RunKeeper(self.ch, self.progress.folder, self, self.options.checkpoint_every, kept=kept)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Those of z and of dssgd's w, which has the intercept in it."""
+        shared = self.params.method == "dssgd" and self.params.fit_intercept
+        return {"z": (self.data.X_train.shape[1] + shared,)}
 
     def pack(self, state: State) -> tuple[Arrays, dict[str, Any]]:
         """What z is, and what all participants were told."""

@@ -8,7 +8,8 @@ the budget on choosing large ones by the sparse vector technique.
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message, UInt32
 from fedmpi.net.costs import report
+from fedmpi.net.meaning import DISTINCT, between, judged
 from fedmpi.ppadmm.admm import Scaling, Vector
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.plain import Observe, ignore
-from fedmpi.ppadmm.protocol import Joined, Keeper, Model, State, Training, finish, join
+from fedmpi.ppadmm.protocol import Joined, Keeper, Model, State, Training, finish, join, strangers
 from fedmpi.ppadmm.rounds import Finish, absence, check_present
 from fedmpi.ppadmm.secure_sum import PRIMARY, participants
 
@@ -36,8 +38,8 @@ class SharedGradient(Message, tag=19):
     """Participant i → S1, each iteration: c coordinates, and noisy values at them, shapes (c,)."""
 
     iteration: int
-    coordinates: UInt32
-    values: Float64
+    coordinates: Annotated[UInt32, judged("fedmpi.ppadmm.dssgd:check_shared", DISTINCT)]
+    values: Annotated[Float64, judged("fedmpi.ppadmm.dssgd:check_shared")]
 
 
 def parameter_server(
@@ -60,12 +62,11 @@ def parameter_server(
     keeper : Keeper, optional
         Writes checkpoints.
     """
-    d, keeper = join(ch, params), keeper or Keeper()
+    (d, joined), keeper = join(ch, params), keeper or Keeper()
     features, shared = d - params.fit_intercept, _shared(params, d)
-    state = start or State(0, np.zeros(d), tuple(participants(ch)), Scaling.none(d), rho=0.0)
-    fewest, failures = params.fewest(len(participants(ch))), list[dict[str, Any]]()
-    if params.on_dropout != "stop":
-        ch.tolerated = participants(ch)
+    state = start or State(0, np.zeros(d), tuple(joined), Scaling.none(d), rho=0.0)
+    state = replace(state, members=tuple(rank for rank in state.members if rank in joined))
+    fewest, failures = params.fewest(len(participants(ch))), strangers(ch, joined, state.iteration)
     begun = time.perf_counter()
     try:
         while state.iteration < params.iterations:
@@ -79,10 +80,14 @@ def parameter_server(
                 observe(it, *_model(w, features))
             with ch.phase("wait"):
                 wanted = {"coordinates": (shared,), "values": (shared,)}
-                answers = ch.gather_within(params.deadline, members, SharedGradient, shapes=wanted, iteration=it)
+                judge = partial(check_shared, d, params.coordinate_clip)
+                answers = ch.gather_within(
+                    params.deadline, members, SharedGradient, shapes=wanted, judge=judge, iteration=it
+                )
             check_present(params, fewest, members, answers)
             for rank in sorted(set(members) - answers.keys()):
                 failures.append(absence(ch, rank, it))
+                ch.silent |= {rank} - ch.departed.keys()
                 ch.send(rank, Finish())
             with ch.phase("compute"):
                 w = w - params.learning_rate * _mean({rank: answers[rank] for rank in sorted(answers)}, d)
@@ -168,13 +173,26 @@ def _shared(params: Params, d: int) -> int:
 def _mean(answers: dict[int, SharedGradient], d: int) -> Vector:
     """The mean over those who shared a coordinate; 0 where nobody did."""
     total, count = np.zeros(d), np.zeros(d)
-    for rank, answer in answers.items():
-        if (answer.coordinates >= d).any() or len(np.unique(answer.coordinates)) < len(answer.coordinates):
-            raise ProtocolError(f"coordinates from rank {rank} must differ and be below {d}, got {answer.coordinates}")
+    for answer in answers.values():
         total[answer.coordinates] += answer.values
         count[answer.coordinates] += 1
     mean: Vector = total / np.maximum(count, 1)
     return mean
+
+
+def check_shared(d: int, clip: float, rank: int, answer: SharedGradient) -> None:
+    """Refuse coordinates that there are not or that come twice, and values that are not clipped to [−γ, γ].
+
+    Raises
+    ------
+    ProtocolError
+    """
+    coordinates = answer.coordinates
+    if (coordinates >= d).any() or len(np.unique(coordinates)) < len(coordinates):
+        raise ProtocolError(f"coordinates from rank {rank} must differ and be below {d}, got {coordinates}")
+    if not between(-clip, clip).holds(answer.values):
+        largest = np.abs(answer.values).max()
+        raise ProtocolError(f"values from rank {rank} must be clipped to {clip:g}, got one of size {largest:.3g}")
 
 
 def _model(w: Vector, features: int) -> tuple[Vector, float]:

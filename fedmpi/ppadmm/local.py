@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fedmpi.errors import ProtocolError
+from fedmpi.errors import FilesError, ProtocolError
 from fedmpi.ppadmm.admm import Shard, Vector
 from fedmpi.ppadmm.params import FIRST_ITERATION, SQUARES, SUMS
 from fedmpi.ppadmm.rounds import Order
@@ -39,6 +39,8 @@ class Local:
         self._told: tuple[int, bool, bytes] = (-1, False, b"")
         self._prepared: list[Vector] = []  # the means of features and target, and their scales
         self._vector: tuple[Vector, Vector] | None = None
+        self.refused = ""
+        """Why the checkpoint of the last order could not be written, if it could not."""
 
     def answer(self, order: Order) -> tuple[Vector, Vector] | None:
         """What to send: one number a feature, and the wide ones behind; None if it can't take part."""
@@ -70,6 +72,7 @@ class Local:
         """u_i ← u_i + x_i − z, once, if the last vector was in the last sum; the ρ of the order; and a checkpoint."""
         self._check(order)
         self._restore()
+        self.refused = ""
         if order.counted and order.stage == self._stage + 1 and self._stepped < order.stage:
             self.shard.dual_step(order.values)
             self._stepped = order.stage
@@ -80,7 +83,10 @@ class Local:
             means, scales = self._prepared
             rho = np.array(self.shard.rho)
             kept = {"means": means, "scales": scales, "rho": rho, "u": self.shard.u, "norms": self.shard.norms}
-            self._shelf.put(order.stage - FIRST_ITERATION, kept)
+            try:
+                self._shelf.put(order.stage - FIRST_ITERATION, kept)
+            except FilesError as error:  # its rows count all the same
+                self.refused = str(error)[:500]
 
     def _check(self, order: Order) -> None:
         """Refuse an order that goes back, or says something else of a stage than the one before.

@@ -6,10 +6,10 @@ ranks are participants. Letters as in `admm`: participant i holds A_i (m_i, d), 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,19 +17,32 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
 from fedmpi.net.costs import Report, gather_reports, report
+from fedmpi.net.meaning import between
 from fedmpi.ppadmm.admm import Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
 from fedmpi.ppadmm.params import FIRST_ITERATION, SQUARES, SUMS, Params
 from fedmpi.ppadmm.plain import Observe, ignore
-from fedmpi.ppadmm.rounds import Back, ClearUpdate, Finish, Kept, Order, Rounds, words_of
+from fedmpi.ppadmm.rounds import (
+    Back,
+    ClearUpdate,
+    Finish,
+    Kept,
+    Order,
+    Rounds,
+    Unkept,
+    absence,
+    check_present,
+    refuse_rules,
+    words_of,
+)
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, Sender, participants
 
 
 class Joined(Message, tag=2):
     """Participant i → S1, once: d, the number of features."""
 
-    columns: int
+    columns: Annotated[int, between(1, 2**32)]
 
 
 class Model(Message, tag=16):
@@ -64,6 +77,9 @@ class Keeper:
 
     def save(self, state: State) -> None:
         """Write one; every member has written its part."""
+
+    def lack(self, iteration: int, why: str) -> None:
+        """A member could not write its part: none of this iteration can be gone on from."""
 
     def advance(self, state: State) -> bool:
         """After an iteration: whether the training is to end; so does what it raises."""
@@ -110,9 +126,10 @@ def primary_server(
     keeper : Keeper, optional
         Writes checkpoints.
     """
-    columns, keeper = join(ch, params), keeper or Keeper()
+    (columns, joined), keeper = join(ch, params), keeper or Keeper()
     begun = time.perf_counter()
-    rounds = Rounds(ch, params, columns, start.members if start else participants(ch))
+    rounds = Rounds(ch, params, columns, [rank for rank in joined if start is None or rank in start.members])
+    rounds.failures += strangers(ch, joined, start.iteration if start else 0)
     state = prepare(rounds) if start is None else start
     converged = False
     try:
@@ -134,17 +151,38 @@ def primary_server(
     return Training(*model, state.iteration, converged, rho, curvature, seconds, rounds.failures, reports)
 
 
-def join(ch: Channel, params: Params) -> int:
-    """S1: wait until all are ready; returns d, on which all participants must agree."""
+def join(ch: Channel, params: Params) -> tuple[int, list[int]]:
+    """S1: wait until all are ready; returns d, on which all participants must agree, and the ranks of those.
+
+    Who is lost before that is left out, unless --on-dropout is stop.
+
+    Raises
+    ------
+    TooFewWorkers
+        If fewer are left than S2 answers for.
+    """
+    seconds, stop = ch.timeout_seconds, params.on_dropout == "stop"
     with ch.phase("offline"):
-        joined = ch.gather(participants(ch), Joined)
+        everybody = participants(ch)
+        joined = ch.gather(everybody, Joined) if stop else ch.gather_within(seconds, everybody, Joined)
+        refuse_rules(ch)
         if params.method == "ppadmm":
-            ch.recv(AUXILIARY, Ready)
-    columns = joined[participants(ch)[0]].columns
+            # Where nobody has joined, all may have waited for an S2 that is silent: it is not given so long again.
+            with ch.patience(seconds if joined else max(seconds / 4, min(seconds / 2, 5.0))):
+                ch.recv(AUXILIARY, Ready)
+    check_present(params, params.fewest(len(everybody)), everybody, joined)
+    columns = joined[min(joined)].columns
     for rank, message in joined.items():
         if message.columns != columns or columns < 1:
             raise ProtocolError(f"participant (rank {rank}) must have {columns} columns, got {message.columns}")
-    return columns
+    return columns, sorted(joined)
+
+
+def strangers(ch: Channel, joined: Collection[int], iteration: int) -> list[dict[str, Any]]:
+    """S1: who has never joined, for result.json."""
+    ch.silent |= set(participants(ch)) - set(joined) - ch.departed.keys()
+    found = [absence(ch, rank, iteration) for rank in participants(ch) if rank not in joined]
+    return [one if one["rank"] in ch.departed else {**one, "reason": "did not join in time"} for one in found]
 
 
 def prepare(rounds: Rounds) -> State:
@@ -165,7 +203,9 @@ def iterate(rounds: Rounds, state: State, observe: Observe, keeper: Keeper) -> t
     values = state.z if it else state.scaling.scales
     meanwhile = partial(observe, it, *state.scaling.original_units(state.z))
     total, norms = rounds.add_up(FIRST_ITERATION + it, values, state.rho, keep=keep, meanwhile=meanwhile)
-    if keep:
+    if keep and (unkept := rounds.unkept(FIRST_ITERATION + it)):
+        keeper.lack(it, unkept)
+    elif keep:
         keeper.save(replace(state, members=tuple(sorted(rounds.members))))
     with rounds.ch.phase("compute"):
         weights = state.scaling.weights(rounds.params)
@@ -225,7 +265,7 @@ def participant(ch: Channel, params: Params, own: Own) -> tuple[Vector, float]:
         if not order.asked:
             if order.keep and order.counted:
                 local.step(order)
-                ch.send(PRIMARY, Kept(order.stage))
+                ch.send(PRIMARY, Unkept(order.stage, local.refused) if local.refused else Kept(order.stage))
             elif not waiting:
                 ch.send(PRIMARY, Back())
                 waiting = True
@@ -233,6 +273,8 @@ def participant(ch: Channel, params: Params, own: Own) -> tuple[Vector, float]:
         waiting = False
         with ch.phase("compute"):
             vector = local.answer(order)
+        if local.refused:
+            ch.send(PRIMARY, Unkept(order.stage, local.refused))
         if vector is None:
             continue
         if sender is not None:

@@ -5,16 +5,20 @@ stage 2 + k iteration k.
 """
 
 import hashlib
+import math
 import secrets
 import struct
 from collections.abc import Callable, Collection
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
 
-from fedmpi.core.fixed_point import WIDE_BITS, decode, decode_wide
-from fedmpi.errors import FedmpiError, TooFewWorkers
+from fedmpi.core.fixed_point import WIDE_BITS, decode, decode_wide, limit
+from fedmpi.errors import FedmpiError, ProtocolError, TooFewWorkers, UsageError
 from fedmpi.net import Channel, Float64, Message
+from fedmpi.net.channel import no_judge
+from fedmpi.net.meaning import LARGEST_FLOAT, PART, between, judged, sized
 from fedmpi.ppadmm.admm import NORMS, Vector
 from fedmpi.ppadmm.params import FIRST_ITERATION, SUMS, Params
 from fedmpi.ppadmm.secure_sum import MaskedUpdate, open_sum, participants
@@ -22,6 +26,10 @@ from fedmpi.ppadmm.secure_sum import MaskedUpdate, open_sum, participants
 NONCE_BYTES = 16
 KEEP_SECONDS = 10.0
 """How long S1 waits at a premature end for the participants to write what they go on from."""
+
+
+NO_NAN = between(-LARGEST_FLOAT, math.inf)
+"""The scale of what is constant is infinite."""
 
 
 class Order(Message, tag=3):
@@ -39,9 +47,9 @@ class Order(Message, tag=3):
     counted: bool
     asked: bool
     keep: bool
-    rho: float
-    nonce: bytes
-    values: Float64
+    rho: Annotated[float, PART]
+    nonce: Annotated[bytes, sized(NONCE_BYTES)]
+    values: Annotated[Float64, NO_NAN]
 
     @property
     def digest(self) -> bytes:
@@ -54,7 +62,7 @@ class ClearUpdate(Message, tag=5):
     """Participant i → S1, each round of --method admm: v_i as it is, shape (d + NORMS,). Not private."""
 
     round: int
-    values: Float64
+    values: Annotated[Float64, judged("fedmpi.ppadmm.rounds:check_clear")]
 
 
 class Back(Message, tag=14):
@@ -63,6 +71,13 @@ class Back(Message, tag=14):
 
 class Finish(Message, tag=15):
     """S1 → participants: no more orders; the model comes behind."""
+
+
+class Unkept(Message, tag=23):
+    """Participant i → S1, before its update: the checkpoint of this stage could not be written; why."""
+
+    stage: int
+    reason: str
 
 
 class Kept(Message, tag=21):
@@ -152,6 +167,11 @@ class Rounds:
             return False
         return kept.keys() >= set(members)
 
+    def unkept(self, stage: int) -> str:
+        """Who could not write the checkpoint of a stage whose updates have come, and why; empty if all could."""
+        said = self.ch.gather_within(0, self.members, Unkept, stage=stage)
+        return "; ".join(f"participant (rank {rank}): {message.reason}" for rank, message in sorted(said.items()))
+
     def _order(
         self, ranks: Collection[int], stage: int, counted: Collection[int], keep: bool, rho: float, values: Vector
     ) -> None:
@@ -171,15 +191,16 @@ class Rounds:
             back = self.ch.gather_within(0, self.away, Back)
             self.members |= back.keys()
             self.away -= back.keys()
+            self.ch.silent -= back.keys()
 
-    def _gather(self, cls: type[Any], name: str, count: int) -> dict[int, Any]:
+    def _gather(
+        self, cls: type[Any], name: str, count: int, judge: Callable[[int, Any], None] = no_judge
+    ) -> dict[int, Any]:
         with self.ch.phase("wait"):
             updates: dict[int, Any] = self.ch.gather_within(
-                self.params.deadline, self.members, cls, shapes={name: (count,)}, round=self._round
+                self.params.deadline, self.members, cls, shapes={name: (count,)}, judge=judge, round=self._round
             )
-        for failed in self.ch.departed.values():
-            if failed.exit_code == 2:  # its data or its values break a rule: no round can mend that
-                raise failed
+        refuse_rules(self.ch)
         return updates
 
     def _open_masked(self, stage: int) -> tuple[Vector, Vector] | None:
@@ -195,7 +216,9 @@ class Rounds:
 
     def _open_clear(self, stage: int) -> tuple[Vector, Vector]:
         narrow, wide = layout(stage, self.columns)
-        updates: dict[int, ClearUpdate] = self._gather(ClearUpdate, "values", narrow + wide)
+        updates: dict[int, ClearUpdate] = self._gather(
+            ClearUpdate, "values", narrow + wide, partial(check_clear, stage, narrow, self.params.fraction_bits)
+        )
         check_present(self.params, self.fewest, self.members, updates)
         self._leave_out(set(updates), stage)
         total = np.zeros(narrow + wide)
@@ -209,12 +232,41 @@ class Rounds:
             self.failures.append(absence(self.ch, rank, stage - FIRST_ITERATION))
             self._leave_one_out(rank)
         self.members = members
+        self.ch.silent = set(participants(self.ch)) - members - self.ch.departed.keys()
 
     def _leave_one_out(self, rank: int) -> None:
         if self.params.on_dropout == "rejoin":
             self.away.add(rank)
         else:
             self.ch.send(rank, Finish())
+
+
+def refuse_rules(ch: Channel) -> None:
+    """S1: end the training for a participant whose data or values break a rule: no round can mend that.
+
+    Raises
+    ------
+    PeerFailed
+    """
+    for failed in ch.departed.values():
+        if failed.exit_code == UsageError.exit_code:
+            raise failed
+
+
+def check_clear(stage: int, narrow: int, fraction_bits: int, rank: int, update: ClearUpdate) -> None:
+    """Refuse what --method ppadmm could not have added up, and sums of rows and of squares that can be none.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    values, wide = update.values[:narrow], update.values[narrow:]
+    parts = ((values, limit(fraction_bits, 1)), (wide, limit(WIDE_BITS[0], 1)))
+    if not all(between(-most, most).holds(part) for part, most in parts):
+        raise ProtocolError(f"values from rank {rank} must be finite and below {parts[0][1]:.3g}, got {update.values}")
+    counted = wide[:1] if stage == SUMS else wide
+    if not PART.holds(counted) or (stage == SUMS and not float(counted[0]).is_integer()):
+        raise ProtocolError(f"rows and sums of squares from rank {rank} must not be negative, got {counted}")
 
 
 def check_present(params: Params, fewest: int, members: Collection[int], present: Collection[int]) -> None:

@@ -13,6 +13,7 @@ choose the members, is said in README.md.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.masks import MaskStream, Words
 from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message, UInt32, UInt64
+from fedmpi.net.meaning import DISTINCT, UNIFORM, sized
 from fedmpi.ppadmm.params import Params
+from fedmpi.securesum.public_keys import PUBLIC_KEYS
 
 PRIMARY, AUXILIARY = 0, 1
 """The ranks of S1 and S2; all further ranks are participants."""
@@ -32,7 +35,7 @@ class MaskedUpdate(Message, tag=4):
     """Participant i → S1, each round: enc(v_i) + mask, shape (words,), uniform to S1."""
 
     round: int
-    words: UInt64
+    words: Annotated[UInt64, UNIFORM]
 
 
 class Present(Message, tag=6):
@@ -45,7 +48,7 @@ class Present(Message, tag=6):
     stage: int
     count: int
     counted: bool
-    order: bytes
+    order: Annotated[bytes, sized(32)]
 
 
 class Heard(Message, tag=7):
@@ -54,15 +57,15 @@ class Heard(Message, tag=7):
     round: int
     stage: int
     count: int
-    ranks: UInt32
+    ranks: Annotated[UInt32, DISTINCT]
 
 
 class MaskSum(Message, tag=8):
     """S2 → S1, at most once a stage: the members, shape (ranks,), and the sum of their masks, shape (words,)."""
 
     round: int
-    members: UInt32
-    words: UInt64
+    members: Annotated[UInt32, DISTINCT]
+    words: Annotated[UInt64, UNIFORM]
 
 
 class Void(Message, tag=9):
@@ -82,14 +85,14 @@ class AuxiliaryKey(Message, tag=11):
     """S2 → participant i, once an epoch, ahead of it: an X25519 public key, 32 bytes."""
 
     epoch: int
-    public: bytes
+    public: Annotated[bytes, PUBLIC_KEYS]
 
 
 class ParticipantKey(Message, tag=12):
     """Participant i → S2, once an epoch: an X25519 public key, 32 bytes, and the words of an update."""
 
     epoch: int
-    public: bytes
+    public: Annotated[bytes, PUBLIC_KEYS]
     count: int
 
 

@@ -4,16 +4,17 @@ import hashlib
 import math
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
 from fedmpi.core import exact
-from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
+from fedmpi.errors import PeerFailed, TooFewWorkers
 from fedmpi.federated.rows import own_rows
 from fedmpi.federated.statistics import add_up, contribute
 from fedmpi.machines.placement import tell_host
 from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net.meaning import DISTINCT, POSITIVE, judged
 from fedmpi.net.message import UInt8, bytes_of, text_of
 from fedmpi.net.orders import Leave
 from fedmpi.ppadmm.admm import Vector
@@ -38,11 +39,11 @@ class Setup(Message, tag=1):
     on with; `members` the participants who were there then.
     """
 
-    job: UInt8
-    timeout_seconds: float
-    digest: bytes
+    job: Annotated[UInt8, judged("fedmpi.runs.job:Job.from_json")]
+    timeout_seconds: Annotated[float, POSITIVE]
+    digest: Annotated[bytes, judged("fedmpi.data.dataset:Dataset.check_same")]
     iteration: int
-    members: UInt32
+    members: Annotated[UInt32, DISTINCT]
 
 
 class Judge(Message, tag=22):
@@ -68,6 +69,7 @@ def lead(
     """S1: one training with the other ranks."""
     job.params.fewest(len(participants(ch)))
     iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
+    ch.tolerated = () if job.params.on_dropout == "stop" else participants(ch)
     setup = Setup(bytes_of(job.to_json()), ch.timeout_seconds, digest, iteration, as_array(members))
     for rank in range(1, ch.size):
         ch.send(rank, setup)
@@ -93,11 +95,10 @@ def serve(ch: Channel, run: Path | None = None, rows: Path | None = None) -> Non
     rows : Path, optional
         The file of a participant's own rows.
     """
+    ch.tolerated = [rank for rank in participants(ch) if rank != ch.rank]  # who else is there is S1's business
     while isinstance(setup := ch.recv_any(PRIMARY, (Setup, Leave), shapes=SHAPES, patient=True), Setup):
         text = text_of(setup.job)
         job = Job.from_json(text, Params)
-        if setup.iteration < 0:
-            raise ProtocolError(f"the first iteration must not be negative, got {setup.iteration}")
         ch.outwait(setup.timeout_seconds)
         if ch.rank != AUXILIARY:
             take_part(ch, job, setup, run, rows)
@@ -139,6 +140,8 @@ def judge(ch: Channel) -> dict[str, float]:
     try:
         rows, squares = add_up(ch, there, 2)
     except (PeerFailed, TooFewWorkers):
+        return {"test_rmse": math.nan}
+    if rows < 0 or squares < 0:  # only the sum is known: nobody can say whose part it was
         return {"test_rmse": math.nan}
     return {"test_rmse": math.sqrt(squares / (rows << exact.FRACTION_BITS))} if rows else {}
 

@@ -12,12 +12,13 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from fedmpi.core import DEFAULT_PRIME, PrimeField, Shamir
-from fedmpi.crypto.envelope import OVERHEAD, seal, unseal
+from fedmpi.core import DEFAULT_PRIME, PrimeField, Shamir, fixed_point
+from fedmpi.crypto.envelope import OVERHEAD
 from fedmpi.crypto.keys import KEY_BYTES, KeyPair
 from fedmpi.crypto.masks import mask_words
 from fedmpi.crypto.random import FieldRandom, SecretStream, Stream
 from fedmpi.errors import ProtocolError
+from fedmpi.securesum import scheme
 
 Words = NDArray[np.uint32] | NDArray[np.uint64]
 Shares = NDArray[np.uint32]
@@ -31,6 +32,70 @@ ENVELOPE_BYTES = 2 * 4 * SHARE_WORDS + OVERHEAD
 """Of an envelope: a share of b_u and one of the private key."""
 
 _FIELD = PrimeField(DEFAULT_PRIME)
+
+
+class DoubleMasking(scheme.Scheme):
+    """Double masking for vectors of one length.
+
+    Parameters
+    ----------
+    members : int
+        K; members are numbered from 0.
+    threshold : int
+        So many must be left, and as many together can unmask one.
+    length : int
+        Numbers in a vector.
+    dtype : str
+        Of the words: <u8, or <u4.
+    """
+
+    name = "double"
+    public_bytes, envelope_bytes = PUBLIC_BYTES, ENVELOPE_BYTES
+
+    def __init__(self, members: int, threshold: int, length: int, dtype: str = "<u8"):
+        self.members, self.threshold, self.colluding = members, threshold, threshold - 1
+        self.words, self.dtype = length, np.dtype(dtype)
+
+    def member(self, number: int, round: int) -> "Member":
+        """A fresh member."""
+        return Member(number, self.members, self.threshold, round)
+
+    def told(self, sharers: int) -> int:
+        """A share of each that has shared."""
+        return sharers * SHARE_WORDS
+
+    def check_hidden(self, row: scheme.Words) -> None:
+        """Any words can be."""
+
+    def check_told(self, row: NDArray[np.uint32]) -> None:
+        """They are shares."""
+        if not _FIELD.contains(row):
+            raise ProtocolError(f"shares must be elements of F_{_FIELD.p}, got others")
+
+    def add(self, total: scheme.Words, row: scheme.Words) -> scheme.Words:
+        """Modulo 2^64, or 2^32."""
+        return np.add(total, row)
+
+    def unmask(
+        self,
+        total: scheme.Words,
+        round: int,
+        publics: Mapping[int, bytes],
+        survivors: frozenset[int],
+        told: Mapping[int, NDArray[np.uint32]],
+    ) -> scheme.Words:
+        """See `unmask`."""
+        owners = sorted(publics)
+        revealed = {k: dict(zip(owners, row.reshape(len(owners), SHARE_WORDS), strict=True)) for k, row in told.items()}
+        return unmask(total, round, self.threshold, publics, survivors, revealed)
+
+    def encode(self, values: NDArray[np.float64], bits: int, summands: int) -> scheme.Words:
+        """Fixed point in Z_{2^64}."""
+        return fixed_point.encode(values, bits, summands)
+
+    def decode(self, words: scheme.Words, bits: int) -> NDArray[np.float64]:
+        """The reals of a sum of encoded vectors."""
+        return fixed_point.decode(words, bits)
 
 
 class MaskKey(KeyPair):
@@ -47,8 +112,8 @@ class MaskKey(KeyPair):
         self.public = self._private.public_key().public_bytes_raw()
 
 
-class Member:
-    """One member in one round. Make a new one for every round: a mask is used once.
+class Member(scheme.Member):
+    """One member in one round.
 
     Parameters
     ----------
@@ -63,64 +128,31 @@ class Member:
         Default: a fresh `SecretStream`.
     """
 
+    label = b"PBPFL shares"
+
     def __init__(self, number: int, members: int, threshold: int, round: int, stream: Stream | None = None):
-        self.number, self._round, self._threshold = number, round, threshold
         random = SecretStream() if stream is None else stream
-        self._sealing = KeyPair()
         self._self_seed, private = (random.words(KEY_BYTES // 4).tobytes() for _ in range(2))
         self._masking = MaskKey(private)
-        sharing = Shamir(_FIELD, members, threshold - 1)
         secret = np.concatenate([to_elements(self._self_seed), to_elements(private)])
-        self._dealt = sharing.share(secret, FieldRandom(_FIELD.p, random))
-        self._publics: dict[int, bytes] = {}
-        self._held: dict[int, Shares] = {number: self._dealt[number]}
-        self._unmasked = self._masked = False
+        dealt = Shamir(_FIELD, members, threshold - 1).share(secret, FieldRandom(_FIELD.p, random))
+        super().__init__(number, round, threshold, dealt)
 
     @property
     def public(self) -> bytes:
         """What everybody may know, `PUBLIC_BYTES`."""
-        return self._sealing.public + self._masking.public
+        return super().public + self._masking.public
 
-    def envelopes(self, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-        """Sealed shares for all others that have shown their keys."""
-        self._publics = dict(publics)
-        return {
-            v: seal(self._sealing, public[:KEY_BYTES], self._place(self.number, v), self._dealt[v].tobytes())
-            for v, public in publics.items()
-            if v != self.number
-        }
-
-    def accept(self, sender: int, envelope: bytes) -> None:
-        """Open what another member sealed for this one.
-
-        Raises
-        ------
-        ProtocolError
-            If it was sealed by somebody else, or for something else.
-        """
-        if sender not in self._publics or sender == self.number:
-            raise ProtocolError(f"an envelope must come from another member, got member {sender}")
-        contents = unseal(self._sealing, self._publics[sender][:KEY_BYTES], self._place(sender, self.number), envelope)
+    def read(self, contents: bytes) -> Shares:
+        """A share of b_u and one of the private key."""
         held = np.frombuffer(contents, "<u4")
         if held.shape != (2 * SHARE_WORDS,) or not _FIELD.contains(held):
             raise ProtocolError(f"an envelope must hold {2 * SHARE_WORDS} field elements, got {len(contents)} bytes")
-        self._held[sender] = held
+        return held
 
     def mask(self, words: Words) -> Words:
-        """The words of this member, hidden; with masks of pairs for all whose shares are here.
-
-        Raises
-        ------
-        ValueError
-            The second time: a mask is used once.
-        ProtocolError
-            If too few members have sent shares.
-        """
-        if self._masked:
-            raise ValueError("a member must mask one vector, got a second: a mask is used once")
-        self._masked = True
-        if len(self._held) < self._threshold:
-            raise ProtocolError(f"at least {self._threshold} members must share, got {len(self._held)}")
+        """The words of this member, hidden; with masks of pairs for all whose shares are here."""
+        self._mask_once()
         hidden = words + stretch(self._self_seed, self._round, words)
         for v in self._held.keys() - {self.number}:
             shared = pair_seed(self._masking, self.number, v, self._publics[v][KEY_BYTES:])
@@ -135,17 +167,12 @@ class Member:
         ProtocolError
             If there are too few survivors, members among them that shared nothing, or this was asked before.
         """
-        if self._unmasked:
-            raise ProtocolError(f"shares of round {self._round} must be asked for once, got a second list of survivors")
-        if len(survivors) < self._threshold or not survivors <= self._held.keys() or self.number not in survivors:
-            raise ProtocolError(
-                f"survivors must be at least {self._threshold} of {sorted(self._held)}, got {sorted(survivors)}"
-            )
-        self._unmasked = True
+        self._tell_once(survivors)
         return {u: half(held, lost=u not in survivors) for u, held in self._held.items()}
 
-    def _place(self, sender: int, receiver: int) -> bytes:
-        return b"PBPFL shares" + struct.pack(">QII", self._round, sender, receiver)
+    def tell(self, survivors: frozenset[int]) -> NDArray[np.uint32]:
+        """What `reveal` says, in the order of the members."""
+        return np.concatenate([share for _, share in sorted(self.reveal(survivors).items())])
 
 
 def unmask(

@@ -27,7 +27,7 @@ class SpnTraining(SpnWords):
 
     def set_up(self) -> None:
         """Tell the hosts what is trained."""
-        setup(self.ch, self.job.to_json(), self.clients, digest=self.digest)
+        setup(self.ch, self.job.to_json(), self.clients, digest=self.digest, dealt=self.dealt)
 
     def first(self) -> State:
         """The state before the first round; a standalone client has a model of its own."""

@@ -68,7 +68,7 @@ class Params:
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
-    """Where clients compute: cpu, cuda, …"""
+    """Where clients compute: cpu, cuda, cuda:1, …; auto: each rank takes the GPU of its place on its machine."""
 
     def __post_init__(self) -> None:
         at_least(self, clients=1, rounds=1, bits=1, hidden=1, margin=1, alpha1=0, alpha2=0, noise_std=0)

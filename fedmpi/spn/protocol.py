@@ -4,9 +4,10 @@ Letters: K clients, G the public model's h parameters, ΔW_i the change of clien
 polarization layers and its targets, is in no message: `client.Clients` holds it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.federated.messages import SERVER, be_ready, leave
 from fedmpi.net import Channel, Message
+from fedmpi.net.meaning import DISTINCT, LARGEST, between, judged
 from fedmpi.net.message import Float64, UInt32
 from fedmpi.net.orders import Leave
 
@@ -30,7 +32,7 @@ class Round(Message, tag=3):
 
     round: int
     turn: int
-    clients: UInt32
+    clients: Annotated[UInt32, judged("fedmpi.spn.protocol:asked_here", DISTINCT)]
     G: Float64
 
 
@@ -39,8 +41,8 @@ class Changes(Message, tag=4):
 
     round: int
     turn: int
-    clients: UInt32
-    values: Float64
+    clients: Annotated[UInt32, judged("fedmpi.spn.protocol:check_changes", DISTINCT)]
+    values: Annotated[Float64, judged("fedmpi.spn.protocol:collect")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +109,17 @@ def ask(ch: Channel, t: int, turn: int, chosen: Sequence[int], G: Vector) -> dic
     hosts = range(1, ch.size)
     asked = {}
     with ch.phase("communicate"):
+        shapes = {"values": (None, G.shape[1]), "clients": (None,)}
+        ch.gather_within(0, [*ch.silent], Changes, shapes=shapes)  # late, but they are there: silent no more
         for rank in hosts:
             here = np.array([k for k in chosen if k % len(hosts) == rank - 1], np.uint32)
-            if len(here) and rank not in ch.departed:
+            if len(here) and rank not in ch.departed and rank not in ch.silent:
                 asked[rank] = here
                 ch.send(rank, Round(t, turn, here, G if len(G) == 1 else G[here]))
-    if not asked and all(rank in ch.departed for rank in hosts):
-        reason = next(iter(ch.departed.values()))
-        raise TooFewWorkers(f"round {t}: changes must come from at least 1 host, got 0: {reason}")
+    if not asked and ch.departed.keys() | ch.silent >= set(hosts):
+        silent = f"said nothing for {ch.timeout_seconds:g} s"
+        gone = [str(ch.departed.get(rank, f"{ch.role_of(rank)} (rank {rank}) {silent}")) for rank in hosts]
+        raise TooFewWorkers(f"round {t}: changes must come from at least 1 host, got 0: {'; '.join(gone)}")
     return asked
 
 
@@ -123,25 +128,54 @@ def collect(
 ) -> tuple[dict[int, Vector], list[dict[str, Any]]]:
     """Client → ΔW_i, of those that came and are finite, and which are missing."""
     with ch.phase("wait"):
-        answers = ch.gather_within(
-            ch.timeout_seconds, asked, Changes, shapes={"values": (None, h), "clients": (None,)}, round=t, turn=turn
-        )
+        shapes, judge = {"values": (None, h), "clients": (None,)}, partial(check_changes, asked)
+        answers = ch.gather_within(ch.timeout_seconds, asked, Changes, shapes=shapes, judge=judge, round=t, turn=turn)
+    ch.silent |= asked.keys() - answers.keys() - ch.departed.keys()
+    within = between(-LARGEST, LARGEST)
     changes: dict[int, Vector] = {}
     lost = []
     for rank, clients in asked.items():
         answer = answers.get(rank)
         if answer is None:
-            reason = f"host {ch.departed[rank]}" if rank in ch.departed else "sent nothing"
+            reason = (
+                f"host {ch.departed[rank]}"
+                if rank in ch.departed
+                else f"host (rank {rank}) sent nothing for {ch.timeout_seconds:g} s"
+            )
             lost += [{"client": k, "reason": reason} for k in clients.tolist()]
             continue
-        if not np.array_equal(answer.clients, clients) or len(answer.values) != len(clients):
-            raise ProtocolError(f"Changes from rank {rank} must be of clients {clients}, got {answer.clients}")
         for k, value in zip(clients.tolist(), answer.values, strict=True):
-            if np.isfinite(value).all():
+            if within.holds(value):
                 changes[k] = value
             else:
-                lost.append({"client": k, "reason": "sent a change that must be finite"})
+                lost.append({"client": k, "reason": f"sent a change that must {within.text}"})
     return changes, lost
+
+
+def check_changes(asked: Mapping[int, NDArray[np.uint32]], rank: int, answer: Changes) -> None:
+    """Refuse changes of other clients than a host was asked for.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    if not np.array_equal(answer.clients, asked[rank]) or len(answer.values) != len(asked[rank]):
+        raise ProtocolError(f"Changes from rank {rank} must be of clients {asked[rank]}, got {answer.clients}")
+
+
+def asked_here(order: Round, here: Collection[int]) -> list[int]:
+    """The clients of an order.
+
+    Raises
+    ------
+    ProtocolError
+        If they do not all live here, or one comes twice or has no model.
+    """
+    clients: list[int] = order.clients.tolist()
+    once = 0 < len(set(clients)) == len(clients)
+    if not once or not set(clients) <= set(here) or len(order.G) not in (1, len(clients)):
+        raise ProtocolError(f"Round must be for clients of this rank, each with a model, got {clients}")
+    return clients
 
 
 def host(ch: Channel, own: "Clients") -> None:
@@ -152,9 +186,7 @@ def host(ch: Channel, own: "Clients") -> None:
         order = ch.recv_any(SERVER, (Round, Leave), shapes={"G": (None, own.parameters)}, patient=True)
         if not isinstance(order, Round):
             break
-        clients = order.clients.tolist()
-        if not set(clients) <= rows.keys() or len(order.G) not in (1, len(clients)):
-            raise ProtocolError(f"Round must be for clients of this rank, each with a model, got {clients}")
+        clients = asked_here(order, rows)
         with ch.phase("compute"):
             starts = order.G if len(order.G) == len(clients) else np.repeat(order.G, len(clients), axis=0)
             values = own.update(clients, order.round, starts)

@@ -4,9 +4,9 @@ import os
 import signal
 from typing import Any
 
+from fedmpi.federated.masked import Masked
 from fedmpi.net.mpi import job
 from fedmpi.pbpfl import SYSTEM
-from fedmpi.pbpfl.masked import Masked
 from fedmpi.pbpfl.messages import Terms
 
 

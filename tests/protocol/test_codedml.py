@@ -731,10 +731,10 @@ def filled(value: int, *shape: int) -> np.ndarray:
 
 DATA = coded_data(filled(1, 1, 4, 3))
 WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
-    "no rows": ([setup(rows=0)], "Setup must hold positive sizes and a degree, got (0, 3, 1) and 1"),
-    "no outputs": ([setup(outputs=0)], "Setup must hold positive sizes and a degree, got (4, 3, 0) and 1"),
-    "negative columns": ([setup(columns=-3)], "Setup must hold positive sizes and a degree, got (4, -3, 1) and 1"),
-    "a negative degree": ([setup(degree=-1)], "Setup must hold positive sizes and a degree, got (4, 3, 1) and -1"),
+    "no rows": ([setup(rows=0)], "Setup.rows from rank 0 must be from 1 to "),
+    "no outputs": ([setup(outputs=0)], "Setup.outputs from rank 0 must be from 1 to "),
+    "negative columns": ([setup(columns=-3)], "Setup.columns from rank 0 must be from 1 to "),
+    "a negative degree": ([setup(degree=-1)], "Setup.degree from rank 0 must be from 0 to "),
     "a constant polynomial": ([setup(coefficients=[[5]])], "Setup must hold 1 + 1 coefficients, got (1, 1)"),
     "coefficients without a degree": ([setup(degree=0, coefficients=[[5]])], "Setup must hold 0 + 1 coefficients"),
     "coefficients of one prime of two": (
@@ -752,7 +752,7 @@ WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
     "too many rows in two pieces": (
         [setup(), coded_data(filled(1, 1, 3, 3)), DATA], "CodedData must hold 1 to 1 rows, got 4",
     ),
-    "an empty piece": ([setup(), coded_data(filled(1, 1, 0, 3))], "CodedData must hold 1 to 4 rows, got 0"),
+    "an empty piece": ([setup(), coded_data(filled(1, 1, 0, 3))], "CodedData.rows from rank 0 must be from 1 to "),
     "other columns": (
         [setup(), coded_data(filled(1, 1, 4, 2))], "CodedData of 4 rows must have 10 words, got (7,)",
     ),
@@ -774,7 +774,7 @@ WRONG_MASTER: dict[str, tuple[list[Any], str]] = {
         [setup(), DataSeed(4, np.zeros(16, np.uint8))], "DataSeed.seed from rank 0 must have shape (32), got (16)",
     ),
     "a seed without a step": (
-        [setup(), DataSeed(0, np.zeros(32, np.uint8))], "DataSeed must come alone, with a step of 1 or more, got 0",
+        [setup(), DataSeed(0, np.zeros(32, np.uint8))], "DataSeed.step from rank 0 must be from 1 to ",
     ),
     "a seed behind data": (
         [setup(), coded_data(filled(1, 1, 3, 3)), DataSeed(4, np.zeros(32, np.uint8))], "DataSeed must come alone",

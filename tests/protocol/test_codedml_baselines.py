@@ -510,8 +510,8 @@ def sending(change: Callable[[Channel, Message], Message]) -> Role:
 
 
 STAGES = {
-    "bgw": ["Ready", "SubShare", "SharedGradient", "Report"],
-    "bh08": ["DoubleShare", "Ready", "Masked", "Opened", "SharedGradient", "Report"],
+    "bgw": ["Ready", "SubShare", "SharedGradient"],
+    "bh08": ["DoubleShare", "Ready", "Masked", "Opened", "SharedGradient"],
 }
 
 
@@ -611,9 +611,9 @@ SETUP: dict[str, Any] = {
 }  # fmt: skip
 BROKEN: dict[str, tuple[dict[str, Any], list[Message], str]] = {
     "an unknown protocol": ({"protocol": "spdz"}, [coded_data(zeros(1, 4, 3))], "must be bgw or bh08, got spdz"),
-    "no rows": ({"rows": 0}, [], "GroupSetup must hold positive sizes, got 0, 3, 1"),
-    "a negative number of columns": ({"columns": -1}, [], "GroupSetup must hold positive sizes, got 4, -1, 1"),
-    "no outputs": ({"outputs": 0}, [], "GroupSetup must hold positive sizes, got 4, 3, 0"),
+    "no rows": ({"rows": 0}, [], "GroupSetup.rows from rank 0 must be from 1 to "),
+    "a negative number of columns": ({"columns": -1}, [], "GroupSetup.columns from rank 0 must be from 1 to "),
+    "no outputs": ({"outputs": 0}, [], "GroupSetup.outputs from rank 0 must be from 1 to "),
     "no polynomial": ({"coefficients": zeros(1, 1)}, [], "must hold two coefficients or more, got shape (1, 1)"),
     "coefficients beyond the field": (
         {"coefficients": np.array([[5, P]], np.uint32)}, [], f"field elements from rank 0 must be below {P}, got {P}",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from protocol.codedml_threads import command_on_threads
 
+from fedmpi.codedml import SYSTEM
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.plain import train_quantized
 from fedmpi.codedml.problem import Problem
@@ -301,6 +302,28 @@ def test_insecure_masks_are_said_loudly(tmp_path: Path, capsys: pytest.CaptureFi
     assert "WARNING: the masks are made from --seed" in said
     assert "not private: masks for T=" in said
     assert "private against any" not in said
+    summary = result_of(tmp_path / "run")
+    assert SYSTEM.who_learns("coded", summary["params"]).startswith("Not private: masks are made from --seed")
+    assert "random" in SYSTEM.who_learns("coded", summary["params"] | {"insecure_repeatable_masks": False})
+    command_on_threads(7, "--insecure-repeatable-masks", "--dry-run")
+    said = capsys.readouterr().out
+    assert "workers, see the data, if they know --seed" in said
+    assert "uniform field elements" not in said
+
+
+def test_the_public_seed_of_a_run_does_not_become_that_of_its_masks(tmp_path: Path) -> None:
+    """A run that goes on can't take to --insecure-repeatable-masks, nor come to look private; no seed is printed."""
+    private, insecure = tmp_path / "private", tmp_path / "insecure"
+    options = ("--iterations", 2, "--tolerance", 0, "--seed", 4711, "--no-compare")
+    command_on_threads(7, *options, "--out", private)
+    command_on_threads(7, *options, "--insecure-repeatable-masks", "--out", insecure)
+    for folder, flag in ((private, "--insecure-repeatable-masks"), (insecure, "--no-insecure-repeatable-masks")):
+        with pytest.raises(UsageError, match="--resume must keep insecure_repeatable_masks as the run began"):
+            command_on_threads(7, "--resume", folder, "--iterations", 3, flag)
+    with pytest.raises(UsageError, match="--resume must keep seed as the run began, whose masks") as refused:
+        command_on_threads(7, "--resume", insecure, "--iterations", 3, "--seed", 5)
+    assert "4711" not in str(refused.value)
+    command_on_threads(7, "--resume", insecure, "--iterations", 3)
 
 
 def test_a_run_on_a_small_set_of_each_format(tmp_path: Path) -> None:

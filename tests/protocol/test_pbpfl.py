@@ -170,7 +170,7 @@ def sending(change: Any) -> Any:
         (lambda m: Terms(m.round, m.clients - 1, m.shifts, m.values), "Terms must be of its own clients, got [0]"),
         (
             lambda m: Terms(m.round, m.clients.repeat(2), m.shifts.repeat(2), m.values.repeat(2, 0)),
-            "must be of its own clients, got [1, 1]",
+            "a list without anything twice, got array([1, 1]",
         ),
         (lambda m: Terms(m.round, m.clients, m.shifts, m.values.repeat(2, 0)), "must be of its own clients, got [1]"),
         (lambda m: Terms(m.round, m.clients, m.shifts, m.values[:, 8:]), "Terms.values from rank 2 must have shape"),
@@ -267,7 +267,7 @@ def test_terms_that_do_not_fit_in_the_ring_end_the_training(tmp_path: Path) -> N
 
 
 def test_training_that_diverges_says_so(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="must be finite, got inf or nan: the training diverges"):
+    with pytest.raises(Exception, match=r"got (none|others): the training diverges"):
         train(tmp_path / "run", "--method", "fedavg-mse", "--learning-rate", "1e9", "--dtype", "float32")
 
 

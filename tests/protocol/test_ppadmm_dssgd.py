@@ -9,7 +9,6 @@ from protocol.ppadmm_threads import HANG_SECONDS, problem
 from scipy import stats
 
 from fedmpi.crypto.random import SecretStream
-from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, run_local
 from fedmpi.ppadmm import SYSTEM
 from fedmpi.ppadmm.auxiliary import auxiliary_server
@@ -32,6 +31,7 @@ def train(params: Params, change: dict[int, SharedGradient] | None = None) -> tu
 
     def lead(ch: Channel) -> Training:
         channels[ch.rank] = ch
+        ch.tolerated = range(2, ch.size)
         return parameter_server(ch, params)
 
     def second(ch: Channel) -> None:
@@ -96,12 +96,22 @@ def test_with_little_noise_it_learns_and_with_much_it_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "coordinates", [[0, 1, 2, 3, 4, 11], [0, 1, 2, 3, 4, 4]], ids=["out of range", "twice the same"]
+    ("last", "value", "text"),
+    [
+        (11, 0.0, "coordinates from rank 3 must differ and be below 11"),
+        (4, 0.0, "list without anything twice"),
+        (5, np.nan, "values from rank 3 must be clipped to 100"),
+        (5, 1e300, "values from rank 3 must be clipped to 100"),
+    ],
+    ids=["out of range", "twice the same", "NaN", "not clipped"],
 )
-def test_wrong_coordinates_are_refused(coordinates: list[int]) -> None:
-    wrong = SharedGradient(0, np.array(coordinates, np.uint32), np.zeros(6))
-    with pytest.raises(ProtocolError, match="coordinates from rank 3 must differ and be below 11"):
-        train(PARAMS, {3: wrong})
+def test_who_shares_what_can_not_be_is_left_out_and_named(last: int, value: float, text: str) -> None:
+    wrong = SharedGradient(0, np.array([0, 1, 2, 3, 4, last], np.uint32), np.full(6, value))
+    training, channels = train(replace(PARAMS, iterations=3), {3: wrong})
+    assert [gone["rank"] for gone in training.failures] == [3]
+    assert text in training.failures[0]["reason"]
+    assert text in str(channels[0].departed[3])
+    assert np.isfinite(training.coefficients).all()
 
 
 def test_s1_gets_nothing_but_a_share() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedmpi.crypto.random import SecretStream
-from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.errors import UsageError
 from fedmpi.federated.messages import Ready, Setup, setup, stop
 from fedmpi.net import Channel
 from fedmpi.net.local import run_local
@@ -137,17 +137,25 @@ def test_a_change_that_is_no_number_is_left_out(monkeypatch: pytest.MonkeyPatch)
 def test_a_host_that_answers_for_others_is_refused() -> None:
     from fedmpi.spn.protocol import Changes, Round
 
+    lost: list[dict[str, Any]] = []
+
     def serve(ch: Channel) -> None:
         setup(ch, "{}", 1)
-        server(ch, Params(rounds=1), 1, State(0, np.zeros((1, 3))), Watch())
+        server(
+            ch,
+            Params(rounds=1),
+            1,
+            State(0, np.zeros((1, 3))),
+            Watch(after=lambda state, missing: lost.extend(missing)),
+        )
 
     def liar(ch: Channel) -> None:
         ch.send(0, Ready(np.array([0], np.uint32), np.array([5], np.uint64)))
         ch.recv(0, Round)
         ch.send(0, Changes(0, 0, np.array([1], np.uint32), np.zeros((1, 3))))
 
-    with pytest.raises(FedmpiError, match="must be of clients"):
-        run_local([serve, liar])
+    run_local([serve, liar])
+    assert "Changes from rank 1 must be of clients [0], got [1]" in lost[0]["reason"]
 
 
 def test_learning_rate_is_halved() -> None:

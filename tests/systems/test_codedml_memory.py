@@ -57,6 +57,12 @@ class Network:
     def failed(self) -> tuple[int, ...]:
         return ()
 
+    def stopped(self, rank: int) -> bool:
+        return False
+
+    def end(self, rank: int) -> None:
+        pass
+
     def poll(self, tag: int, sources: Collection[int]) -> None:
         return None
 

@@ -33,6 +33,7 @@ from fedmpi.learn import (
     train_clients,
     weights,
 )
+from fedmpi.learn.devices import device_here
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
 from fedmpi.learn.perceptron import Perceptron
@@ -293,6 +294,24 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         FlatModel(MLP((4,), 2), "abacus")
 
 
+def test_each_rank_of_a_machine_takes_the_gpu_of_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under Open MPI, Hydra and srun, and alone; torch is told how many there are."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match="--device auto must be used where torch sees a GPU, got none"):
+        device_here("auto", {})
+    assert device_here("cpu", {}) == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    for name in ("OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"):
+        assert [device_here("auto", {name: str(place)}) for place in range(4)] == [
+            "cuda:0",
+            "cuda:1",
+            "cuda:2",
+            "cuda:0",
+        ]
+    assert device_here("auto", {}) == "cuda:0"
+
+
 @pytest.mark.parametrize(
     "wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}, {"clip": 0.0}]
 )
@@ -347,6 +366,16 @@ def test_ranks_times_threads_are_at_most_the_cores(monkeypatch: pytest.MonkeyPat
     assert [threads_per_rank(n) for n in (1, 3, 8, 16, 102)] == [16, 5, 2, 1, 1]
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
     assert threads_per_rank(102) == 4
+
+
+def test_cores_that_ranks_are_bound_to_are_not_shared_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks 1 and 2 have four cores each, 3 and 4 share the next eight, 5 may use all sixteen."""
+    this = [0]
+    masks = {1: range(4), 2: range(4, 8), 3: range(8, 16), 4: range(8, 16), 5: range(16)}
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: masks[pid or this[0]])
+    monkeypatch.delenv("OMPI_COMM_WORLD_LOCAL_SIZE", raising=False)
+    for this[0], among, threads in ((1, (1, 2), 4), (3, (3, 4), 4), (3, (3, 1), 8), (4, (3, 4, 5), 2), (5, (5,), 16)):
+        assert threads_per_rank(1, among) == threads
 
 
 def test_images_have_a_shape_and_are_scaled() -> None:
