@@ -17,6 +17,7 @@ from fedmpi.learn import build_model
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
+from fedmpi.rules import printable_lines
 from fedmpi.runs.folder import RunFolder, finite
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
@@ -27,18 +28,19 @@ Batches = dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
 def run(ch: Channel, argv: list[str]) -> None:
     """Attack as the command line says."""
     params, options = parse(Params, argv, "fedmpi attack --", DESCRIPTION)
+    options.check_own(argv, params.model)
     ch.timeout_seconds = max(options.timeout, 3600.0)  # an attack is long, and says nothing before its end
     data = load(options.dataset or "digits", seed=options.seed, **options.scaled_load_arguments())
     batches, spread = batches_of(params, data), spread_of(data)
     shape, classes = input_shape(data), len(data.classes)
     try_own(build_model(params.model, shape, classes, params.first), params.model, shape, classes)
     if options.dry_run:
-        print(heading(params, data, ch.size))
+        print(printable_lines(heading(params, data, ch.size)))
         return
     folder = RunFolder(options.out, f"attack-{params.attack}", to_toml(params, options))
     quiet = options.quiet or options.json
     if not quiet:
-        print(heading(params, data, ch.size), flush=True)
+        print(printable_lines(heading(params, data, ch.size)), flush=True)
     lines: list[dict[str, Any]] = []
 
     def watch(seed: int, finding: Finding) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from fedmpi.attacks.deep_leakage import Reconstruction
 from fedmpi.attacks.params import Params
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message
+from fedmpi.net.meaning import anything, judged
 from fedmpi.net.message import Float64, UInt64
 
 LEADER = 0
@@ -24,21 +26,24 @@ class Case(Message, tag=1):
     seed: int
     classes: int
     X: Float64
-    y: UInt64
+    y: Annotated[UInt64, judged("fedmpi.attacks.protocol:_cases")]
+
+
+DIVERGED = anything("an attack may end with infinities, and with NaN: it has found nothing then")
 
 
 class Found(Message, tag=2):
     """Rank → leader: what an attack found."""
 
     seed: int
-    images: Float64
-    labels: Float64
-    distance: float
+    images: Annotated[Float64, DIVERGED]
+    labels: Annotated[Float64, DIVERGED]
+    distance: Annotated[float, DIVERGED]
     steps: int
     evaluations: int
     restarts: int
     seconds: float
-    ratio: float
+    ratio: Annotated[float, DIVERGED]
     label: int
 
 

@@ -24,7 +24,7 @@ class Attacks:
 REGISTRY = {
     "codedml": Attacks(("colluders:findings",), ("colluders:comparison",)),
     "ppadmm": Attacks(("servers:findings",), ("servers:comparison",)),
-    "niss": Attacks(("uploads:reconstructions", "members:findings")),
+    "niss": Attacks(("uploads:reconstructions", "members:findings", "canaries:findings")),
     "pbpfl": Attacks(("uploads:reconstructions", "uploads:masked_words", "models:findings")),
     "spn": Attacks(("uploads:reconstructions",)),
 }

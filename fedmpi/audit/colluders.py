@@ -13,6 +13,7 @@ from fedmpi.audit.recording import Recorded, Seen
 from fedmpi.audit.statistics import ALARM, buckets_for, least, p_value_same, p_value_uniform
 from fedmpi.codedml.dealing import MASTER, CodedData, DataSeed, Share
 from fedmpi.codedml.params import Params
+from fedmpi.codedml.training import seeds
 from fedmpi.core import FieldArray, PrimeField, Residues
 from fedmpi.errors import UsageError
 
@@ -48,6 +49,8 @@ CLAIMS = {
     "bh08": "any T parties learn nothing [Beerliová-Trubíniová and Hirt 2008]",
 }
 
+INSECURE = "not private: --insecure-repeatable-masks"
+
 Key = tuple[int, str, str, int]
 """Source, message, field, and the number of the prime."""
 
@@ -61,6 +64,8 @@ def findings(run: Recorded) -> Iterator[Finding]:
         return
     group, T = group_of(run)
     primes = primes_of(run)
+    if insecure(run):
+        yield drawn_again(run, group)
     views = {rank: secrets(run, rank, primes) for rank in group}
     tested = [([views[rank] for rank in ranks], set(ranks)) for ranks in coalitions(group, T)]
     p_values = [least(uniformity(own, primes, inside)) for own, inside in tested]
@@ -71,6 +76,31 @@ def findings(run: Recorded) -> Iterator[Finding]:
     }
     for size in (T, T + 1):
         yield reconstruction(run, group, shares, T, size)
+
+
+def insecure(run: Recorded) -> bool:
+    """Whether masks were made from --seed."""
+    return bool(run.config.get("insecure_repeatable_masks"))
+
+
+def drawn_again(run: Recorded, group: range) -> Finding:
+    """What one worker knows of the others' shares of the data, if it knows --seed: the secret seeds of T of them."""
+    source = seeds(run.parameters(Params), run.seed)
+    again = {source() for rank in group if run.view(rank, "DataSeed")}
+    wrong = [float(seen["seed"].tobytes() not in again) for rank in group for seen in run.view(rank, "DataSeed")]
+    return Finding(
+        run.system,
+        described(run),
+        "1 of the workers, who knows --seed",
+        "--seed",
+        "the seeds of T workers' shares, drawn again",
+        INSECURE,
+        False,
+        "part that is wrong",
+        tuple(wrong),
+        wrong.count(0.0),
+        seeds=frozenset([run.seed]),
+    )
 
 
 def comparison(run: Recorded, other: Recorded) -> Iterator[Finding]:
@@ -135,8 +165,8 @@ def statistical(run: Recorded, T: int, attack: str, p_values: Sequence[float]) -
         who(T, T),
         "all messages to them",
         attack,
-        CLAIMS[run.method],
-        True,
+        INSECURE if insecure(run) else CLAIMS[run.method],
+        None if insecure(run) else True,
         "p-value",
         tuple(p_values),
         sum(p < ALARM for p in p_values),
@@ -309,8 +339,8 @@ def reconstruction(run: Recorded, group: range, shares: dict[int, FieldArray], T
         who(size, T),
         "shares of the data",
         "recombination without the masks",
-        CLAIMS[run.method] if size == T else CONTROL,
-        size == T,
+        (INSECURE if insecure(run) else CLAIMS[run.method]) if size == T else CONTROL,
+        size == T and (None if insecure(run) else True),
         "part of the features that is wrong",
         tuple(scores),
         sum(score <= MOST_WRONG for score in scores),

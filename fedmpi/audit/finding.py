@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fedmpi.audit.bounds import Game
+
 Images = Mapping[str, NDArray[np.floating]]
 """Title → a strip of images, shape (n, channels, height, width), in [0, 1]."""
 
@@ -19,6 +21,10 @@ PICTURED = 8
 
 RARE = 0.01
 """A number of successes that guessing has less often than so counts as a break."""
+
+
+UNPROMISED = 1.0
+"""Where no ε is promised, a bound above this one counts as a break."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +52,8 @@ class Finding:
     curves: Curves = field(default_factory=dict)
     target: str = "rows"
     """What the adversary wants."""
+    game: Game | None = None
+    """Where an ε is tried: the attempts to tell two neighbouring inputs apart."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -53,8 +61,20 @@ class Finding:
         return self.system, self.method, self.adversary, self.saw, self.attack
 
     @property
+    def attempts(self) -> int:
+        """How many there were."""
+        return self.game.attempts if self.game else len(self.scores)
+
+    @property
+    def part(self) -> float:
+        """Of the attempts that succeeded."""
+        return self.successes / self.attempts if self.attempts else 0.0
+
+    @property
     def broken(self) -> bool:
-        """Whether the adversary was better than guessing."""
+        """Whether the adversary was better than guessing; or than the ε allows that was printed."""
+        if self.game:
+            return self.game.bound > (self.game.epsilon if math.isfinite(self.game.epsilon) else UNPROMISED)
         if not self.successes:
             return False
         return bool(stats.binom.sf(self.successes - 1, len(self.scores), self.chance) < RARE)
@@ -64,9 +84,34 @@ class Finding:
         """What it says of the claim."""
         if self.protects is None:
             return "broken" if self.broken else "not broken by this attack"
+        if self.protects and self.game and not self.broken and self.game.epsilon >= self.game.reach:
+            return "too few attempts to refute it"
         if self.protects:
             return "DOES NOT SURVIVE" if self.broken else "survives this attack"
         return "broken, as it must be" if self.broken else "THE CONTROL FAILED"
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The row, by the names of its columns."""
+        printed, shown = "", ""
+        if self.game:
+            promised = self.game.epsilon
+            printed = f"{promised:.3g} (δ = {self.game.delta:g})" if math.isfinite(promised) else "none"
+            shown = f"{self.game.bound:.3g} (so many attempts show {self.game.reach:.3g} at most)"
+        return {
+            "system": self.system,
+            "method": self.method,
+            "adversary": self.adversary,
+            "saw": self.saw,
+            "attack": self.attack,
+            "to get": self.target,
+            "successes": f"{self.successes} of {self.attempts}",
+            "median": f"{self.measure} {self.score:.2g}",
+            "ε printed": printed,
+            "ε is at least": shown,
+            "claim": self.claim,
+            "verdict": self.verdict,
+        }
 
     @property
     def score(self) -> float:
@@ -84,7 +129,15 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(rows.values(), key=lambda one: methods.index((one.system, one.method)))
 
 
+def tried(row: Finding, game: Game) -> Finding:
+    """A row about an ε, with what came of the attempts."""
+    right = game.right
+    return replace(row, scores=(right / max(game.attempts, 1),), successes=right, chance=0.5, game=game)
+
+
 def _added(first: Finding, one: Finding) -> Finding:
+    if first.game and one.game:
+        return replace(tried(first, first.game.joined(one.game)), seeds=first.seeds | one.seeds)
     return replace(
         first,
         scores=first.scores + one.scores,

@@ -46,7 +46,7 @@ def findings(run: Recorded) -> Iterator[Finding]:
     roc = loss_threshold(inside, outside)
     rate = roc.true_positive_at(FALSE_POSITIVE)
     claim, protects = CLAIMS[run.method]
-    if run.method == "niss" and run.config.get("tau_squared", 0.0):
+    if run.method == "niss" and run.table("params").get("tau_squared"):
         claim, protects = "noise that stays bounds what the model tells of one row", True
     yield Finding(
         run.system,

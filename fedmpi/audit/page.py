@@ -8,13 +8,15 @@ from fedmpi.audit.finding import Finding
 from fedmpi.pages.html import Markup, card, facts, image, page, table
 
 _BAD = ("DOES NOT SURVIVE", "THE CONTROL FAILED", "broken")
-_HEAD = ("saw", "attack", "to get", "successes", "median", "claim", "verdict")
+_HEAD = ("saw", "attack", "to get", "successes", "median", "ε printed", "ε is at least", "claim", "verdict")
 
 INTRODUCTION = (
     "Adversaries use what their ranks received, as recorded with --record-views, and what is public. A judge who has "
     "the data says how good they were. Each line counts attempts (clients, coalitions or units, over all seeds). It "
     "counts as broken where guessing would have as many successes in fewer than 1 of 100 audits. That a method "
-    "“survives this attack” is no proof that it is safe."
+    "“survives this attack” is no proof that it is safe. Where a run prints an ε, the column beside it has a lower "
+    "bound on the true one, from guesses which of two inputs was there, with a confidence of 99 %: a bound above the "
+    "printed ε refutes it, and one below it proves nothing. The more attempts, the larger the ε that they can show."
 )
 
 
@@ -61,10 +63,10 @@ def _best(findings: Sequence[Finding]) -> Markup:
     for one in findings:
         name = f"{one.adversary} → {one.target}"
         known = best.get(name)
-        if known is None or one.successes / len(one.scores) > known.successes / len(known.scores):
+        if known is None or one.part > known.part:
             best[name] = one
     chips = (
-        f"<span{' class=bad' * (one.verdict in _BAD)}>{escape(name)} {one.successes / len(one.scores):.0%}</span>"
+        f"<span{' class=bad' * (one.verdict in _BAD)}>{escape(name)} {one.part:.0%}</span>"
         for name, one in best.items()
     )
     return Markup(f'<div class="chips">{" ".join(chips)}</div>')
@@ -74,7 +76,5 @@ def _table(findings: Sequence[Finding]) -> str:
     rows = []
     for one in findings:
         verdict = Markup(f'<span class="bad">{one.verdict}</span>') if one.verdict in _BAD else one.verdict
-        median = f"{one.measure} {one.score:.2g}"
-        of = f"{one.successes} of {len(one.scores)}"
-        rows.append((one.adversary, [one.saw, one.attack, one.target, of, median, one.claim, verdict]))
+        rows.append((one.adversary, [*(one.cells[name] for name in _HEAD[:-1]), verdict]))
     return table(_HEAD, rows, corner="adversary")

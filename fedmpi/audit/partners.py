@@ -1,6 +1,7 @@
 """NISS: a server in league with all other clients, who know the noise that they shared with a client (Theorem 3)."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from fedmpi.audit.recording import Seen, read_view
 from fedmpi.audit.uploads import CLOSED_FORM, SUCCESS
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.random import SecretStream, permutation
+from fedmpi.errors import ProtocolError, TooFewWorkers
 from fedmpi.federated.messages import SERVER, Setup, stop
 from fedmpi.learn import FlatModel
 from fedmpi.net import Channel, run_local
@@ -67,26 +69,42 @@ def findings(seed: int) -> Iterator[Finding]:
         yield collude(tau2, seed)
 
 
-def collude(tau2: float, seed: int) -> Finding:
-    """One round on threads; of each client's upload the others take what they know."""
+def one_row_each(tau2: float, seed: int) -> tuple[Params, Job[Params], Clients]:
+    """A round of clients with one row each, which take one step."""
     params = Params(
         clients=CLIENTS, fraction=1.0, rounds=1, epochs=1, batch_size=1, learning_rate=0.1, tau_squared=tau2,
         share_count=CLIENTS - 1,
     )  # fmt: skip
     job = Job(params, "digits", {"classes": ["0", "1"], "max_rows": CLIENTS}, seed)
-    own = Clients.load(job, 0, 1, CLIENTS, 1)
+    return params, job, Clients.load(job, 0, 1, CLIENTS, 1)
+
+
+def row_of(own: Clients, change: Vector) -> Vector:
+    """The row behind one step, from the gradient of the first layer."""
+    first = next(own.trainers[0].model.parameters())
+    weight, bias = np.split(change[: first.numel() + len(first)], [first.numel()])
+    return layer_input(weight.reshape(first.shape), bias)
+
+
+def track(ch: Channel) -> None:
+    """An honest tracker."""
+    tracker(ch, ch.recv(SERVER, TrackerSetup), permutation)
+
+
+def collude(tau2: float, seed: int) -> Finding:
+    """One round on threads; of each client's upload the others take what they know."""
+    params, job, own = one_row_each(tau2, seed)
     w = FlatModel(own.trainers[0].model).read()
     partners = [Partner() for _ in range(CLIENTS)]
     with TemporaryDirectory(prefix="fedmpi-") as folder:
         views = train(params, job, w, partners, Path(folder))
     (round_,) = (seen for seen in views[FIRST_HOST] if seen.kind == "Round")
     uploads = {int(seen["clients"][0]): seen["values"][0] for seen in views[SERVER] if seen.kind == "Uploads"}
-    first, rows, found = next(own.trainers[0].model.parameters()), [], []
+    rows, found = [], []
     for victim, upload in sorted(uploads.items()):
         known = sum(shared(views[FIRST_HOST + k], k, victim, partners[k], len(w)) for k in uploads if k != victim)
         change = w - (upload - known) / float(round_["weights"][0])
-        weight, bias = np.split(change[: first.numel() + len(first)], [first.numel()])
-        found.append(layer_input(weight.reshape(first.shape), bias))
+        found.append(row_of(own, change))
         rows.append(own.inputs[victim].X.double().numpy().reshape(-1))
     errors = mean_squared_errors(np.stack(found), np.stack(rows))
     protects = tau2 >= 1
@@ -106,30 +124,48 @@ def collude(tau2: float, seed: int) -> Finding:
     )
 
 
-def train(params: Params, job: Job[Params], w: Vector, partners: list[Partner], folder: Path) -> list[list[Seen]]:
-    """One training on threads; what each rank received."""
+def train(
+    params: Params,
+    job: Job[Params],
+    w: Vector,
+    partners: list[Partner],
+    folder: Path,
+    track: Callable[[Channel], None] = track,
+    *,
+    may_end: bool = False,
+) -> list[list[Seen]]:
+    """One training on threads, with a host for each of the partners; what each rank received but the tracker.
+
+    Parameters
+    ----------
+    may_end : bool
+        Whether those who are lied to may end it; what was received until then is what the adversary has.
+    """
+    clients, hosts = params.clients or len(partners), len(partners)
 
     def lead(ch: Channel) -> None:
-        federation = setup(ch, params, job.to_json(), CLIENTS)
-        everybody = np.arange(CLIENTS, dtype=np.uint32)
-        server(ch, params, federation, lambda t: everybody, State(0, w, np.zeros(CLIENTS, np.int64)), Watch())
-        stop(ch)
-        ch.save_views(folder)
-
-    def track(ch: Channel) -> None:
-        tracker(ch, ch.recv(SERVER, TrackerSetup), permutation)
+        federation = setup(ch, params, job.to_json(), clients)
+        everybody = np.arange(clients, dtype=np.uint32)
+        try:
+            server(ch, params, federation, lambda t: everybody, State(0, w, np.zeros(clients, np.int64)), Watch())
+            stop(ch)
+        finally:
+            ch.save_views(folder)
 
     def follow(ch: Channel) -> None:
         ch.recv(SERVER, Setup)
         here = ch.rank - FIRST_HOST
-        own = Clients.load(job, here, CLIENTS, CLIENTS, 1)
-        host(ch, params, own, partners[here].stream, lambda: partners[here].pair)
-        ch.save_views(folder)
+        own = Clients.load(job, here, hosts, clients, 1)
+        try:
+            host(ch, params, own, partners[here].stream, lambda: partners[here].pair)
+        finally:
+            ch.save_views(folder)
 
-    run_local([lead, track, *[follow] * CLIENTS], timeout_seconds=TIMEOUT_SECONDS, record_views=True)
-    ranks = [SERVER, *range(FIRST_HOST, FIRST_HOST + CLIENTS)]
+    with contextlib.suppress(*((ProtocolError, TooFewWorkers) if may_end else ())):
+        run_local([lead, track, *[follow] * hosts], timeout_seconds=TIMEOUT_SECONDS, record_views=True)
+    ranks = [SERVER, *range(FIRST_HOST, FIRST_HOST + hosts)]
     views = {rank: read_view(folder / f"rank-{rank}.npz") for rank in ranks}
-    return [views.get(rank, []) for rank in range(FIRST_HOST + CLIENTS)]
+    return [views.get(rank, []) for rank in range(FIRST_HOST + hosts)]
 
 
 def shared(view: list[Seen], partner: int, victim: int, knows: Partner, h: int) -> Vector:

@@ -1,6 +1,8 @@
 """A run that was made with --record-views: its options, and what each of its ranks received."""
 
 import dataclasses
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +54,8 @@ class Recorded(Run):
             raise UsageError(
                 f"RUN must be made with --record-views, got {folder} without the view of rank {missing[0]}"
             )
+        if ":" in (model := str(run.config.get("model", ""))):
+            raise UsageError(f"RUN must be of a model by its name: nobody's code is run, got {folder} of {model}")
         if "schema" in run.config:
             raise UsageError(f"RUN must be of rows that one rank can read, to compare with, got {folder} of --own-rows")
         return cls(**vars(run))
@@ -107,7 +111,7 @@ def read_view(path: Path, *kinds: str) -> list[Seen]:
                 number, source, kind, name = key.split("-", 3)
                 if not kinds or kind in kinds:
                     found.setdefault(number, Seen(int(source), kind, {})).fields[name] = file[key]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"a view must be a whole file, got {path}: {error}") from None
     return [found[number] for number in sorted(found)]
 

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_hex
 from tempfile import mkdtemp
 from typing import Any
 
@@ -22,6 +23,11 @@ INTRODUCTION = """# Privacy audit
 Adversaries use what their ranks received, as recorded with `--record-views`, and what is public; a judge that has the
 data says how good they were. A row of the table counts attempts (clients, coalitions or units, over all seeds); it is
 broken if guessing would have as many successes in fewer than 1 of 100 audits. *Survives this attack* is no proof.
+
+Where a run prints an ε, the column beside it has a lower bound on the true one. The adversary is told two inputs that
+differ by as much as the ε allows for, and guesses from what it saw which of them was there. *ε is at least* is what its
+guesses show with a confidence of 99 %: the more attempts there are, the larger the ε that they can show. A bound above
+the printed ε refutes it; one below it proves nothing.
 """
 
 
@@ -32,6 +38,8 @@ def check(folder: Path) -> None:
     ------
     UsageError
     """
+    if folder.is_symlink():
+        raise UsageError(f"the report's folder must be no link, got {folder}")
     if folder.exists() and not (folder / TABLE).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"the report's folder must be new, or that of an earlier report, got {folder}")
 
@@ -58,9 +66,9 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
     """
     check(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    new = folder.with_name(f".{folder.name}.{token_hex(4)}")
+    new.mkdir(0o755)
     try:
-        new.chmod(0o755)
         _fill(findings, new, how)
         if folder.exists():
             old = Path(mkdtemp(dir=folder.parent, prefix=f".{folder.name}-old."))
@@ -76,7 +84,7 @@ def write(findings: Sequence[Finding], folder: Path, how: str) -> Path:
 
 
 def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
-    rows = [line(one) | {"picture": picture(one, number, folder)} for number, one in enumerate(findings, 1)]
+    rows = [one.cells | {"picture": picture(one, number, folder)} for number, one in enumerate(findings, 1)]
     write_csv(folder / TABLE, rows)
     figures.heatmap(folder / "overview.png", "Successes of the best attack", *overview(findings))
     sections = [INTRODUCTION, how, markdown([_linked(row) for row in rows])]
@@ -90,26 +98,11 @@ def _fill(findings: Sequence[Finding], folder: Path, how: str) -> None:
     (folder / "report.html").write_text(html(findings, pictures, how, folder), encoding="utf-8", errors="replace")
 
 
-def line(one: Finding) -> dict[str, Any]:
-    """One row of the table."""
-    return {
-        "system": one.system,
-        "method": one.method,
-        "adversary": one.adversary,
-        "saw": one.saw,
-        "attack": one.attack,
-        "to get": one.target,
-        "successes": f"{one.successes} of {len(one.scores)}",
-        "median": f"{one.measure} {one.score:.2g}",
-        "claim": one.claim,
-        "verdict": one.verdict,
-    }
-
-
 def text(findings: Sequence[Finding]) -> str:
     """The table for a terminal."""
-    columns = ("method", "adversary", "saw", "attack", "successes", "median", "verdict")
-    rows = [dict(zip(columns, columns, strict=True)), *(line(one) for one in findings)]
+    epsilons = ("ε printed", "ε is at least") if any(one.game for one in findings) else ()
+    columns = ("method", "adversary", "saw", "attack", "successes", "median", *epsilons, "verdict")
+    rows = [dict(zip(columns, columns, strict=True)), *(one.cells for one in findings)]
     widths = [max(len(row[name]) for row in rows) for name in columns]
     return "\n".join(
         "  ".join(row[name].ljust(width) for name, width in zip(columns, widths, strict=True)).rstrip() for row in rows
@@ -123,7 +116,7 @@ def overview(findings: Sequence[Finding]) -> tuple[list[str], list[str], np.ndar
     values = np.full((len(rows), len(columns)), np.nan)
     for one in findings:
         at = rows.index(f"{one.system}: {one.method}"), columns.index(f"{one.adversary}: {one.target}")
-        values[at] = np.nanmax([values[at], one.successes / len(one.scores)])
+        values[at] = np.nanmax([values[at], one.part])
     return rows, columns, values
 
 

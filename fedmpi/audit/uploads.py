@@ -19,6 +19,7 @@ from fedmpi.audit.finding import PICTURED, Finding, as_images
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.statistics import ALARM, p_value_of_words
 from fedmpi.errors import UsageError
+from fedmpi.runs.reading import number
 
 SUCCESS = 1e-3
 """A row counts as recovered below this mean squared error, of features in [-1, 1]."""
@@ -168,8 +169,9 @@ def claim_of(run: Recorded, step: Step) -> tuple[str, bool | None]:
 def described(run: Recorded) -> str:
     """The method, with what decides on its privacy."""
     config = run.config
+    kept = number(run.table("params").get("tau_squared")) or 0.0
     details = {
-        ("niss", "niss"): f"niss, τ² = {config.get('tau_squared', 0.0):g}",
+        ("niss", "niss"): f"niss, τ² = {kept:.3g}{', budgets' * ('budgets' in config)}",
         ("niss", "dp-fedavg"): f"dp-fedavg, ε = {config.get('epsilon', 0.0):g}",
         ("spn", "spn"): f"spn, α₂ = {config.get('alpha2', 0.0):g}, {config.get('model')}",
         ("spn", "dp"): f"dp, σ = {config.get('noise_std', 0.0):g}, {config.get('model')}",
