@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,8 +20,6 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQU
 # No test fails because a machine is slow.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _MEASURED = "COVERAGE_PROCESS_CONFIG"
 
@@ -69,17 +65,16 @@ def mpirun() -> Callable[..., subprocess.CompletedProcess[str]]:
 def _mpirun(
     n: int, *args: str | Path, timeout: float = 120, env: Mapping[str, str] | None = None, survive: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    beside_python = Path(sys.executable).parent / "mpirun"
-    executable = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
-    if executable is None:
-        pytest.fail("mpirun must be beside python or on PATH: pip install fedmpi[mpi]")
-    # A parent that has initialized MPI itself must not look like the parent of these ranks.
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # see fedmpi.machines.launcher.environment
-        options = ["--allow-run-as-root", "--oversubscribe", *(["--with-ft", "ulfm"] if survive else [])]
+    from fedmpi.machines.launcher import environment, mpirun_command
+    from fedmpi.net import job_folder
+
+    command, _ = mpirun_command(n, [sys.executable, *map(str, args)], tolerate_failures=survive)
+    with environment() as launcher:
+        # As started by hand; and a parent that has initialized MPI itself must not look like the parent of these ranks.
+        plain = {k: v for k, v in launcher.items() if not k.startswith(("PMIX_", "OMPI_COMM_WORLD_"))}
         process = subprocess.Popen(
-            [executable, *options, "-n", str(n), sys.executable, *map(str, args)],
-            env={**inherited, **ONE_THREAD, "TMPDIR": folder, **(env or {})},
+            command,
+            env={**plain, job_folder.VARIABLE: "", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -9,6 +9,7 @@ import os
 import sys
 
 from fedmpi.cli.early import heed, heeded
+from fedmpi.rules import printable, printable_lines
 
 if os.path.basename(sys.argv[0]) in ("-m", "fedmpi") and sys.argv[1:2] == ["run"]:  # noqa: PTH119  # the program itself
     heed()
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         code = _main(argv)
         sys.stdout.flush()
     except FedmpiError as error:
-        print(f"fedmpi: error: {error}", file=sys.stderr)
+        print(f"fedmpi: error: {printable_lines(str(error))}", file=sys.stderr)
         return error.exit_code
     except SystemExit as end:
         if end.code:
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("FEDMPI_TRACEBACK"):
             raise
-        print(f"fedmpi: error: {FilesError.of(error)}", file=sys.stderr)
+        print(f"fedmpi: error: {printable(FilesError.of(error))}", file=sys.stderr)
         return FilesError.exit_code
     return code
 

@@ -33,6 +33,7 @@ class Attack:
 
         params, asked = parse(Params, options, "fedmpi attack --", DESCRIPTION)
         check_name(params.model)
+        asked.check_own(options, params.model)
         if self.hostfile is None:
             require("attacks", "torch")
             check_files(asked)

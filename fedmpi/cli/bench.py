@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from fedmpi.cli.types import File, Folder, Json
+from fedmpi.errors import UsageError
 from fedmpi.rules import at_least
 
 Ranks = Annotated[int, tyro.conf.arg(aliases=["-n"])]
@@ -38,6 +39,25 @@ class BenchCodedml:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchCopml:
+    """Time COPML, with each of its encodings, beside BGW products without coding, in runs that take turns."""
+
+    ranks: Ranks = 11
+    """Owners, each a rank."""
+    dataset: str = "mnist"
+    """The data set, of which classes 4 and 9 are taken."""
+    iterations: int = 25
+    """Iterations of training."""
+    rounds: int = 3
+    """Runs of each kind; the fastest count."""
+    json: Json = False
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        return _measure("copml", self, ranks=4, iterations=1, rounds=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchMaster:
     """Time the master's steps of an iteration with up to 1000 workers, without MPI, beside what the cost model says."""
 
@@ -48,6 +68,25 @@ class BenchMaster:
     def __call__(self, options: list[str]) -> int:
         """Measure and print."""
         return _measure("master", self)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchSecureSum:
+    """Time a round of LightSecAgg and one of double masking, without MPI: of a client, of the server, and the bytes."""
+
+    clients: int = 100
+    """Clients of the round."""
+    values: int = 100_000
+    """Numbers in each client's vector."""
+    lost: float = 0.3
+    """The part of the clients that are lost before they upload."""
+    json: Json = False
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        if not 0 <= self.lost <= 0.9:
+            raise UsageError(f"--lost must be in [0, 0.9], got {self.lost}")
+        return _measure("secure_sum", self, clients=4, values=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,11 +253,13 @@ class Bench:
         Annotated[BenchAttacks, tyro.conf.subcommand("attacks")]
         | Annotated[BenchKernels, tyro.conf.subcommand("kernels")]
         | Annotated[BenchCodedml, tyro.conf.subcommand("codedml")]
+        | Annotated[BenchCopml, tyro.conf.subcommand("copml")]
         | Annotated[BenchEncryption, tyro.conf.subcommand("encryption")]
         | Annotated[BenchMaster, tyro.conf.subcommand("master")]
         | Annotated[BenchMpc, tyro.conf.subcommand("mpc")]
         | Annotated[BenchNiss, tyro.conf.subcommand("niss")]
         | Annotated[BenchPrecision, tyro.conf.subcommand("precision")]
+        | Annotated[BenchSecureSum, tyro.conf.subcommand("secure-sum")]
         | Annotated[BenchStartup, tyro.conf.subcommand("startup")]
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]

@@ -10,6 +10,7 @@ import tyro
 
 from fedmpi.cli.types import File, Text
 from fedmpi.errors import UsageError
+from fedmpi.rules import printable, printable_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +71,15 @@ class Compare:
             print(f"written to {self.save}: fedmpi compare {self.save}")
             return 0
         for remark in study.remarks:
-            print(f"note: {remark}", file=sys.stderr)
+            print(f"note: {printable(remark)}", file=sys.stderr)
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             done = make(study, self.out, self.jobs, self.launcher)
         finally:
             signal.signal(signal.SIGTERM, before)
-        print(f"{done}\n")
+        print(f"{printable_lines(str(done))}\n")
         failed = [row for row in done.rows if row.failure]
         for row in failed:
-            print(f"{row.name}: {row.failure}")
+            print(printable(f"{row.name}: {row.failure}"))
         print(f"written to {done.html}")
         return 4 if failed else 0

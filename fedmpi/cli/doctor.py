@@ -3,6 +3,7 @@
 import dataclasses
 
 from fedmpi.cli.types import File, Folder, Text
+from fedmpi.rules import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,6 @@ class Doctor:
         checks = examine_hosts(self.hostfile, self.interface) if self.hostfile else examine(self.data_dir)
         for check in checks:
             mark = "ok" if check.ok else "--" if check.optional else "!!"
-            print(f"{mark}  {check.name:<10} {check.text}", flush=True)
+            print(f"{mark}  {check.name:<10} {printable(check.text)}", flush=True)
             failures += not check.ok and not check.optional
         return 2 if failures else 0

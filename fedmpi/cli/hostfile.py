@@ -1,6 +1,7 @@
 """`hostfile`: print one."""
 
 import dataclasses
+import os
 from typing import Annotated
 
 import tyro
@@ -15,20 +16,27 @@ class Hostfile:
     names: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="HOST[:SLOTS] …", help_behavior_hint="")
     ] = ()
-    """Names, or patterns such as node[01-12,20]. Rank 0 goes to the first. Default: with --slurm, those of the job."""
+    """Names, or patterns such as node[01-12,20]. Rank 0 goes to the first. Default: the job's (--slurm, …)."""
     slots: int = 1
     """Ranks on each host that does not say how many."""
     slurm: bool = False
     """Take the hosts and tasks of this Slurm job."""
+    pbs: bool = False
+    """Take the hosts of this PBS job, with the ranks of $PBS_NODEFILE."""
+    lsf: bool = False
+    """Take the hosts and slots of this LSF job."""
     mpich: bool = False
     """Write the form of MPICH, not of Open MPI."""
 
     def __call__(self, options: list[str]) -> int:
         """Print one line per host."""
         from fedmpi.machines import hosts
+        from fedmpi.machines.schedulers import SCHEDULERS
 
-        if self.slurm == bool(self.names):
-            raise UsageError(f"either --slurm or hosts must be given, got {'both' if self.slurm else 'neither'}")
-        found = hosts.slurm_hosts() if self.slurm else hosts.named_hosts(self.names, self.slots)
-        print(hosts.hostfile(found, mpich=self.mpich), end="")
+        asked = [known for flag, known in SCHEDULERS.items() if getattr(self, flag)]
+        if len(asked) + bool(self.names) != 1:
+            got = "several" if asked else "neither"
+            raise UsageError(f"either hosts or one of --slurm, --pbs and --lsf must be given, got {got}")
+        found = asked[0].hosts(os.environ) if asked else hosts.named_hosts(self.names, self.slots)
+        print(hosts.hostfile_text(found, mpich=self.mpich), end="")
         return 0

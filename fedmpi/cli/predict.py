@@ -5,15 +5,13 @@ import dataclasses
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from fedmpi.cli.types import File, Text
-from fedmpi.data.table import is_number
 from fedmpi.errors import UsageError
-
-_COMPUTED = ("=", "+", "-", "@", "\t", "\r")
+from fedmpi.rules import printable, printable_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Predict:
         if self.out is not None and not self.out.absolute().parent.is_dir():
             raise UsageError(f"--out must be a file in a folder that exists, got {self.out}")
         from fedmpi.data.rows import read_rows
+        from fedmpi.pages.tables import plain
         from fedmpi.runs.folder import write_atomically
         from fedmpi.runs.model import load_model, score
 
@@ -49,7 +48,7 @@ class Predict:
         table, labels = read_rows(self.data, card["columns"], width, card["categorical"], self.label_column)
         z = model.decision_function(table)
         predicted = model.decided(z)
-        header, cells = ["prediction"], [[_plain(value)] for value in predicted.tolist()]
+        header, cells = ["prediction"], [[plain(value)] for value in predicted.tolist()]
         if card["link"] in ("sigmoid", "sigmoids", "softmax"):
             header += [f"probability of {name}" for name in model.classes_.tolist()]
             for row, values in zip(cells, model.probabilities(z).tolist(), strict=True):
@@ -57,15 +56,10 @@ class Predict:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([header, *cells])
         if self.out is None:
-            print(text.getvalue(), end="")
+            print(printable_lines(text.getvalue()), end="")
         else:
             write_atomically(self.out, text.getvalue().encode())
         said = f"{len(predicted)} rows" if labels is None else score(model, predicted, labels)
+        said = printable(said)
         print(f"{said}, written to {self.out}" if self.out else said, file=sys.stdout if self.out else sys.stderr)
         return 0
-
-
-def _plain(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula; -1 and the like are numbers."""
-    risky = isinstance(value, str) and value.startswith(_COMPUTED) and not is_number(value)
-    return f"'{value}" if risky else value

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 from typing import Annotated
 
 import tyro
 
 from fedmpi.cli.types import Json
+from fedmpi.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +35,14 @@ class Project:
     """Latency of a link, one way, ms."""
     speed: float = 1.0
     """Speed of one core there, relative to a core here."""
+    price: Annotated[float | None, tyro.conf.arg(metavar="USD", help_behavior_hint="")] = None
+    """USD per machine and hour, of your own contract, to be told the cost, too. Default: fedmpi knows no prices."""
     json: Json = False
 
     def __call__(self, options: list[str]) -> int:
         """Measure the rates and print a table."""
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise UsageError(f"--price must be at least 0, got {self.price:g}")
         from fedmpi.bench import projection
         from fedmpi.bench.rates import calibrate
 
@@ -45,7 +51,7 @@ class Project:
         rates = calibrate()
         projections = projection.project_all(self.machines, task, machines, rates)
         if self.json:
-            print(json.dumps(projection.as_json(projections, rates)))
+            print(json.dumps(projection.as_json(projections, rates, self.price)))
         else:
-            print("\n".join(projection.table(projections)))
+            print("\n".join(projection.table(projections, self.price)))
         return 0

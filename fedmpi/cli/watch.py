@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from fedmpi.cli.types import Loggers
+from fedmpi.rules import printable_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Watch:
             if len(runs) > 1:
                 print(f"{run}:", flush=True)
             loggers = opened(self.log, run, self.run.resolve().name if runs != [self.run] else "")
-            watch(run, lambda line: print(line, flush=True), loggers)
+            watch(run, lambda line: print(printable_lines(line), flush=True), loggers)
             for logger in loggers:
                 logger.close()
         return 0

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
+from fedmpi.files import replacing
 from fedmpi.pages import coinciding, palette
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -238,4 +239,5 @@ def _lines(axis: Any, lines: Mapping[str, Line], every: int = 1, step: int = 1) 
 
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:])

@@ -1,23 +1,36 @@
 """Tables: CSV with all digits, Markdown with rounded ones."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmpi.files import replace_file
+
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """One line per row, all digits; `columns` where there may be no row to tell them."""
-
-    def cell(value: Any) -> Any:
-        # Names can come from somebody's run folder: a spreadsheet must not take one for a formula.
-        return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t") else value
-
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(rows[0]))
+    writer.writeheader()
+    writer.writerows({name: plain(value) for name, value in row.items()} for row in rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.DictWriter(file, columns or list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: cell(value) for name, value in row.items()} for row in rows)
+    replace_file(path, text.getvalue().encode(errors="replace"))
+
+
+def plain(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; -1.5 and the like are numbers.
+
+    Names can come from somebody's run folder or table.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """The lower part of a page: time and bytes, messages, failures, parameters, and how to run it again."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
@@ -18,6 +19,8 @@ _TOTALS = {"total", "round", "startup", "plain"}
 """Seconds that are no phase of the protocol."""
 
 _MOST_FAILURES = 200
+_MOST_CLIENTS = 1000
+_BUDGET = ("epsilon", "noise_std", "tau_squared", "uploads", "upload", "model")
 _OPEN = 3
 """Runs, at most, whose details are not folded."""
 
@@ -103,6 +106,21 @@ def rounds(runs: Sequence[Run]) -> Iterator[str]:
         yield f"<h2>Roles, and one round</h2>{folded('Who sends what to whom', content, opened=len(runs) <= _OPEN)}"
 
 
+def budgets(runs: Sequence[Run]) -> Iterator[str]:
+    """What each client has asked for of its own, and what it has spent; of runs in which clients had a choice."""
+    head = ["ε of one upload", "σ", "τ²", "uploads", "ε of all uploads", "ε of the models"]
+    for run in runs:
+        listed = run.table("privacy").get("clients")
+        clients = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        rows = []
+        for one in clients[:_MOST_CLIENTS]:
+            known = {name: number(one.get(name)) for name in ("client", *_BUDGET)}
+            cells = ["–" if (value := known[name]) is None else f"{value:.4g}" for name in _BUDGET]
+            rows.append((f"client {text(one.get('client'))}", cells))
+        if rows:
+            yield folded_card(f"Privacy of each client{f' of {run.name}' if len(runs) > 1 else ''}", table(head, rows))
+
+
 def failures(runs: Sequence[Run]) -> Iterator[str]:
     """Who failed or lied."""
     for run in runs:
@@ -149,9 +167,9 @@ def parameters(runs: Sequence[Run], keys: Mapping[str, Markup]) -> Iterator[str]
     yield "<h2>The same again</h2>"
     for run in runs:
         system, count = text(run.known.get("system", "SYSTEM")), text(run.known.get("ranks", "N"))
-        what = "attack" if system == "attacks" else f"run {system}"
-        encrypt = " --encrypt" if run.config.get("encrypt") is True else ""
-        yield f"<pre>{escape(f'fedmpi {what} -n {count}{encrypt} -- --config {run.path}/config.toml')}</pre>"
+        what = ["attack"] if system == "attacks" else ["run", system]
+        command = ["fedmpi", *what, "-n", count, *["--encrypt"] * (run.config.get("encrypt") is True)]
+        yield f"<pre>{escape(shlex.join([*command, '--', '--config', f'{run.path}/config.toml']))}</pre>"
 
 
 def _groups(values: Sequence[str], keys: Sequence[Markup]) -> Iterator[str]:

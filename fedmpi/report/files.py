@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedmpi.errors import UsageError
+from fedmpi.files import own_folder
 from fedmpi.pages import figures
 from fedmpi.pages.tables import write_csv
 from fedmpi.report.curves import pictures
@@ -36,7 +37,7 @@ def write_report(paths: list[Path], out: Path | None = None) -> Path:
     runs = read_runs(paths)
     out = out or paths[0] / "report"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        own_folder(out)
         _write_curves(out, runs)
         write_csv(out / "costs.csv", list(_costs(runs)), ("run", "kind", "name", "value"))
         page = out / "report.html"

@@ -30,6 +30,8 @@ def gallery(run: Path) -> str:
 def _read(path: Path) -> dict[str, NDArray[np.uint8]]:
     """Name → images, shape (n, height, width, 3); what is too large, or no image, is left out."""
     found = {}
+    if not path.is_file():
+        return {}
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _LIMIT_BYTES:

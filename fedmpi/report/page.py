@@ -51,6 +51,7 @@ def report_page(runs: Sequence[Run]) -> str:
         *_warnings(runs, keys),
         *details.costs(runs, names, numbers),
         *(details.rounds(runs) if len(runs) > 1 else []),
+        *details.budgets(runs),
         *details.failures(runs),
         *details.parameters(runs, keys),
     ]

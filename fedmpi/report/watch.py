@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmpi.rules import printable
 from fedmpi.runs.checkpoint import holds_checkpoint
 from fedmpi.runs.checkpointing import ENDED
 from fedmpi.runs.folder import at_work
 from fedmpi.runs.loggers import Logger, log_line, step_of
-from fedmpi.runs.reading import json_lines, numbers, read_runs
+from fedmpi.runs.reading import json_lines, numbers, read_runs, text_of
 
 
 def follow(run: Path, wait: Callable[[], None] = lambda: time.sleep(0.3)) -> Iterator[dict[str, Any]]:
@@ -71,13 +72,21 @@ def watch(run: Path, say: Callable[[str], None], loggers: Sequence[Logger]) -> N
 
 def stopped(run: Path) -> str:
     """Why a run has ended before its time, as far as it could say so, and how it goes on."""
-    log = run / "log.txt"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    why = lines[-1].partition(ENDED)[2] if lines else ""
+    lines = text_of(run / "log.txt").splitlines()
+    why = printable(lines[-1].partition(ENDED)[2]) if lines else ""
     said = why or "its processes are gone, and it could not say why"
     said = said if said.startswith("stopped") else f"stopped: {said}"
-    begun = (run / "config.toml").read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-    command = begun.removeprefix("# ") if begun.startswith("# fedmpi run ") else "fedmpi run SYSTEM -n RANKS"
+    command = _command(text_of(run / "config.toml").partition("\n")[0])
     if holds_checkpoint(run):
         return f"{said}\ngo on with: {command} -- --resume {shlex.quote(str(run))}"
     return f"{said}\nit has no checkpoint: begin it again, in another folder, with --checkpoint-every"
+
+
+def _command(begun: str) -> str:
+    """The command that a run began with, as the first line of its config.toml has it, each word quoted anew."""
+    if begun.startswith("# fedmpi run ") and begun.isprintable():
+        try:
+            return shlex.join(shlex.split(begun.removeprefix("# ")))
+        except ValueError:
+            pass
+    return "fedmpi run SYSTEM -n RANKS"

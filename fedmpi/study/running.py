@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmpi.errors import FedmpiError, UsageError
+from fedmpi.rules import printable
 from fedmpi.runs import batch
 from fedmpi.runs.batch import Run
 from fedmpi.runs.folder import write_atomically
@@ -175,7 +176,7 @@ class _Bar:
         done, seconds = self._made + len(self._old), time.perf_counter() - self._begun
         left = f", about {seconds / self._made * (self._total - done):.0f} s left" if done < self._total else ""
         if isinstance(ended, FedmpiError):
-            said = f": {reason(ended, run)}"
+            said = f": {printable(reason(ended, run))}"
         else:
             judged, value = score(ended)
             said = "" if value is None else f": {judged} {value:.4f}"

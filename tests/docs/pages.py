@@ -119,7 +119,7 @@ def runnable(command: str) -> str | None:
     text = " ".join(word for word in command.split() if word != "…")
     if "--clients" in words and ranks > 3:  # clients live on however many ranks there are; each of these loads torch
         text = text.replace(f"-n {ranks}", "-n 3", 1)
-    return text if system in ("codedml", "ppadmm", "attack") or "--rounds" in words else f"{text} --rounds 1"
+    return text if system in ("codedml", "copml", "ppadmm", "attack") or "--rounds" in words else f"{text} --rounds 1"
 
 
 def anchors(page: Path) -> set[str]:

@@ -307,6 +307,11 @@ def test_a_line_per_protocol_and_number_of_machines() -> None:
         assert f"{p.seconds['total']:.3f}" in line.split()
         assert p.bound_by in line
     assert json.loads(json.dumps(as_json(projections, RATES)))["projections"][0]["protocol"] == "coded case 1"
+    for line, p, row in zip(
+        table(projections, 0.36)[1:], projections, as_json(projections, RATES, 0.36)["projections"], strict=True
+    ):
+        assert row["usd"] == pytest.approx((p.workers + 1) * p.seconds["total"] * 1e-4)
+        assert f"{row['usd']:.4f} USD" in line
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

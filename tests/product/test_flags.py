@@ -30,7 +30,8 @@ NESTED = [
     *(
         ["bench", name]
         for name in (
-            "attacks", "kernels", "codedml", "encryption", "mpc", "niss", "startup", "survival", "ppadmm", "pbpfl",
+            "attacks", "kernels", "codedml", "copml", "encryption", "mpc", "niss", "startup", "survival", "ppadmm",
+            "pbpfl",
         )
     ),
 ]  # fmt: skip

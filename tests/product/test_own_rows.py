@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from fedmpi.data import Table, load, schema
 from fedmpi.data.schema import Schema
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.federated.statistics import Moments, check_meaning
+from fedmpi.machines.launcher import environment, mpirun_command
 from fedmpi.net import Channel, run_local
 from fedmpi.runs.own_options import own_options
 
@@ -204,10 +204,11 @@ def test_each_rank_has_its_own_command_line_under_mpirun(tmp_path: Path) -> None
         "--out",
         str(tmp_path / "run"),
     ]
-    contexts = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "1", *common]
+    contexts, _ = mpirun_command(1, common)
     for rank in (1, 2, 3):
         contexts += [":", "-n", "1", *common, "--own-rows", str(tmp_path / f"rows-{rank}.csv")]
-    done = subprocess.run(contexts, capture_output=True, text=True, env=os.environ, timeout=300)
+    with environment() as variables:
+        done = subprocess.run(contexts, capture_output=True, text=True, env=variables, timeout=300)
     assert done.returncode == 0, done.stderr
     there = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     here = train("spn", tmp_path / "threads", [*public, "--own-rows", str(tmp_path / "rows-{rank}.csv")])["metrics"]

@@ -78,15 +78,6 @@ def test_what_is_written(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["config.toml", "result.json", "model.npz"])
-def test_every_file_can_be_read_by_others(name: str, tmp_path: Path) -> None:
-    """Temporary files are private; what becomes of them should be as any other file."""
-    folder = RunFolder(tmp_path / "run", "x", "")
-    folder.write_json("result.json", {})
-    folder.write_arrays("model.npz", w=np.zeros(1))
-    assert (tmp_path / "run" / name).stat().st_mode & 0o777 == 0o644
-
-
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -1,10 +1,11 @@
 """Wrong command lines end in one plain line before any rank starts; help, completion and a full disk."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -12,6 +13,7 @@ from fedmpi.cli import main, run
 from fedmpi.cli.commands import COMMANDS, command
 from fedmpi.cli.completion import SCRIPTS, candidates
 from fedmpi.learn.names import NAMES
+from fedmpi.net import Channel
 from fedmpi.runs.commandline import SYNONYMS, flags_of
 from fedmpi.runs.options import RunOptions
 from fedmpi.systems import OWN, find
@@ -22,7 +24,7 @@ WRONG = {
     "": "the command must be one of run, ",
     "rnu codedml": "got rnu (did you mean run?)",
     "run": "fedmpi run must be given SYSTEM",
-    "run nosuch -n 5": "system must be one of codedml, ppadmm, niss, pbpfl, spn, got nosuch",
+    "run nosuch -n 5": "system must be one of codedml, copml, ppadmm, niss, pbpfl, spn, got nosuch",
     "run codedml": "-n must be the number of ranks",
     "run codedml -n": "-n/--ranks must have a value, got none",
     "run codedml -n five": "-n/--ranks must be a whole number, got five",
@@ -42,6 +44,7 @@ WRONG = {
     "run niss -n 5 -- --max-epsilon big": "--max-epsilon must be a number, got big",
     "run codedml -n 5 -- --method code": "bgw, bh08, plain, got code (did you mean coded?)",
     "run niss -n 5 -- --fraction 2": "--fraction must be in (0, 1]",
+    "run niss -n 5 -- --device abacus": "--device must be one that torch can use, got abacus",
     "run spn -n 5 -- --model resnet": "--model must be one of mlp, cnn,",
     "run niss -n 5 -- --dataset diggits": "got diggits (did you mean digits?)",
     "run niss -n 5 -- --dataset no/such.csv": "data file must exist, got no/such.csv",
@@ -180,11 +183,50 @@ def test_output_that_nobody_can_take(target: str, code: int, says: str) -> None:
     assert says in done.stderr
 
 
-def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "of_files"),
+    [
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "metrics.jsonl"), True),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "result.json"), True),
+        (OSError(errno.EPIPE, "Broken pipe"), True),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), False),
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), False),
+        (ValueError("no file"), False),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_the_system_refuses_of_a_file_is_no_failed_peer(
+    error: Exception, of_files: bool, rank: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The job ends with 5, not with 4, whichever rank it was; before, only a full or locked disk did."""
+    from fedmpi.net import run_local
+    from fedmpi.net.leaving import leave_with_error
+
+    codes = []
+
+    def abort(code: int) -> NoReturn:
+        codes.append(code)
+        raise SystemExit(code)
+
+    def play(ch: Channel) -> None:
+        if ch.rank == rank:
+            leave_with_error(ch, error, abort, survives=False)
+
+    with pytest.raises(SystemExit):
+        run_local([play, play], timeout_seconds=10.0)
+    assert codes == [5 if of_files else 4]
+
+
+def test_a_disk_that_is_full_is_named_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedmpi.errors import FilesError
     from fedmpi.runs.folder import RunFolder
 
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     folder = RunFolder(tmp_path, "x", "")
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    monkeypatch.setattr("fedmpi.runs.folder.append_line", full)
     with pytest.raises(FilesError, match=r"metrics\.jsonl must be readable and writable, got No space left on device"):
         folder.append_metrics({"iteration": 0})
