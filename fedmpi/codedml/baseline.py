@@ -178,8 +178,6 @@ def member(ch: Channel, setup: GroupSetup) -> None:
     from fedmpi.crypto.random import FieldRandom  # not loaded by workers of the coded protocol, who need no secrets
 
     residues = residues_of(setup.primes)
-    if not (setup.rows > 0 and setup.columns > 0 and setup.outputs > 0):
-        raise ProtocolError(f"GroupSetup must hold positive sizes, got {setup.rows}, {setup.columns}, {setup.outputs}")
     ranks = range(setup.first_rank, setup.first_rank + setup.parties)
     if not 0 < ranks.start <= ch.rank < ranks.stop <= ch.size:
         raise ProtocolError(f"the group must have rank {ch.rank} and be among {ch.size} ranks, got {ranks}")

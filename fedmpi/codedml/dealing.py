@@ -221,14 +221,14 @@ class Share:
         """
         start, rows = self._ends[-1], self.X.shape[1]
         if isinstance(message, DataSeed):
-            if start or message.step < 1:
-                raise ProtocolError(f"DataSeed must come alone, with a step of 1 or more, got {message.step}")
+            if start:
+                raise ProtocolError(f"DataSeed must come alone, got one behind {start} rows")
             self._ends = [*range(0, rows, message.step), rows]
             for number, piece in enumerate(self.pieces):
                 for j, (field, part) in enumerate(zip(self._residues.fields, piece, strict=True)):
                     part[:] = stretched(message.seed.tobytes(), field.p, j, number, part.shape)
             return
-        if not 0 < message.rows <= rows - start:
+        if message.rows > rows - start:
             raise ProtocolError(f"CodedData must hold 1 to {rows - start} rows, got {message.rows}")
         self._ends.append(start + message.rows)
         self._unpack(message, self.pieces[-1])

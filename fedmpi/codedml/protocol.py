@@ -287,9 +287,7 @@ def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArr
     """
     residues = residues_of(setup.primes)
     ch.outwait(setup.timeout_seconds)
-    sizes, q = (setup.rows, setup.columns, setup.outputs), len(residues)
-    if min(sizes) < 1 or setup.degree < 0:
-        raise ProtocolError(f"Setup must hold positive sizes and a degree, got {sizes} and {setup.degree}")
+    q = len(residues)
     coefficients = elements(residues, setup.coefficients, MASTER)
     if coefficients.shape != (q, setup.degree + 1 if setup.degree else 0):
         raise ProtocolError(f"Setup must hold {setup.degree} + 1 coefficients, got {coefficients.shape}")
@@ -299,7 +297,7 @@ def worker(ch: Channel, setup: Setup, faults: Faults = NO_FAULTS, held: FieldArr
             ch.send(MASTER, report(ch))
             return np.empty((q, 0, setup.columns), np.uint32)
         X = received
-    elif held is not None and held.shape == (q, *sizes[:2]) and residues.contains(held):
+    elif held is not None and held.shape == (q, setup.rows, setup.columns) and residues.contains(held):
         X = held
     else:
         raise ProtocolError("Setup must name data that this worker holds, got another")

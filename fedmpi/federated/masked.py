@@ -210,7 +210,7 @@ def _rows(parts: list[bytes], size: int) -> NDArray[np.uint8]:
 
 
 def _named(message: Keys) -> dict[int, bytes]:
-    if len(message.clients) != len(message.keys) or len(set(message.clients.tolist())) != len(message.clients):
+    if len(message.clients) != len(message.keys):
         raise ProtocolError(f"Keys must hold one key of each client, got {len(message.keys)} of {message.clients}")
     return {k: key.tobytes() for k, key in zip(message.clients.tolist(), message.keys, strict=True)}
 

@@ -5,7 +5,7 @@ Also how the server asks all of them for something, and leaves those out that do
 A host is a rank on which clients live: client k lives on the (k mod hosts)-th host.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -156,7 +156,7 @@ def ask(
     return dict(sorted(answers.items()))
 
 
-def check_named(homes: Mapping[int, frozenset[int]], shapes: Mapping[str, Shape], host: int, answer: Any) -> None:
+def check_named(homes: Mapping[int, frozenset[int]], fields: Iterable[str], host: int, answer: Any) -> None:
     """Refuse an answer that names a client twice or one that lives elsewhere, or has not its values for each.
 
     Raises
@@ -165,7 +165,7 @@ def check_named(homes: Mapping[int, frozenset[int]], shapes: Mapping[str, Shape]
     """
     named = answer.clients.tolist()
     own = len(set(named)) == len(named) and homes[host].issuperset(named)
-    if not own or any(len(getattr(answer, field)) != len(named) for field in shapes):
+    if not own or any(len(getattr(answer, field)) != len(named) for field in fields):
         raise ProtocolError(f"{type(answer).__name__} must be of its own clients, got {named}")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import ProtocolError
 from fedmpi.federated import masked
 from fedmpi.federated import messages as federation
-from fedmpi.federated.messages import ask, too_few
+from fedmpi.federated.messages import ask, check_named, too_few
 from fedmpi.net import Channel
 from fedmpi.pbpfl.messages import (
     FINAL_ROWS,
@@ -167,11 +167,8 @@ def check_evaluation(fed: Federation, host: int, answer: Evaluation) -> None:
     ------
     ProtocolError
     """
-    named = answer.clients.tolist()
-    own = len(set(named)) == len(named) and fed.homes[host].issuperset(named)
-    if not own or not answer.squared_errors.shape == answer.right.shape == (len(named),):
-        raise ProtocolError(f"Evaluation from rank {host} must be of its own clients, each once, got {named}")
-    if (answer.right > np.minimum(fed.rows[named], FINAL_ROWS)).any():
+    check_named(fed.homes, ("squared_errors", "right"), host, answer)
+    if (answer.right > np.minimum(fed.rows[answer.clients], FINAL_ROWS)).any():
         raise ProtocolError(f"Evaluation from rank {host} must be of rows that it has, got {answer.right}")
 
 
