@@ -1,7 +1,6 @@
 """`compare`: several systems on the same rows, in one table and one picture."""
 
 import dataclasses
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -51,6 +50,7 @@ class Compare:
 
     def __call__(self, options: list[str]) -> int:
         """Compare, print the table, and say where the page is. SIGTERM ends what runs, and leaves what is finished."""
+        from fedmpi.runs.batch import ended_by_sigterm
         from fedmpi.study.comparison import make
         from fedmpi.study.plan import grid_values, option_values, read_toml, with_changes
 
@@ -72,11 +72,8 @@ class Compare:
             return 0
         for remark in study.remarks:
             print(f"note: {printable(remark)}", file=sys.stderr)
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        try:
+        with ended_by_sigterm():
             done = make(study, self.out, self.jobs, self.launcher)
-        finally:
-            signal.signal(signal.SIGTERM, before)
         print(f"{printable_lines(str(done))}\n")
         failed = [row for row in done.rows if row.failure]
         for row in failed:

@@ -1,8 +1,6 @@
 """`reproduce`: a paper's experiments, on this machine."""
 
 import dataclasses
-import signal
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,12 +20,13 @@ class Reproduce:
     quick: bool = False
     """Minutes on two cores: fewer ranks, rows, iterations and settings; so it is without --full too."""
     full: bool = False
-    """All that the paper has: codedml ten minutes, the others hours to days."""
+    """The largest scale: codedml ten minutes, the others hours to days. What papers have beyond it: docs/papers.md."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
     """codedml: Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them. Default: run
     all here."""
     only: Text = None
-    """niss: only the panels that begin so, such as mnist-iid-mlp. Default: all."""
+    """niss: only the panels that begin so, such as mnist-iid-mlp; epsilon: accuracy against ε, beside the paper, with
+    distributed noise. Default: all panels."""
     out: Folder = None
     """Folder of the results. Default: runs/reproduce-<system>-quick or -full."""
     data_dir: Folder = None
@@ -47,11 +46,10 @@ class Reproduce:
             out = self.out or Path("runs") / f"reproduce-{self.system}-from-{self.from_.resolve().name}"
             print(f"written to {figure3_from(self.from_, out)}")
             return 0
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        try:
+        from fedmpi.runs.batch import ended_by_sigterm
+
+        with ended_by_sigterm():
             return self._run()
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     def _run(self) -> int:
         if self.system == "all":

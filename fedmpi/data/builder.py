@@ -194,6 +194,8 @@ class Builder:
         self._X: NDArray[Any] = np.empty((max(rows, guess), len(self._features)))
         self._rows = 0
         self._single = single
+        # where the table will be large, the sooner the better: what is in float64 until then is written twice
+        self._round_after = LARGE // 16 if self._X.nbytes > LARGE else LARGE
         self._rounding: Rounding | None = None
         self._codes: dict[int, dict[str, int]] = {}
         others = [place for place in (layout.label, layout.group) if place is not None]
@@ -215,18 +217,22 @@ class Builder:
         with np.errstate(over="ignore"):  # such a table is read again
             self._X[start:end] = features
         self._rows = end
-        if self._rounding is None and self._single and self._X[:end].nbytes > LARGE:
+        if self._rounding is None and self._single and self._X[:end].nbytes > self._round_after:
             self._round()
         for place, parts in self._others.items():
             parts.append(self._numbers(place, columns[place], -1))
 
     def rounded(self, block: Block) -> Block:
-        """Do what can be done for a block in any thread: round it, if the table is being rounded already."""
+        """Do what can be done for a block in any thread: put its cells in the order of rows, and round it, if the table
+        is being rounded already.
+        """
         rounding, X = self._rounding, block.features
-        if rounding is None or X is None:
+        if X is None:
             return block
+        if rounding is None:
+            return replace(block, features=np.ascontiguousarray(X))
         with np.errstate(over="ignore"):
-            return replace(block, features=X.astype(np.float32), look=rounding.look(X))
+            return replace(block, features=X.astype(np.float32, order="C"), look=rounding.look(X))
 
     def _round(self) -> None:
         """Go on in float32, if that does no harm to the rows so far."""

@@ -26,7 +26,7 @@ from fedmpi.errors import UsageError
 SAMPLE, SAMPLE_SIZE = 500, 1 << 20  # lines and characters that are looked at to find out how the file is laid out
 MAX_LINE = 1 << 25  # characters; a small packed file may unpack to one line without an end
 PLAIN_SUFFIXES = (".csv", ".tsv")
-PART, AHEAD = 1 << 20, 2  # bytes of a large plain file that are read on their own, and how many such side by side
+PART, AHEAD = 1 << 21, 2  # bytes of a large plain file that are read on their own, and how many such side by side
 SEPARATORS = (";", "\t", "|", ",")  # the comma last: it is in decimal numbers too
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 WITHOUT_PYARROW = 'text and missing values need pyarrow: pip install "fedmpi[data]"'
@@ -87,6 +87,7 @@ def _with_pyarrow(path: Path, form: _Form, builder: Builder) -> None:
     def parse(*, quoted: bool) -> reader.ParseOptions:
         return reader.ParseOptions(
             delimiter=form.delimiter,
+            quote_char='"' if quoted else False,
             newlines_in_values=quoted,
             invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
         )

@@ -5,12 +5,13 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 _END_SECONDS = 0.5
 _LOCK_SECONDS = 0.2
 
-_running: set[subprocess.Popen[str]] = set()
 _ending = threading.Event()
+"""No run is begun any more, those that go on are ended, and those of others no longer waited for."""
 
 
 @dataclass(frozen=True)
@@ -116,24 +117,40 @@ def outcomes(runs: Sequence[Run], at_once: int) -> Iterator[tuple[Run, dict[str,
 
 
 @contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the runs of the block, and the program with exit code 143."""
+
+    def end(*_: object) -> None:
+        _ending.set()  # before the exception, which is raised wherever the main thread is just now
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dict[str, Any]], Run]]:
     """Futures of runs; where the block raises, the runs are ended, and those of others no longer waited for."""
     _ending.clear()
     with ThreadPoolExecutor(at_once) as pool:
-        futures = {
-            pool.submit(train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm): run
-            for run in runs
-        }
         try:
-            yield futures
+            yield {
+                pool.submit(
+                    train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm
+                ): run
+                for run in runs
+            }
         except BaseException:  # Ctrl-C and SIGTERM too
             _ending.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(future.done() for future in futures):
-                for process in list(_running):
-                    process.terminate()
-                wait(futures, _END_SECONDS)
+            pool.shutdown(cancel_futures=True)
             raise
+
+
+def _train(run: Run) -> dict[str, Any]:
+    return train(run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm)
 
 
 def _headline(result: dict[str, Any]) -> str:
@@ -245,11 +262,13 @@ def _ended(command: Sequence[str], lock: int) -> tuple[int, str]:
         environment() as variables,
         subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True, pass_fds=[lock]) as process,
     ):
-        _running.add(process)
-        try:
-            out, err = process.communicate()  # after Ctrl-C mpirun, which gets it too, has the time to end its ranks
-        finally:
-            _running.discard(process)
+        while True:
+            try:
+                out, err = process.communicate(timeout=_END_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if _ending.is_set():
+                    process.terminate()
     return process.returncode, f"{err}\n{out}"
 
 

@@ -38,12 +38,19 @@ with (out.parent / 'log').open('a') as log:
 """What stands for mpirun: waits for files beside its folder, and writes a result."""
 
 STARTER = """
-import sys
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fedmpi.cli import main
 from fedmpi.runs import batch as jobs
 from fedmpi.reproduce import ppadmm
-script, out, *options = sys.argv[1:]
+class Slow(ThreadPoolExecutor):
+    def submit(self, *args, **kwargs):
+        future = super().submit(*args, **kwargs)
+        time.sleep(float(pause))
+        return future
+script, out, pause, *options = sys.argv[1:]
+jobs.ThreadPoolExecutor = Slow
 jobs.mpirun_command = lambda ranks, program: ([sys.executable, '-c', script, *program], [])
 runs = [jobs.Run(Path(out) / 'a', 3, ()), jobs.Run(Path(out) / 'b', 3, tuple(options))]
 ppadmm.reproduce = lambda scale, out, data_dir: jobs.train_all(runs)
@@ -112,7 +119,7 @@ def test_a_run_that_fails_ends_those_beside_it(run: Callable[..., jobs.Run], tmp
 @pytest.fixture
 def half_done(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Who started two runs: a is done, and b waits for the file `go`."""
-    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), "--wait-for", "go"], tmp_path / "printed"
+    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), "0", "--wait-for", "go"], tmp_path / "printed"
     with said.open("wb") as stdout, subprocess.Popen(command, stdout=stdout) as starter:
         wait_until(lambda: "[1/2] a" in said.read_text() and ["begin", "b"] in begun_and_ended(tmp_path))
         yield starter
@@ -162,10 +169,13 @@ def test_a_run_that_outlived_its_starter_is_waited_for(
     assert sorted(begun_and_ended(tmp_path)) == [["begin", "a"], ["begin", "b"], ["end", "a"], ["end", "b"]]
 
 
-def test_sigterm_ends_the_wait_for_a_run_of_somebody_else(half_done: subprocess.Popen[bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [pytest.param("0", id="later"), pytest.param("1", id="while-runs-are-handed-out")])
+def test_sigterm_ends_the_wait_for_a_run_of_somebody_else(
+    half_done: subprocess.Popen[bytes], tmp_path: Path, pause: str
+) -> None:
     half_done.kill()
     half_done.wait(SECONDS)
-    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), "--wait-for", "go"], tmp_path / "said"
+    command, said = [sys.executable, "-c", STARTER, RUN, str(tmp_path), pause, "--wait-for", "go"], tmp_path / "said"
     with said.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as second:
         try:
             wait_until(lambda: "still goes on: waiting for its end" in said.read_text())
