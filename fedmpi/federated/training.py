@@ -143,7 +143,10 @@ class FederatedTraining(Training[P, S]):
             self.final |= self.class_scores()
         self.total_seconds = time.perf_counter() - begun
         self.finish()
+        before = set(self.ch.departed)
         self.reports = stop(self.ch)
+        departed = self.ch.departed.items()
+        self.failures += [{"rank": rank, "reason": failed.reason} for rank, failed in departed if rank not in before]
         if self.options.schema is not None:
             self.judge()
 

@@ -22,16 +22,15 @@ from fedmpi.machines.launcher import (
     mpirun_command,
     open_mpi_version,
 )
+from fedmpi.machines.srun import NAME as SRUN
+from fedmpi.machines.srun import kind_of, loaded_mpi
 from fedmpi.machines.surroundings import findings
 from fedmpi.version import __version__
 
 _LIBRARY = "print(' '.join(MPI.Get_library_version().strip(chr(0)).split(',')[0].splitlines()[0].split()))"
-_LOADED = f"import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; {_LIBRARY}"
 _HELLO = (
     f"from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print(n, end=' '); c.rank or {_LIBRARY}"
 )
-_KINDS = {"Open MPI": "Open MPI", "HYDRA": "MPICH", "MPICH": "MPICH", "Intel": "Intel MPI"}
-"""Words of an mpirun or of a library → its MPI."""
 _DEATH = """
 import os, signal
 from fedmpi.net import Message
@@ -110,26 +109,16 @@ def _mpi() -> Iterator[Check]:
 
 def _mixed(mpirun: str) -> str | None:
     """What to do where mpi4py loads another MPI than the one of mpirun."""
-    try:
-        loaded = subprocess.run(
-            [sys.executable, "-c", _LOADED], capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    library, starter = _kind(loaded.stdout), _kind(mpi_of(mpirun))
-    if loaded.returncode or not (library and starter) or library == starter:
+    library, starter = loaded_mpi(), kind_of(mpi_of(mpirun))
+    if not (library and starter) or library == starter:
         return None
     return f"mpi4py loads {library}, and {mpirun} is of {starter}: uninstall one of the two"
-
-
-def _kind(text: str) -> str | None:
-    return next((kind for word, kind in _KINDS.items() if word in text), None)
 
 
 def _survival(mpirun: str) -> Check:
     """Kill one of three ranks, and see whether the other two can go on."""
     if (version := open_mpi_version(mpirun)) < FAULT_TOLERANT_OPEN_MPI:
-        found = f"Open MPI {version}" if version else "another MPI"
+        found = f"Open MPI {version}" if version else SRUN if Path(mpirun).name == SRUN else "another MPI"
         text = f"a rank that dies ends the job: Open MPI {FAULT_TOLERANT_OPEN_MPI} or newer goes on, this is {found}"
         return Check("survival", False, text, optional=True)
     death = _try_ranks(3, _DEATH, tolerate_failures=True)

@@ -16,6 +16,9 @@ from pathlib import Path
 from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import SSH_SECONDS, Host, assign, hostfile_text, read_hostfile, require_slots, ssh_command
 from fedmpi.machines.placement import PLACES, named_places
+from fedmpi.machines.schedulers import on_this_machine
+from fedmpi.machines.srun import NAME as SRUN
+from fedmpi.machines.srun import in_job, srun_options
 from fedmpi.machines.supervision import START_SECONDS, Job
 from fedmpi.net import job_folder
 from fedmpi.rules import printable
@@ -62,6 +65,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 def find_mpirun() -> str:
     """Path of mpirun, or mpiexec: the one installed beside this Python, else the first on the PATH.
 
+    In a job of Slurm without either it is srun.
+
     Raises
     ------
     UsageError
@@ -71,6 +76,8 @@ def find_mpirun() -> str:
         for name in ("mpirun", "mpiexec"):
             if (found := shutil.which(name, path=folder)) is not None:
                 return found
+    if in_job() and (found := shutil.which(SRUN)) is not None:
+        return found
     raise UsageError('mpirun must be installed: pip install "fedmpi[mpi]", or load your cluster\'s MPI')
 
 
@@ -112,7 +119,7 @@ def mpirun_command(
     program : sequence of str
         What every rank runs.
     hostfile : Path, optional
-        Hosts and their slots (`read_hostfile`); without it all ranks start on this machine.
+        Hosts and their slots (`read_hostfile`). Default: this machine, or those of a scheduler's job.
     interface : str, optional
         The network between the hosts: a name (eth0), or for Open MPI a subnet (10.0.0.0/16).
     tolerate_failures : bool
@@ -132,12 +139,19 @@ def mpirun_command(
     if hosts:
         require_slots(hosts, ranks)
     mpirun = find_mpirun()
-    version = open_mpi_version(mpirun)
-    command, warnings = [mpirun if version else _behind_script(mpirun), "-n", str(ranks)], list[str]()
+    by_srun = Path(mpirun).name == SRUN
+    version = 0 if by_srun else open_mpi_version(mpirun)
+    warnings = list[str]()
     if tolerate_failures and version < FAULT_TOLERANT_OPEN_MPI:
-        warnings.append(f"a rank that dies ends the job: only Open MPI {FAULT_TOLERANT_OPEN_MPI} and newer go on")
+        warnings.append(
+            f"a rank that dies ends the job: only the mpirun of Open MPI {FAULT_TOLERANT_OPEN_MPI} and newer goes on"
+        )
     if not hosts and ranks > (os.cpu_count() or 1):
         warnings.append(f"{ranks} ranks share {os.cpu_count()} cores: times are not those of {ranks} machines")
+    if by_srun:
+        each = places or (assign(ranks, hosts, {}) if hosts else [])
+        return [mpirun, *srun_options(ranks, each, folder, interface), *program], warnings
+    command = [mpirun if version else _behind_script(mpirun), "-n", str(ranks)]
     written = _write_hosts(folder, [Host(name) for name in places] or hosts, hydra=not version) if hosts else []
     if version:
         command += _open_mpi_options(version, bool(hosts), interface, tolerate_failures)
@@ -259,7 +273,7 @@ def run_ranks(
     """
     if not 0 < start_timeout < math.inf:
         raise UsageError(f"--start-timeout must be a positive number of seconds, got {start_timeout:g}")
-    with environment(alone=hostfile is None) as variables:
+    with environment(alone=hostfile is None and on_this_machine()) as variables:
         folder = Path(variables[job_folder.VARIABLE])
         order = _order(ranks, hostfile, places) if places else []
         command, warnings = mpirun_command(

@@ -30,6 +30,15 @@ def scheduler(environment: Mapping[str, str] = os.environ) -> Scheduler | None:
     return next((known for known in SCHEDULERS.values() if known.job in environment), None)
 
 
+def on_this_machine(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ranks that are given no hosts run on this machine alone: in a scheduler's job mpirun takes its hosts."""
+    job, own = scheduler(environment), os.uname().nodename.partition(".")[0]
+    try:
+        return job is None or {host.name.partition(".")[0] for host in job.hosts(environment)} == {own}
+    except UsageError:  # it tells no hosts to us, nor to mpirun
+        return True
+
+
 def slurm_hosts(environment: Mapping[str, str]) -> list[Host]:
     """The hosts of this Slurm job, and the tasks on each: ``4(x2),3`` → 4, 4, 3.
 

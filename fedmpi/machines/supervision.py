@@ -12,8 +12,9 @@ from pathlib import Path
 from fedmpi.errors import PeerFailed
 from fedmpi.machines.guard import MEMORY, guarded
 from fedmpi.machines.hosts import ranges
+from fedmpi.machines.srun import NAME as SRUN
 from fedmpi.net import job_folder
-from fedmpi.net.job_folder import FROZEN
+from fedmpi.net.job_folder import FROZEN, RESUME
 from fedmpi.net.siblings import children, ranks_of
 from fedmpi.rules import printable
 
@@ -35,13 +36,8 @@ _LAST_WORDS_SECONDS = 2.0
 _HOST_FAILED = 255
 """Open MPI's exit code where it could not start, or has lost, its daemon on a host."""
 
-_KILLED = 128
-"""A larger exit code of mpirun says that a signal has ended a rank."""
-
 _OURS = (2, 3, 4, 5, STOPPED)
 """Exit codes of a rank 0 that ends the job itself."""
-
-_RESUME = "--resume DIR goes on from the run's last checkpoint, where there is one"
 
 _POLL_SECONDS = 0.1
 
@@ -80,6 +76,7 @@ class Job:
         self.complaint = ""
         """Why the job was ended by us, if it was."""
         self._mpirun: subprocess.Popen[bytes] | None = None
+        self._starter = "mpirun"
         self._seen: dict[int, int] = {}  # process → rank, of mpirun's children
         self._memory: set[Path] = set()
         self._begun = time.monotonic()
@@ -129,6 +126,7 @@ class Job:
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run mpirun to its end; the job's exit code."""
         with self.heeding_signals():
+            self._starter = SRUN if Path(command[0]).name == SRUN else self._starter
             self._mpirun = subprocess.Popen(
                 command,
                 env=environment,
@@ -207,7 +205,7 @@ class Job:
         self._frozen_since = min(self._frozen_since, time.monotonic())
         patience = job_folder.read_patience(self.folder)
         if time.monotonic() - self._frozen_since > patience and not self.complaint:
-            self.complaint = f"rank 0 must last as long as the job, got it frozen for {patience:g} s; {_RESUME}"
+            self.complaint = f"rank 0 must last as long as the job, got it frozen for {patience:g} s; {RESUME}"
             leader.signal(signal.SIGKILL)
             self._end()
 
@@ -225,7 +223,7 @@ class Job:
         """End ranks of this machine that run on although mpirun has ended; rank 0 may save its work first."""
         leader = job_folder.read_leader(self.folder)
         if leader and leader.state in FROZEN and job_folder.read_exit_code(self.folder) is None:
-            self.complaint = self.complaint or f"rank 0 must last as long as the job, got it frozen; {_RESUME}"
+            self.complaint = self.complaint or f"rank 0 must last as long as the job, got it frozen; {RESUME}"
             leader.signal(signal.SIGKILL)
         if not self.received:
             job_folder.write_reason(self.folder, "the end of mpirun")
@@ -255,18 +253,12 @@ class Job:
         if said is not None and orphaned and not self.received and not job_folder.take_word(self.folder):
             return PeerFailed.exit_code if said == STOPPED else said  # rank 0 has told it
         if said is not None:
-            if said == STOPPED and not self.received and code > _KILLED and code != said:
-                if not job_folder.take_word(self.folder):  # rank 0 has told how to go on, and mpirun who died
-                    return PeerFailed.exit_code
-                return complain(
-                    "all ranks must last as long as the job, got the death of one, and mpirun ended the others"
-                )
             return said
         if self.received:
             return 0 if self.received[0] == signal.SIGUSR1 and not up else STOPPED
         if orphaned or code < 0:
             return complain(
-                f"mpirun must last as long as the job, got its end {_by(code)}: "
+                f"{self._starter} must last as long as the job, got its end {_by(code)}: "
                 "it may have lost a host, or the ssh to it"
             )
         if not up and code == _HOST_FAILED and (blame := self.blame()):
@@ -277,7 +269,7 @@ class Job:
             return complain(f"all {self.ranks} ranks must come up, got ranks {self._muster(begun, _dead(begun))}")
         return complain(
             "rank 0 must last as long as the job, got its end before it could say why: "
-            f"it died, or another rank did and mpirun ended all (exit code {code}); {_RESUME}"
+            f"it died, or another rank did and {self._starter} ended all (exit code {code}); {RESUME}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from typing import Annotated
 
 from fedmpi.errors import PeerFailed
@@ -43,9 +44,11 @@ def report(ch: Channel) -> Report:
 def gather_reports(ch: Channel) -> dict[int, Report]:
     """Rank 0: what the other ranks report, of those that do so in time; the others depart, as nobody is needed now.
 
-    Who is frozen is woken for it.
+    Who is frozen is woken for it, and named.
     """
-    wake_the_frozen()
+    for rank in wake_the_frozen():
+        who = f"rank {rank} ({ch.role_of(rank)})"
+        print(f"fedmpi: warning: {who} was stopped by a signal; it goes on, to leave", file=sys.stderr, flush=True)
     before, ch.tolerated = ch.tolerated, range(1, ch.size)
     seconds, silent = min(REPORT_SECONDS, ch.timeout_seconds), set(ch.silent)
     reports = ch.gather_within(seconds, [rank for rank in ch.tolerated if rank not in silent], Report)

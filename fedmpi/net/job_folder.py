@@ -16,6 +16,9 @@ VARIABLE = "FEDMPI_JOB_FOLDER"
 FROZEN = ("T", "t")
 """States of a process that is stopped, or traced."""
 
+RESUME = "--resume DIR goes on from the run's last checkpoint, where there is one"
+"""What people are told where rank 0 can say no more: it alone knows the folder of the run."""
+
 NAME_BYTES = 192
 """Of what `who` gives."""
 

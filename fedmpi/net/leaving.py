@@ -21,7 +21,7 @@ from typing import NoReturn, TypeGuard
 from fedmpi.errors import FedmpiError, FilesError, Interrupted, PeerFailed, UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.endpoint import Excused, Notice, describe
-from fedmpi.net.job_folder import take_word, told, write_exit_code
+from fedmpi.net.job_folder import RESUME, take_word, told, write_exit_code
 from fedmpi.net.message import Message
 from fedmpi.net.siblings import wake_the_frozen
 from fedmpi.rules import printable
@@ -56,7 +56,7 @@ def leave_with_error(ch: Channel, error: BaseException, abort: Abort, *, survive
         _leave_as_follower(ch, error, code, patience, abort, survives)
     if isinstance(error, Interrupted):
         if take_word():
-            _say(describe(error))
+            (_report if code == PeerFailed.exit_code else _say)(describe(error))
     elif not isinstance(error, SystemExit):
         _report(describe(error))
     orderly = isinstance(error, UsageError | FilesError | SystemExit | Interrupted)
@@ -104,7 +104,8 @@ def _leave_as_follower(
     elif not (_is_dead(ch, 0) and told()):  # the launcher knows, and says how to go on
         reason = describe(error)
         own = isinstance(error, PeerFailed)
-        _report(reason if own else f"{ch.role_of(ch.rank)} (rank {ch.rank}) failed: {reason}")
+        line = reason if own else f"{ch.role_of(ch.rank)} (rank {ch.rank}) failed: {reason}"
+        _report(f"{line}; {RESUME}" if _is_dead(ch, 0) else line)
     if survives:
         _exit(code or 4)
     abort(code or 4)
@@ -117,7 +118,7 @@ def _leave_stopped(ch: Channel, error: BaseException, code: int, abort: Abort, s
     while not lowest and not _is_dead(ch, 0) and time.monotonic() < end:
         ch.transport.pause(1.0)
     if lowest or not _is_dead(ch, 0):
-        _report(describe(error))
+        _report(f"{describe(error)}; {RESUME}")
         wait_until_read()
         ch.transport.end(0)
     if survives:

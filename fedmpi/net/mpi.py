@@ -32,6 +32,7 @@ from fedmpi.net.job_folder import (
     NAME_BYTES as WHO_BYTES,
 )
 from fedmpi.net.leaving import end_incomplete, leave_incomplete, leave_with_error, wait_until_read
+from fedmpi.net.memory import keep_freed_memory
 from fedmpi.net.message import HEADER_LIMIT
 from fedmpi.net.siblings import wake_the_frozen
 from fedmpi.net.transport import KEPT_TAGS, RefusedFrame, Transport
@@ -278,9 +279,10 @@ class MpiTransport:
             buffers: list[Any] = [b"".join([header, *(array.tobytes() for array in arrays)])]
         else:
             buffers = [header, *_pieces(arrays)]
+        # Synchronous: others may be done before they are received, of Intel MPI 8 MB, and `flush` would bound nothing.
         try:
             requests = [self._comm.Isend([buffers[0], MPI.BYTE], dest, tag)]
-            requests += [self._bulk.Isend([piece, MPI.BYTE], dest, tag) for piece in buffers[1:]]
+            requests += [self._bulk.Issend([piece, MPI.BYTE], dest, tag) for piece in buffers[1:]]
         except MPI.Exception as error:
             _check_is_death(error)
             return
@@ -433,6 +435,7 @@ def job(
     good order with exit code 2; any other error ends the job within seconds, whatever the others do, unless rank 0
     tolerates it. A rank that dies takes the job down with it, unless the job was started to survive that.
     """
+    keep_freed_memory()
     inner = MpiTransport(MPI.COMM_WORLD.Dup())
     try:
         check_world(inner.size, inner.library)

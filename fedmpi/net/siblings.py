@@ -38,12 +38,20 @@ def siblings() -> list[int]:
     return [own, *(pid for pid in ranks_of(children(os.getppid())) if pid != own)]
 
 
-def wake_the_frozen() -> None:
+def wake_the_frozen() -> list[int]:
     """Let ranks of this machine go on that somebody has stopped: at the end of a job they leave as all others do.
 
     Otherwise MPI_Abort alone could end them, with its banner, as it ends those of other machines.
+
+    Returns
+    -------
+    list of int
+        The ranks that were stopped.
     """
-    for pid in siblings():
+    woken = []
+    for pid, rank in ranks_of(children(os.getppid())).items():
         with contextlib.suppress(OSError):  # it has ended
             if state_of(pid) == "T":
                 os.kill(pid, signal.SIGCONT)
+                woken.append(rank)
+    return sorted(woken)

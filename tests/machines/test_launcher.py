@@ -237,6 +237,45 @@ def test_intels_hydra_is_started_without_its_script_unless_a_scheduler_needs_it(
     assert launcher.mpirun_command(2, PROGRAM)[0][0] == str(hydra)
 
 
+SRUN = 'printf "%s\\n" "$*"; for word; do case "$word" in --nodelist=*) cat "${word#--nodelist=}";; esac; done'
+
+
+@pytest.mark.parametrize(
+    ("library", "wire"), [("Open MPI v5.0.11", "pmix"), ("MPICH Version: 5.0.2", "pmi2"), ("Intel(R) MPI", "pmi2")]
+)
+def test_in_a_job_of_slurm_without_mpirun_srun_starts_the_ranks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], library: str, wire: str
+) -> None:
+    """What a real Slurm does with it is tried in cluster/test_slurm_cluster.py."""
+    for name, text in (("srun", SRUN), ("python", f'echo "{library}, package"'), ("sh", 'exec /bin/sh "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UsageError, match="mpirun must be installed"):
+        launcher.find_mpirun()
+    for name, value in {"JOB_ID": "7", "JOB_NODELIST": "a,b", "TASKS_PER_NODE": "2(x2)"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    hosts = tmp_path / "mine"
+    hosts.write_text("b:2\na:2\n")
+    for places, order in ((None, ["b", "b", "a"]), ({0: "a"}, ["a", "b", "b"])):
+        assert launcher.run_ranks(3, PROGRAM, hosts, places=places, interface="ib0") == 0
+        words, *lines = capfd.readouterr().out.splitlines()
+        assert lines == order
+        assert words.startswith(f"-n 3 --mpi={wire} -N 2 --nodelist=/")
+        assert words.endswith(f"OMPI_MCA_btl_tcp_if_include=ib0,FI_TCP_IFACE=ib0 {' '.join(PROGRAM)}")
+        assert "/hosts --distribution=arbitrary --overlap --overcommit --export=ALL,OMPI_MCA_mpi_yield" in words
+    assert launcher.run_ranks(5, PROGRAM) == 0
+    assert f"-n 5 --mpi={wire} --overlap" in capfd.readouterr().out  # over the nodes as Slurm does it
+    hosts.write_text("b:2\nc:2\n")
+    with pytest.raises(UsageError, match=r"every host must be a node of the job \(a, b\), got c"):
+        launcher.run_ranks(3, PROGRAM, hosts)
+    if wire == "pmi2":
+        with pytest.raises(UsageError, match=r"--interface must be a name such as eth0: .*, got 10.0.0.0/16"):
+            launcher.run_ranks(3, PROGRAM, interface="10.0.0.0/16")
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_ranks_are_told_whether_people_watch(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)

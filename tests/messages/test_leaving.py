@@ -1,6 +1,8 @@
 """The last words of a rank that ends its job."""
 
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -11,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from fedmpi.errors import PeerFailed, ProtocolError, UsageError
-from fedmpi.net import Channel, job_folder, leaving
+from fedmpi.net import Channel, costs, job_folder, leaving
 from fedmpi.net.endpoint import Excused, Notice
 from fedmpi.net.local import channels
 
@@ -126,7 +128,7 @@ def test_once_rank_0_is_dead_the_lowest_that_lives_speaks(
     assert left(other, died, survives=True) == ("exit", 4)
     assert capsys.readouterr().err == ""
     assert left(lowest, died, survives=True) == ("exit", 4)
-    assert capsys.readouterr().err == f"fedmpi: error: {died}\n"
+    assert capsys.readouterr().err == f"fedmpi: error: {died}; {job_folder.RESUME}\n"
 
 
 @pytest.mark.parametrize(("survives", "how"), [(True, "exit"), (False, "abort")])
@@ -145,7 +147,7 @@ def test_a_stopped_rank_0_is_ended_by_the_lowest_or_else_by_the_others(
         ch.leader_stopped = True
         assert left(ch, frozen, survives=survives) == (how, 4)
         assert ended == [0]
-        assert "is frozen" in capsys.readouterr().err
+        assert f"is frozen; {job_folder.RESUME}" in capsys.readouterr().err
 
 
 def test_what_rank_0_says_in_time_is_heard(ends: Ends) -> None:
@@ -210,3 +212,24 @@ def test_rank_0_takes_the_launcher_down_with_a_rank_that_does_not_leave(
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     leaving._outlast(channels(2)[0], 0)
     assert sent == [(os.getppid(), leaving.signal.SIGTERM)]
+
+
+def test_who_was_stopped_is_woken_and_named_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variables = {**os.environ, "OMPI_COMM_WORLD_RANK": "1"}
+    stopped = subprocess.Popen(["sleep", "60"], env=variables)
+    try:
+        monkeypatch.setattr(os, "getppid", os.getpid)
+        stopped.send_signal(signal.SIGSTOP)
+        while job_folder.state_of(stopped.pid) != "T":
+            time.sleep(0.01)
+        master, worker = channels(2)
+        worker.send(0, costs.report(worker))
+        assert list(costs.gather_reports(master)) == [1]
+        assert job_folder.state_of(stopped.pid) != "T"
+    finally:
+        stopped.kill()
+        stopped.wait()
+    named = "fedmpi: warning: rank 1 (worker) was stopped by a signal; it goes on, to leave\n"
+    assert capsys.readouterr().err == named

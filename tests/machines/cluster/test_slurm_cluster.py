@@ -1,10 +1,15 @@
 """A real Slurm with munge on two virtual hosts: sbatch, srun with PMIx and PMI-2, the time limit, scancel, deaths."""
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +39,7 @@ def slurm(virtual_cluster: Callable[..., Any]) -> Iterator[Slurm]:
         slurm = Slurm(cluster)
         yield slurm
         folder = cluster.folder
-    assert processes_with(str(folder)) == []
+    assert command_lines(str(folder)) == {}
     assert not folder.exists()
 
 
@@ -80,17 +85,22 @@ def expected(files: Path) -> Path:
     return files / "expected"
 
 
-def processes_with(text: str) -> list[str]:
-    """Command lines of all processes of this machine that have a text in their environment."""
-    found = []
+def command_lines(variable: str = "") -> dict[int, str]:
+    """Process → command line, of this machine's processes that have a text in their environment."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-        except OSError:  # it has ended
-            continue
-        if text.encode() in environment:
-            found.append(command.decode())
+            if variable.encode() in environment:
+                found[int(folder.name)] = command.decode()
     return found
+
+
+def wait_for_rounds(run: Path) -> None:
+    metrics, end = run / "metrics.jsonl", time.monotonic() + SECONDS
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def assert_same(one: Path, other: Path) -> None:
@@ -116,9 +126,9 @@ def wait_until_ended(slurm: Slurm, job: str) -> dict[str, str]:
 def assert_nothing_is_left(job: str, temporary: Path) -> None:
     """No process, and no file of ours: Slurm kills an Open MPI daemon that is slow to end, and its folder stays."""
     end = time.monotonic() + 30  # Slurm ends what does not end by itself
-    while (left := processes_with(f"SLURM_JOB_ID={job}\0")) and time.monotonic() < end:
+    while (left := command_lines(f"SLURM_JOB_ID={job}\0")) and time.monotonic() < end:
         time.sleep(0.2)
-    assert left == []
+    assert left == {}
     assert [path.name for path in temporary.iterdir() if not path.name.startswith("prted.")] == []
 
 
@@ -145,6 +155,39 @@ def test_srun_starts_ranks_by_pmix(slurm: Slurm, long_job: str, tmp_path: Path, 
     done = srun(slurm, "pmix", "--iterations", str(ROUNDS), "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "run", expected)
+
+
+@pytest.fixture(scope="module")
+def without_mpirun(files: Path) -> tuple[str | Path, ...]:
+    """``fedmpi run`` of a Python that has no mpirun beside it, nor on the PATH."""
+    venv.create(files / "venv")
+    packages = next((files / "venv").glob("lib/python*/site-packages"))
+    (packages / "others.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    (files / "tools").mkdir()
+    for name in ("sh", "srun"):
+        (files / "tools" / name).symlink_to(shutil.which(name) or name)
+    (files / "hosts").write_text("host1 slots=3\nhost2 slots=3\n")
+    python = files / "venv" / "bin" / "python"
+    words = (python, "-m", "fedmpi.cli", "run", "codedml", "-n", str(RANKS), "--hostfile", files / "hosts")
+    return "env", f"PATH={files}/tools", f"LD_LIBRARY_PATH={Path(sys.prefix) / 'lib'}", *words
+
+
+def test_fedmpi_run_starts_ranks_by_srun_where_there_is_no_mpirun(
+    slurm: Slurm, long_job: str, files: Path, without_mpirun: tuple[str | Path, ...]
+) -> None:
+    """A signal finds its way to rank 0 of the other host, where it is placed, by srun."""
+    run, salloc = files / "stopped", (shutil.which("salloc") or "salloc", "-Q", f"-n{RANKS}", "-N2")
+    words = ("--place", "master=host2", "--", *OPTIONS, "--quiet", "--out", run, "--iterations", LONG, "--inject", SLOW)
+    job = slurm.start(*salloc, *without_mpirun, *words, stderr=subprocess.PIPE)
+    wait_for_rounds(run)
+    begin = f"{files / 'venv' / 'bin' / 'python'}\0-m\0fedmpi.cli"
+    (launcher,) = [pid for pid, line in command_lines().items() if line.startswith(begin) and str(run) in line]
+    os.kill(launcher, signal.SIGTERM)
+    err = job.communicate(timeout=SECONDS)[1]
+    assert job.returncode == 143, err
+    assert f"$ {files}/tools/srun -n {RANKS} --mpi=pmix" in err
+    assert "fedmpi: stopped by" in err
+    assert list(run.glob("checkpoints/*.npz"))
 
 
 @pytest.mark.skipif(not MPICH.is_dir(), reason=f"no MPICH in {MPICH.parent}: pip install --prefix … mpich")
@@ -174,14 +217,11 @@ def test_scancel_leaves_nothing(slurm: Slurm, sbatch: Callable[..., str], long_j
     """No process, and no file beside the run: Slurm signals all processes at once."""
     (files / "cancelled").mkdir()
     job = sbatch("--iterations", LONG, "--inject", SLOW, env=(f"TMPDIR={files}/cancelled",))
-    metrics, end = files / "runs" / f"slurm-{job}" / "metrics.jsonl", time.monotonic() + SECONDS
-    while not metrics.exists() or len(metrics.read_text().splitlines()) < 5:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for_rounds(run := files / "runs" / f"slurm-{job}")
     slurm.call("scancel", job)
     assert wait_until_ended(slurm, job)["JobState"] == "CANCELLED"
     assert_nothing_is_left(job, files / "cancelled")
-    assert not (metrics.parent / "result.json").exists()
+    assert not (run / "result.json").exists()
 
 
 def test_a_job_beyond_its_time_limit_is_requeued_and_ends_as_if_it_had_not_been(
