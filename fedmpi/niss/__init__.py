@@ -24,6 +24,8 @@ SYSTEM = FederatedSystem(
         "τ² = {tau_squared} stays in the sum, and the rest cancels.",
         "dp-fedavg": "The server sees {server_sees|each client's update} under Gaussian noise, which stays in the "
         "model.",
+        "distributed-dp": "The server sees {server_sees|the sum of each round's updates} under noise of which every "
+        "client makes a part, and which stays in the model. One part alone hides nothing.",
         "fedavg": "There is no noise: the server sees {server_sees|each client's update}.",
     },
     plain="fedavg",

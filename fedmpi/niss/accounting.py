@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedmpi.errors import UsageError
 from fedmpi.learn import weights
 from fedmpi.niss.assignment import share_count
-from fedmpi.niss.mechanism import epsilon_for
+from fedmpi.niss.mechanism import ORDERS, epsilon_for
 
 if TYPE_CHECKING:
     from fedmpi.niss.params import Params
@@ -28,8 +28,6 @@ PRV_LIMIT = 500.0
 """Above this ε the grid of the PRV accountant fills the memory; the bound of the RDP accountant is taken."""
 
 ACCOUNTANTS = ("rdp", "prv")
-ORDERS = tuple(sorted({*(1 + k / 10 for k in range(1, 100)), *range(11, 64), *np.geomspace(64, 1024, 33).round()}))
-"""Of the RDP accountant. With orders up to 63 alone, as Opacus has them, no ε below 0.1 can be seen at δ = 1e-5."""
 
 
 @lru_cache(maxsize=1024)
@@ -144,9 +142,11 @@ class Ledger:
 
     @classmethod
     def of_training(
-        cls, params: "Params", rows: NDArray[np.int64], noise: Sequence[float], members: Sequence[NDArray[Any]]
+        cls, params: "Params", rows: NDArray[np.int64], noise: Sequence[float], members: Sequence[NDArray[Any]], h: int
     ) -> "Ledger":
-        """From the rows d_k of every client, the noise of each round and who was in it."""
+        """From the rows d_k of every client, the noise of each round, who was in it, and the numbers h in an upload."""
+        if (together := params.distributed(len(rows), h)) is not None:
+            return cls.of(together.promised, noise, members, len(rows), params.delta)
         # In the worst round of a client: among those with the fewest rows.
         others = int(np.sort(rows)[: params.clients_per_round(len(rows)) - 1].sum())
         multipliers: float | list[float]
@@ -183,8 +183,16 @@ def multiplier_of(params: "Params", rows: int, others: int) -> float:
     return params.std(1.0, rows) / sensitivity if sensitivity else float("inf")  # no rows tell nothing
 
 
-def noise_of_model(params: "Params", rows: NDArray[np.int64], clients: NDArray[Any]) -> float:
-    """What a round of clients with so many rows leaves in the model over the largest Δ_k, if none is lost."""
+def noise_of_model(params: "Params", rows: NDArray[np.int64], clients: NDArray[Any], K: int, h: int) -> float:
+    """What a round of clients with so many rows leaves in the model over the largest Δ_k, if none is lost.
+
+    Parameters
+    ----------
+    K, h : int
+        All clients, and the numbers in an upload.
+    """
+    if (together := params.distributed(K, h)) is not None:
+        return together.multiplier(len(clients))
     p = weights(rows)
     each = [(params.of(k), w, d) for k, w, d in zip(clients.tolist(), p.tolist(), rows.tolist(), strict=True)]
     m, variances = len(rows), [own.std(w, d) ** 2 for own, w, d in each]

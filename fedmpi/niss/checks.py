@@ -19,5 +19,6 @@ def check(asked: "Asked[Params]") -> None:
     check_federated(asked)
     params, clients = asked.params, asked.params.clients or asked.ranks - len(asked.system.roles) + 1
     params.summing(clients, 1)
+    params.distributed(clients, 1)
     if params.budgets is not None and asked.here:
         replace(params, budgets=contents(params.budgets), clients=clients)

@@ -32,6 +32,7 @@ from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.randomness import draws, randomness
 from fedmpi.net import Channel
 from fedmpi.net.orders import Leave
+from fedmpi.niss.distributed import Distributed
 from fedmpi.niss.noise import GRID_BITS, Seed, Vector, expand, mix, on_grid
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import (
@@ -118,7 +119,7 @@ def host(
     rows = {k: len(inputs) for k, inputs in own.inputs.items()}
     be_ready(ch, rows, FIRST_HOST)
     K = params.clients or ch.size - FIRST_HOST
-    scheme, m = params.summing(K, h), params.clients_per_round(K)
+    scheme, m, together = params.summing(K, h), params.clients_per_round(K), params.distributed(K, h)
     while True:
         order = ch.recv_any(SERVER, (Round, Leave), shapes={"w": (h,)}, patient=True)
         if not isinstance(order, Round):
@@ -126,17 +127,25 @@ def host(
         clients = asked_here(order, rows)
         with ch.phase("compute"):
             trained = own.train(clients, order.round, order.w)
-            if params.clipping == "update":
+            if together is None and params.clipping == "update":
                 trained = [clipped(w, order.w, params.clip) for w in trained]
+        there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
+        kept = [i for i, k in enumerate(clients) if there[k]]
+        if together is not None:
+            assert scheme is not None
+            updates = {clients[i]: trained[i] - order.w for i in kept}
+            try:
+                masked.upload(ch, scheme, order.round, clients, partial(noisy_words, together, updates, secret))
+            except masked.LeftOutError:
+                break
+            continue
         stds = {k: params.of(k).std(p, rows[k]) for k, p in zip(clients, order.weights.tolist(), strict=True)}
         if params.method == "niss":
             sharing = Sharing(ch, params, order.round, h, secret, {k: new_pair() for k in stds})
             noise = share_noise(sharing, stds, own.trainers, K)
         else:
             noise = {k: expand(fresh_seed(secret()), std, h) if std else np.zeros(h) for k, std in stds.items()}
-        there = stream(own.seed, "dropout", order.round).random(max(clients) + 1) >= params.dropout
         with ch.phase("compute"):
-            kept = [i for i, k in enumerate(clients) if there[k]]
             values = np.empty((len(kept), h))
             for value, i in zip(values, kept, strict=True):
                 value[:] = on_grid(order.weights[i] * trained[i]) + noise[clients[i]]
@@ -155,6 +164,11 @@ def host(
 def words_of(scheme: Scheme, uploads: Mapping[int, Vector], clients: int) -> dict[int, Words]:
     """Uploads as words of which the sum is exact: they are multiples of 2^-40 already."""
     return {k: scheme.encode(value, GRID_BITS, clients) for k, value in uploads.items()}
+
+
+def noisy_words(together: Distributed, updates: Mapping[int, Vector], secret: Callable[[], Stream]) -> dict[int, Words]:
+    """Updates as integers with noise, which is drawn once the words are asked for: they are masked next."""
+    return {k: together.hidden(update, secret()) for k, update in updates.items()}
 
 
 def asked_here(order: Round, rows: Mapping[int, int]) -> list[int]:

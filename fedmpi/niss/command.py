@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel
-from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, finite, noise_of_model
+from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, finite
 from fedmpi.niss.budgets import contents
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import Federation, Outcome, State, Watch, server, setup
@@ -81,10 +81,8 @@ class NissTraining(NissWords):
         UsageError
         """
         rows, rounds = self.rows, [self.drawn(t) for t in range(start.round, self.params.rounds)]
-        planned = self.ledger(
-            start, *((noise_of_model(self.params, rows[chosen], chosen), chosen) for chosen in rounds)
-        )
-        for accountant in ACCOUNTANTS:
+        planned = self.ledger(start, *((self.noise_left(rows, chosen), chosen) for chosen in rounds))
+        for accountant in self.accountants:
             planned.upload(accountant)
             planned.model(accountant)
         limit = self.params.max_epsilon
@@ -100,11 +98,11 @@ class NissTraining(NissWords):
             self.members.append(self.drawn(len(self.members)))
         noise = [*state.noise, *(left for left, _ in more)]
         members = [*self.members[: state.round], *(chosen for _, chosen in more)]
-        return Ledger.of_training(self.params, self.rows, noise, members)
+        return Ledger.of_training(self.params, self.rows, noise, members, len(self.flat))
 
     def next_epsilon(self, state: State, chosen: NDArray[np.uint32]) -> float:
         """ε of the worst client after one more round: of its uploads, and of the models where noise is to stay."""
-        left = noise_of_model(self.params, self.rows[chosen], chosen)
+        left = self.noise_left(self.rows, chosen)
         ledger, accountant = self.ledger(state, (left, chosen)), self.params.accountant
         return max(ledger.upload(accountant), ledger.model(accountant) if left else 0.0)
 
@@ -152,10 +150,11 @@ class NissTraining(NissWords):
             return
         ledger = self.ledger(self.state)
         spent, own = ledger.upload("rdp"), self.params.of(ledger.worst)
+        what = "the sum of a round: the sums of the" if self.params.method == "distributed-dp" else "one upload: the"
         if own.noise_std is None and spent > 2 * own.epsilon:
             yield (
-                f"--epsilon {own.epsilon:g} holds for one upload: the {ledger.uploads} uploads of one client "
-                f"have spent ε = {spent:.4g}; --max-epsilon stops before that"
+                f"--epsilon {own.epsilon:g} holds for {what} {ledger.uploads} uploads of one client have "
+                f"spent ε = {spent:.4g}; --max-epsilon stops before that"
             )
 
     def noise_warnings(self) -> Iterable[str]:
@@ -187,12 +186,16 @@ class NissTraining(NissWords):
     def derived(self) -> dict[str, Any]:
         """Parameters that follow from those given."""
         params = self.params
-        return super().derived() | {
-            "clip": finite(params.clip),
-            "clients_per_round": params.clients_per_round(self.clients),
-            "server_sees": self.server_sees,
-            "tau_squared": self.part_kept,
-        }
+        return (
+            super().derived()
+            | {
+                "clip": finite(params.clip),
+                "clients_per_round": params.clients_per_round(self.clients),
+                "server_sees": self.server_sees,
+                "tau_squared": self.part_kept,
+            }
+            | self.together_told
+        )
 
     def own(self) -> dict[str, Any]:
         """ε by both accountants, in both views; null where nothing is promised."""
@@ -201,6 +204,8 @@ class NissTraining(NissWords):
         ledger = self.ledger(self.state)
 
         def told(epsilon: Callable[[str], float], accountant: str) -> float | None:
+            if accountant not in self.accountants:
+                return None
             try:
                 return finite(epsilon(accountant))
             except UsageError:

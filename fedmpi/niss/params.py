@@ -11,6 +11,7 @@ from fedmpi.errors import UsageError
 from fedmpi.learn.local_training import LocalTraining
 from fedmpi.niss.assignment import SPENT, Kept, share_count
 from fedmpi.niss.budgets import budgets
+from fedmpi.niss.distributed import Distributed
 from fedmpi.niss.mechanism import noise_multiplier
 from fedmpi.rules import at_least, flag, positive
 from fedmpi.securesum.double_masking import DoubleMasking
@@ -34,8 +35,9 @@ class Params:
         If a value breaks its rule.
     """
 
-    method: Literal["niss", "dp-fedavg", "fedavg"] = "niss"
-    """niss: noise that cancels (Algorithm 2). dp-fedavg: noise that stays (Algorithm 1). fedavg: no noise."""
+    method: Literal["niss", "dp-fedavg", "distributed-dp", "fedavg"] = "niss"
+    """niss: noise that cancels (Algorithm 2). dp-fedavg: noise that stays (Algorithm 1). distributed-dp: less of it, as
+    much as the sum needs that --secure-sum opens (Kairouz et al. 2021). fedavg: no noise."""
     model: str = "mlp"
     """mlp (2 x 200 units), logistic, cnn, or package.module:Class, called with (input_shape, classes)."""
     clients: int | None = None
@@ -64,16 +66,17 @@ class Params:
     clipping: Literal["gradient", "update"] = "gradient"
     """What is clipped: the gradient of each batch, as in the paper, or the whole update, which needs less noise."""
     epsilon: float = 10.0
-    """niss, dp-fedavg: ε of one upload. A client chooses its noise by it. All uploads of a client together cost more,
-    the more there are: --max-epsilon is a limit on that."""
+    """niss, dp-fedavg: ε of one upload; distributed-dp: of the sum of a round, against whoever knows the noise of
+    --colluding clients. A client chooses its noise by it. All uploads of a client together cost more, the more there
+    are: --max-epsilon is a limit on that."""
     delta: float = 1e-4
-    """niss, dp-fedavg: δ of the mechanism and of the accounting."""
+    """niss, dp-fedavg, distributed-dp: δ of the mechanism and of the accounting."""
     mechanism: Literal["analytic", "classic"] = "analytic"
     """niss, dp-fedavg: from (ε, δ) to noise, exact (Balle and Wang 2018), or by the paper's Theorem 1, which holds for
     ε < 1 only."""
     noise_std: float | None = None
-    """niss, dp-fedavg: standard deviation σ of the noise of each coordinate. Of every upload, in place of --epsilon and
-    --mechanism. Default: what these give."""
+    """niss, dp-fedavg, distributed-dp: standard deviation σ of the noise of each coordinate. Of every upload, in place
+    of --epsilon and --mechanism. Default: what these give."""
     budgets: str | None = None
     """niss, dp-fedavg: a CSV file with a line for each client, in their order, below one that names columns of
     epsilon, noise_std and tau_squared: a client's own values of these options. An empty cell leaves that of the run.
@@ -103,15 +106,16 @@ class Params:
     10 clients of a round."""
     colluding: int | None = None
     """--secure-sum lightsecagg: so many clients T may tell the server all they know, and it still learns the sum only;
-    T < U. Default: half of the clients of a round. With double, T = U - 1."""
+    T < U. With double that holds for T = U - 1. distributed-dp, with either: so many may tell their noise. Default:
+    half of the clients of a round."""
     dropout: float = 0.0
     """For experiments: the probability that a client is lost in a round. It is lost between sharing its noise and its
     upload."""
     accountant: Literal["rdp", "prv"] = "rdp"
-    """Of the ε that is shown and stops a run; result.json has both."""
+    """Of the ε that is shown and stops a run; result.json has both. distributed-dp has rdp only."""
     max_epsilon: float | None = None
-    """niss, dp-fedavg: stop before the uploads of some client, or the models where noise is to stay, would spend
-    more than this ε in all. Default: no limit."""
+    """niss, dp-fedavg, distributed-dp: stop before the uploads of some client, or the models where noise is to stay,
+    would spend more than this ε in all. Default: no limit."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. Sums are float64."""
     device: str = "cpu"
@@ -135,13 +139,30 @@ class Params:
             raise UsageError("--tau-squared and --collusion must not be given together: one follows from the other")
         if self.secure_sum == "none" and (self.threshold is not None or self.colluding is not None):
             raise UsageError("--threshold and --colluding must be given with --secure-sum, got none")
-        if self.secure_sum == "double" and self.colluding is not None:
+        if self.method == "distributed-dp":
+            self._check_distributed()
+        elif self.secure_sum == "double" and self.colluding is not None:
             raise UsageError(
                 "--colluding must be given with --secure-sum lightsecagg: with double it is --threshold - 1"
             )
         if self.budgets is not None and "\n" in self.budgets:
             self._check_budgets(budgets(self.budgets))
         _ = self.training
+
+    def _check_distributed(self) -> None:
+        if self.secure_sum == "none":
+            raise UsageError(
+                "--method distributed-dp must have a --secure-sum: one client's noise hides little, got none"
+            )
+        if self.clipping != "update":
+            raise UsageError(f"--method distributed-dp must have --clipping update, got {self.clipping}")
+        if self.budgets is not None:
+            raise UsageError("--method distributed-dp must have the same noise for all clients, got --budgets")
+        if self.mechanism != "analytic" or self.accountant != "rdp":
+            raise UsageError(
+                "--method distributed-dp must be without --mechanism and with --accountant rdp: its noise is discrete, "
+                f"got {self.mechanism} and {self.accountant}"
+            )
 
     def _check_budgets(self, of: "tuple[Mapping[str, float], ...]") -> None:
         if self.clients is not None and len(of) != self.clients:
@@ -192,7 +213,7 @@ class Params:
             v, at most as many as there are partners.
         """
         if self.method != "niss":
-            return 1.0 if self.method == "dp-fedavg" else 0.0
+            return 0.0 if self.method == "fedavg" else 1.0
         if not shares:
             return 1.0
         if self.paper_noise:
@@ -215,14 +236,34 @@ class Params:
         """
         if self.secure_sum == "none":
             return None
-        m = self.clients_per_round(clients)
-        least = max(m - m * 3 // 10, 2) if self.threshold is None else self.threshold
+        m, least = self.clients_per_round(clients), self.least(clients)
         if not 2 <= least <= m:
             raise UsageError(f"--secure-sum must have at least {least} clients in a round, got {m}")
         if self.secure_sum == "double":
             return DoubleMasking(clients, least, h)
-        colluding = min(m // 2, least - 1) if self.colluding is None else self.colluding
-        return LightSecAgg(clients, least, colluding, h)
+        return LightSecAgg(clients, least, self.in_league(clients), h)
+
+    def least(self, clients: int) -> int:
+        """U, of K clients."""
+        m = self.clients_per_round(clients)
+        return max(m - m * 3 // 10, 2) if self.threshold is None else self.threshold
+
+    def in_league(self, clients: int) -> int:
+        """T, of K clients."""
+        half = self.clients_per_round(clients) // 2
+        return min(half, self.least(clients) - 1) if self.colluding is None else self.colluding
+
+    def distributed(self, clients: int, h: int) -> Distributed | None:
+        """The noise that the clients of a round make together, in updates of h numbers; None: they do not.
+
+        Raises
+        ------
+        UsageError, HeadroomError
+            As `summing`, or if the noise is out of range.
+        """
+        if self.method != "distributed-dp":
+            return None
+        return _distributed(self, clients, h)
 
     def sensitivity(self, weight: float, rows: int) -> float:
         """Δ_k: how far two data sets of a client can take p_k w apart, in the Euclidean norm.
@@ -258,6 +299,14 @@ class Params:
         weight, each = 1 / self.clients_per_round(clients), -(-rows // clients)
         stds = {self.of(k).std(weight, each) for k in (range(clients) if self.budgets else range(1))}
         return share_count(max(stds) ** 2, self.unit_variance, self.share_count or 0)
+
+
+@lru_cache
+def _distributed(params: Params, clients: int, h: int) -> Distributed:
+    scheme, m = params.summing(clients, h), params.clients_per_round(clients)
+    assert scheme is not None
+    own = (params.in_league(clients), h, params.clip, params.noise_std, params.epsilon, params.delta)
+    return Distributed(scheme, m, *own)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -20,7 +20,7 @@ from fedmpi.net.meaning import DISTINCT, LARGEST, LIST, PART, POSITIVE, SEALED, 
 from fedmpi.net.message import Float64, UInt8, UInt32
 from fedmpi.niss.noise import GRID_BITS
 from fedmpi.securesum.public_keys import PUBLIC_KEYS
-from fedmpi.securesum.scheme import Scheme
+from fedmpi.securesum.scheme import Scheme, Words
 
 if TYPE_CHECKING:  # the tracker does not load torch
     from fedmpi.niss.params import Params
@@ -232,6 +232,7 @@ def server(
         If no host is left.
     """
     state, scheme = start, params.summing(len(fed.rows), len(start.w))
+    together = params.distributed(len(fed.rows), len(start.w))
     for t in range(start.round, params.rounds):
         chosen = sample(t)
         chosen = chosen[fed.rows[chosen] > 0]  # of whom no host ever came
@@ -253,6 +254,15 @@ def server(
                 ch.send(rank, Round(t, clients, weights[homes[rank]], w))
         with ch.phase("evaluate"):
             watch.during(state)
+        if together is not None and scheme is not None:
+            words, survivors, lost = words_of(ch, scheme, asked, t, chosen)
+            outcome = Outcome(t, len(chosen), len(survivors), lost, noise_std=together.spread(len(survivors)))
+            uploads, noise = state.uploads.copy(), (*state.noise, together.multiplier(len(survivors)))
+            uploads[chosen] += 1
+            state = State(t + 1, state.w + together.mean(words, len(survivors)), uploads, noise)
+            if watch.after(state, outcome):
+                break
+            continue
         total, arrived, lost = uploads_of(ch, scheme, asked, t, len(w), chosen)
         outcome = Outcome(t, len(chosen), len(arrived), lost)
         part = weights[np.isin(chosen, arrived)].sum()
@@ -293,12 +303,19 @@ def uploads_of(
         ch.silent |= asked.keys() - answers.keys() - ch.departed.keys()
         with ch.phase("decode"):
             return aggregate(ch, chosen, asked, answers)
+    words, survivors, lost = words_of(ch, scheme, asked, t, chosen)
+    return scheme.decode(words, GRID_BITS), sorted(survivors), lost
+
+
+def words_of(
+    ch: Channel, scheme: Scheme, asked: dict[int, NDArray[np.uint32]], t: int, chosen: NDArray[np.uint32]
+) -> tuple[Words, set[int], list[dict[str, Any]]]:
+    """Σ of the words of the clients that survive a secure sum, who they are, and why others are not among them."""
     with ch.phase("wait"):
-        words, survivors = masked.collect(
-            ch, scheme, {rank: frozenset(clients.tolist()) for rank, clients in asked.items()}, t
-        )
+        homes = {rank: frozenset(clients.tolist()) for rank, clients in asked.items()}
+        words, survivors = masked.collect(ch, scheme, homes, t)
     present = {rank for rank in asked if rank not in ch.departed}
-    return scheme.decode(words, GRID_BITS), sorted(survivors), missing(ch, chosen, asked, survivors, present)
+    return words, survivors, missing(ch, chosen, asked, survivors, present)
 
 
 def told_of(ch: Channel, hosts: range) -> str:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedmpi.federated.training import FederatedTraining
 from fedmpi.learn import sample, weights
-from fedmpi.niss.accounting import Ledger, noise_of_model
+from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, noise_of_model
 from fedmpi.niss.params import Params
 from fedmpi.niss.protocol import FIRST_HOST, State
 
@@ -25,6 +25,7 @@ class NissWords(FederatedTraining[Params, State]):
         noise = {
             "niss": f"noise in shares that cancel, τ² = {self.part_kept:g}",
             "dp-fedavg": "noise that stays",
+            "distributed-dp": "noise that all make together, and that stays",
             "fedavg": "no noise: not private",
         }[params.method]
         lines = [f"{params.method} with K={clients} clients, m={m} in a round: {noise}", self.rows_line()]
@@ -37,6 +38,11 @@ class NissWords(FederatedTraining[Params, State]):
             lines.append(
                 f"the server sees sums only, by {NAMES[scheme.name]}: at least {scheme.threshold} of the {m} clients "
                 f"of a round must be left, and up to {scheme.colluding} may collude with an honest-but-curious server"
+            )
+        if (together := params.distributed(clients, len(self.flat))) is not None:
+            U, T = together.scheme.threshold, together.colluding
+            lines.append(
+                f"ε counts the noise of {U - T} clients: {U} are left, of whom {T} may tell the server their own"
             )
         if params.method == "niss" and partners == 0:
             lines.append(f"WARNING: {self.alone()}")
@@ -57,6 +63,24 @@ class NissWords(FederatedTraining[Params, State]):
         variances = [own.std(1 / m, rows) ** 2 for own in each]  # of Theorem 2: Στ_k²σ_k² of Σσ_k²
         left = sum(own.leftover(m, shares) * variance for own, variance in zip(each, variances, strict=True))
         return left / (sum(variances) or 1.0)
+
+    @property
+    def accountants(self) -> tuple[str, ...]:
+        """Those that hold for the noise: PRV is of Gaussian noise, not of a sum of discrete noise."""
+        return ACCOUNTANTS if self.params.method != "distributed-dp" else ("rdp",)
+
+    @property
+    def together_told(self) -> dict[str, Any]:
+        """What clients that make noise together agree on, for result.json."""
+        together = self.params.distributed(self.clients, len(self.flat))
+        if together is None:
+            return {}
+        known = {"noise_std": together.std, "grid": together.unit, "sensitivity": together.sensitivity}
+        return {"distributed": known | {"survivors": together.scheme.threshold, "colluding": together.colluding}}
+
+    def noise_left(self, rows: NDArray[np.int64], chosen: NDArray[Any]) -> float:
+        """What a round of these clients leaves in the model, if none is lost; `rows` of all clients."""
+        return noise_of_model(self.params, rows[chosen], chosen, self.clients, len(self.flat))
 
     @property
     def server_sees(self) -> str:
@@ -97,9 +121,11 @@ class NissWords(FederatedTraining[Params, State]):
             size = 32 if params.shares == "seeds" else 8 * parameters
             lines.append(f"shares of noise: {v} of {size:,} bytes from each client, and 16 for the seal of each")
         members = [self.drawn(t) for t in range(params.rounds)]
-        noise = [noise_of_model(params, np.full(m, rows), chosen) for chosen in members]
-        ledger = Ledger.of_training(params, np.full(clients, rows), noise, members)
+        noise = [self.noise_left(np.full(clients, rows), chosen) for chosen in members]
+        ledger = Ledger.of_training(params, np.full(clients, rows), noise, members, parameters)
         std = f"σ = {stds[0]:.4g}" if len(stds) == 1 else f"σ from {stds[0]:.4g} to {stds[-1]:.4g}"
+        if (together := params.distributed(clients, parameters)) is not None:
+            std, sensitivity = f"σ = {together.spread(1) / m:.4g}", together.sensitivity * together.unit / m
         lines.append(f"sensitivity Δ = {sensitivity:.4g}, noise of an upload {std} per coordinate")
         lines.append(
             f"ε of {self.together(ledger.uploads)}: {ledger.upload(params.accountant):.4g}; "
@@ -120,9 +146,9 @@ class NissWords(FederatedTraining[Params, State]):
         lines, views = super().closing_lines(summary), []
         if privacy := summary.get("privacy"):
             for view, name in (("upload", self.together(privacy["uploads"])), ("model", "the published models")):
-                value = privacy[view]["prv"]
+                value = privacy[view]["prv" if "prv" in self.accountants else "rdp"]
                 views.append(f"ε = {value:.4g} for {name}" if value is not None else f"no ε for {name}")
-            lines.append(f"{', '.join(views)} (δ = {privacy['delta']:g}, PRV)")
+            lines.append(f"{', '.join(views)} (δ = {privacy['delta']:g}, {self.accountants[-1].upper()})")
             for view, name in (("upload", "of uploads"), ("model", "of the models")) if "clients" in privacy else ():
                 each = [float("inf") if one[view] is None else one[view] for one in privacy["clients"]]
                 lines.append(
@@ -134,4 +160,6 @@ class NissWords(FederatedTraining[Params, State]):
         """The uploads that an ε is of, and what --epsilon is of."""
         params, s = self.params, "s" * (uploads != 1)
         each = "" if params.noise_std is not None or params.budgets else f" (--epsilon {params.epsilon:g} is of each)"
+        if params.method == "distributed-dp":
+            return f"the sums of {uploads} round{s} together{each}"
         return f"the {uploads} upload{s} of one client together{each}"

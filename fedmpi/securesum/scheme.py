@@ -34,11 +34,17 @@ class Member(ABC):
     """Of what is sealed, so that it is good for nothing else."""
 
     def __init__(self, number: int, round: int, threshold: int, dealt: NDArray[np.uint32]):
-        self.number, self._round, self._threshold, self._dealt = number, round, threshold, dealt
+        self.number, self._round, self._threshold = number, round, threshold
+        self._dealt: NDArray[np.uint32] | None = dealt
         self._sealing = KeyPair()
         self._publics: dict[int, bytes] = {}
-        self._held: dict[int, NDArray[np.uint32]] = {number: dealt[number]}
+        self._held: dict[int, NDArray[np.uint32]] = {number: dealt[number].copy()}
         self._masked = self._told = False
+
+    @property
+    def held(self) -> Mapping[int, NDArray[np.uint32]]:
+        """Member → what this one holds of its secrets."""
+        return self._held
 
     @property
     def public(self) -> bytes:
@@ -58,10 +64,19 @@ class Member(ABC):
         """What this member tells the server, so that the survivors' sum can be unmasked. Begins with `_tell_once`."""
 
     def envelopes(self, publics: Mapping[int, bytes]) -> dict[int, bytes]:
-        """What is sealed for each of the others that have shown their keys."""
+        """What is sealed for each of the others that have shown their keys; it is then forgotten here.
+
+        Raises
+        ------
+        ValueError
+            The second time.
+        """
+        dealt, self._dealt = self._dealt, None
+        if dealt is None:
+            raise ValueError("a member must deal its secrets once, got a second list of keys")
         self._publics = dict(publics)
         return {
-            v: seal(self._sealing, public[:KEY_BYTES], self._place(self.number, v), self._dealt[v].tobytes())
+            v: seal(self._sealing, public[:KEY_BYTES], self._place(self.number, v), dealt[v].tobytes())
             for v, public in publics.items()
             if v != self.number
         }

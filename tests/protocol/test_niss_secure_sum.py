@@ -67,6 +67,23 @@ def test_shares_of_noise_cancel_in_the_sum(params: Params) -> None:
     np.testing.assert_array_equal(noisy.state.w, train_on_threads(FEDAVG).state.w)
 
 
+@pytest.mark.parametrize("params", SUMS, ids=lambda params: params.secure_sum)
+def test_distributed_noise_is_on_the_mean_of_clipped_updates(params: Params) -> None:
+    """Without noise it is federated averaging of clients alike, but for the grid; with noise it is off by as much."""
+    together = replace(params, method="distributed-dp", clipping="update", clip=0.05, colluding=2, dropout=0.1)
+    clear = train_on_threads(replace(FEDAVG, clipping="update", clip=0.05, dropout=0.1))
+    assert any(outcome.lost for outcome in clear.outcomes)
+    quiet = train_on_threads(replace(together, noise_std=0.0))
+    np.testing.assert_allclose(quiet.state.w, clear.state.w, atol=3 * 0.05 / 2**20)
+    assert quiet.state.noise == (0.0, 0.0, 0.0), "and no ε is promised"
+    noisy = train_on_threads(replace(together, noise_std=0.01, rounds=1))
+    assert [outcome.lost for outcome in noisy.outcomes] == [outcome.lost for outcome in clear.outcomes][:1]
+    once = train_on_threads(replace(FEDAVG, clipping="update", clip=0.05, dropout=0.1, rounds=1))
+    spread = noisy.outcomes[0].noise_std
+    assert spread == pytest.approx(8 * 0.01 / noisy.outcomes[0].arrived ** 0.5, rel=1e-4)
+    assert (noisy.state.w - once.state.w).std() == pytest.approx(spread, rel=0.4)
+
+
 def test_the_server_gets_no_upload() -> None:
     """Nothing but keys, sealed shares, hidden words and what the survivors tell."""
     seen = {type(m).__name__ for _, m in train_on_threads(SUMS[1], record_views=True).views(0)}
@@ -120,6 +137,22 @@ def test_a_run_says_what_its_server_sees(tmp_path: Path, capsys: pytest.CaptureF
     assert "the server sees sums only, by LightSecAgg: at least 4 of the 5 clients of a round must be left" in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["params"]["server_sees"] == "the sum of each round's updates"
+
+
+def test_a_run_says_whose_noise_its_epsilon_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--method", "distributed-dp", "--clients", "10", "--rounds", "2", "--secure-sum", "double"]
+    options += ["--colluding", "3", "--clipping", "update", "--epsilon", "2", "--max-epsilon", "2.5"]
+    command_on_threads(2, *options, "--dataset", "synthetic:m=240,d=16,density=0.5,test=50", "--out", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "ε counts the noise of 4 clients: 7 are left, of whom 3 may tell the server their own" in said
+    assert "ε = 2 for the sums of 1 round together (--epsilon 2 is of each)" in said
+    assert "stopped after round 1" in said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["privacy"]["upload"] == {"rdp": pytest.approx(2, abs=1e-4), "prv": None}
+    assert result["privacy"]["model"]["rdp"] < 1.5
+    told = result["params"]["distributed"]
+    assert (told["survivors"], told["colluding"], told["grid"]) == (7, 3, 3.0 / 2**20)
+    assert told["noise_std"] / told["sensitivity"] * 2 == pytest.approx(result["privacy"]["noise_multiplier"])
 
 
 def test_what_is_shared_with_the_lost_stays_sealed() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
-from fedmpi.reproduce.niss import pages, uploads
+from fedmpi.reproduce.niss import epsilon, pages, uploads
 from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, TAU_SQUARED, Panel, Point, Scale
 from fedmpi.reproduce.shared import data_options, present
 from fedmpi.runs.batch import Run, train_all
@@ -17,7 +17,7 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str =
     Parameters
     ----------
     only : str
-        How the panels' keys must begin, such as mnist-iid-mlp.
+        How the panels' keys must begin, such as mnist-iid-mlp; or epsilon, for a figure that the paper has not.
 
     Returns
     -------
@@ -25,6 +25,8 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str =
         Of report.md.
     """
     figures.require()
+    if only == epsilon.KEY:
+        return epsilon.reproduce(scale, out, data_dir)
     results = train_all(runs(scale, out, data_dir, only))
     panels = panels_of(scale, only)
     points = {
@@ -65,7 +67,9 @@ def panels_of(scale: Scale, only: str = "") -> list[Panel]:
     ]
     chosen = [panel for panel in panels if panel.key.startswith(only)]
     if not chosen:
-        raise UsageError(f"--only must begin like one of {', '.join(p.key for p in panels)}, got {only}")
+        raise UsageError(
+            f"--only must be {epsilon.KEY}, or begin like one of {', '.join(p.key for p in panels)}, got {only}"
+        )
     return chosen
 
 
