@@ -163,16 +163,19 @@ def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) 
     rows = -(-task.rows // K)
     size = rows * d
     encode = rates.convert(K * size) + rates.draw(T * size) + rates.matmul(N - T, K + T, size)
+    encode += (N - T) * size / rates.pack
     encode += rates.basis(K + T, N) + rates.basis(K + T, N - T)
     pieces = T + (N - T) * pieces_of(rows, d, N)
     payload = T * SEED_BYTES + (N - T) * packed_bytes(size, task)
     distribute = Step("encode", "master", encode, payload, pieces, pieces, 1, overlaps=True)
+    unpack = Step("distribute", "worker", size / rates.unpack, actors=N)
     if not r:
-        return layout, [distribute, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
+        return layout, [distribute, unpack, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
     weights = rates.draw(T * d * r) + rates.matmul(N, T + 1, d * r)
     compute = size * (r + 1) / 2 / rates.gradient
     return layout, [
         distribute,
+        unpack,
         *prepare(task, rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
@@ -218,6 +221,7 @@ def mpc_steps(
     rows = -(-task.rows // G)
     size = rows * d
     encode = rates.convert(G * size) + G * rates.draw(T * size) + sum(rates.matmul(n - T, T + 1, size) for n in sizes)
+    encode += sum(n - T for n in sizes) * size / rates.pack
     weights = G * rates.draw(T * d * r) + sum(rates.matmul(n, T + 1, d * r) for n in sizes)
     compute = size * r / rates.product + size / rates.transposed + rates.convert(2 * r * rows)
     decode = G * (rates.basis(2 * T + 1, 1) + rates.recombine(2 * T + 1, d) + rates.convert(d))
@@ -229,6 +233,7 @@ def mpc_steps(
     offline = [offline_bh08(n, T, sum(lengths) * J, rates) for n in sizes] if method == "bh08" else []
     return {"G": G, "T": T}, [
         Step("encode", "master", encode, payload, pieces, pieces, 2, overlaps=True),
+        Step("distribute", "worker", size / rates.unpack, actors=N),
         *([dataclasses.replace(max(offline, key=lambda step: step.bytes), actors=N)] if offline else []),
         *prepare(dataclasses.replace(task, degree=r), rates),
         Step("encode weights", "master", weights, times=J),
@@ -241,11 +246,13 @@ def mpc_steps(
 
 
 def prepare(task: Task, rates: Rates) -> list[Step]:
-    """The master's own preparation: XᵀY and norms; of a polynomial in each iteration the proof that nothing wraps."""
-    passes = task.rows * task.columns / rates.stream
+    """The master's own preparation: quantizing, and XᵀY; of a polynomial in each iteration the proof that nothing
+    wraps.
+    """
+    size = task.rows * task.columns
     return [
-        Step("prepare", "master", 6 * passes),
-        Step("prepare", "master", task.degree * passes, times=task.iterations),
+        Step("prepare", "master", size / rates.quantize + size / rates.stream),
+        Step("prepare", "master", task.degree * size / rates.stream, times=task.iterations),
     ]
 
 

@@ -7,11 +7,17 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fedmpi.bench.timing import fastest
+from fedmpi.codedml.dealing import bits_of
+from fedmpi.codedml.params import Params
+from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.transform import times
 from fedmpi.core import PrimeField
 from fedmpi.core.lagrange import lagrange_basis
+from fedmpi.core.packing import pack, unpack
 from fedmpi.crypto.random import FieldRandom
 from fedmpi.net import Channel, Message, UInt32, run_local
 from fedmpi.net.meaning import anything
+from fedmpi.net.memory import keep_freed_memory
 
 MESSAGES = 200
 NODES = 100
@@ -49,7 +55,13 @@ class Rates:
     basis_steps: float
     """nodes·(nodes + points) of `lagrange_basis`."""
     stream: float
-    """Elements of a float32 matrix through a product with a vector: the headroom check."""
+    """Elements of X̄ through a product with a vector: the headroom check."""
+    quantize: float
+    """Elements of the data set through all that comes before the protocol: scaling, norms, quantization, step size."""
+    pack: float
+    """Elements packed to the bits of the prime."""
+    unpack: float
+    """The same, at the other end."""
     copy_bytes: float
     """Bytes copied to new memory: the "link" between ranks of one machine."""
     message_seconds: float
@@ -78,6 +90,7 @@ class Rates:
 
 def calibrate() -> Rates:
     """Measure this machine, one thread, the fastest of a few tries."""
+    keep_freed_memory()  # as ranks do
     field = PrimeField()
     uniform = FieldRandom(field.p)
     m, d = 1000, 3000
@@ -87,10 +100,13 @@ def calibrate() -> Rates:
     large = np.zeros(LARGE_BYTES, np.uint8)
     large += 1  # so that it has pages of its own
     nodes, points = range(NODES), range(NODES, 2 * NODES)
-    signed = np.random.default_rng(0).integers(-4, 5, (300, d)).astype(np.float32)
-    floats, vector = X.astype(np.float32), np.ones(d, np.float32)
+    data = np.random.default_rng(0).normal(size=(m, d)).astype(np.float32)
+    labels, paper = np.arange(m) % 2, Params(paper=True)
+    X_bar = Problem.prepare(paper, data, labels, 2).X_bar
+    signed, vector, bits = X_bar[:20], np.ones((d, 1)), bits_of(field)
+    words, unpacked = pack(X, bits), np.empty_like(X)
     with threadpool_limits(1):
-        t_wide, t_narrow, t_one, t_gradient, t_product, t_transposed, t_random, t_convert, t_stream, t_copy = fastest(
+        t_wide, t_narrow, t_one, t_gradient, t_product, t_transposed, t_random, t_convert, *others = fastest(
             lambda: field.matmul(wide, blocks),
             lambda: field.matmul(narrow, blocks[:2]),
             lambda: field.matmul(one, blocks),
@@ -99,11 +115,15 @@ def calibrate() -> Rates:
             lambda: field.transposed_product(X, S),
             lambda: uniform((m, d)),
             lambda: field.from_signed(signed),
-            lambda: floats @ vector,
+            lambda: times(X_bar, vector),
             lambda: large.copy(),
+            lambda: pack(X, bits),
+            lambda: unpack(words, bits, X.shape, unpacked),
             rounds=10,
         )
+        (t_quantize,) = fastest(lambda: Problem.prepare(paper, data, labels, 2), rounds=3)
         t_basis, t_messages = fastest(lambda: lagrange_basis(field, nodes, points), exchange, rounds=20)
+    t_stream, t_copy, t_pack, t_unpack = others
     columns = blocks.shape[1]
     per_output = max((t_narrow - t_wide * 2 / 17) / (1 - 2 / 17), t_narrow / 100)  # t = terms·a + outputs·b, solved
     return Rates(
@@ -117,6 +137,9 @@ def calibrate() -> Rates:
         elementwise=signed.size / t_convert,
         basis_steps=2 * NODES**2 / t_basis,
         stream=X.size / t_stream,
+        quantize=X.size / t_quantize,
+        pack=X.size / t_pack,
+        unpack=X.size / t_unpack,
         copy_bytes=large.nbytes / t_copy,
         message_seconds=t_messages / (2 * MESSAGES),
     )

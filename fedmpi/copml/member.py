@@ -93,6 +93,10 @@ class Trained:
     total_seconds: float
     """From the first share of a row."""
     failures: list[dict[str, Any]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    """Of this owner's thread in the iterations."""
+    total_cpu_seconds: float = 0.0
+    """The same from the first share of a row."""
 
 
 Watch = Callable[[int], bool]
@@ -109,8 +113,19 @@ class Owner:
         self.scale = task.scale()
         self.others = [rank for rank in range(self.N) if rank != ch.rank]
         self.count = task.columns * task.outputs
+        self.helpers = [(ch.rank - k) % self.N for k in range(1, self.enough + 1)]
+        self.helped = [(ch.rank + k) % self.N for k in range(1, self.enough + 1)]
         self.liars: dict[int, str] = {}
         self._deals = 0
+
+    @property
+    def enough(self) -> int:
+        """How many others open a number to an owner: the T it takes beside its own share, and as many as may be lost.
+
+        With R of N owners at least T are left of them, and 2A more where A may lie, as N ≥ R + 2A.
+        """
+        lost = self.N - self.task.params.sizes(self.N).get("R", self.N)
+        return min(self.N - 1, self.T + lost)
 
     @property
     def honest(self) -> list[int]:
@@ -122,9 +137,9 @@ class Owner:
         """How many may still lie."""
         return max(0, self.task.params.byzantine - len(self.liars))
 
-    def send(self, cls: type[Any], step: int, shares: FieldArray) -> None:
-        """Each its own of N shares, shape (N, q, *s)."""
-        for rank in self.others:
+    def send(self, cls: type[Any], step: int, shares: FieldArray, to: Collection[int] | None = None) -> None:
+        """Each its own of N shares, shape (N, q, *s); all others, or some of them."""
+        for rank in self.others if to is None else to:
             if rank not in self.ch.departed:
                 self.ch.send(rank, cls(step, shares[rank]))
 
@@ -150,7 +165,7 @@ class Owner:
         share = np.ascontiguousarray(share)
         share.flags.writeable = False
         with self.ch.phase("communicate"):
-            for rank in self.others:
+            for rank in self.helped:
                 if rank not in self.ch.departed:
                     self.ch.send(rank, cls(step, share))
         return self.opened(cls, step, share)
@@ -158,7 +173,8 @@ class Owner:
     def opened(self, cls: type[Any], step: int, own: FieldArray) -> FieldArray:
         """A number from this owner's share and those that others sent."""
         count = self.T + 2 * self.liars_left
-        shares = {self.ch.rank: own} | self.collect(cls, step, own.shape[1:], self.honest, count)
+        helpers = [rank for rank in self.helpers if rank not in self.liars]
+        shares = {self.ch.rank: own} | self.collect(cls, step, own.shape[1:], helpers, count)
         with self.ch.phase("decode"):
             if not self.liars_left:
                 return self.ring.open(shares)

@@ -8,6 +8,7 @@ whoever is fast: R owners to decode from, of whom rank 0, which says who is coun
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def owner(
     DecodingError
         If more than A of them lie.
     """
-    me, start = Owner(ch, task), time.perf_counter()
+    me, start, cpu_start = Owner(ch, task), time.perf_counter(), time.thread_time()
     ch.tolerated = ()  # the rows of all are wanted
     with ch.phase("encode"):
         gradients: Coded | Products = (Products if task.params.method == "bgw" else Coded)(me, X_bar)
@@ -109,7 +110,8 @@ def owner(
         low, high = me.truncation_masks(bits)
     if task.params.method == "copml":
         ch.tolerated = [rank for rank in me.others if rank != LEADER]
-    begun, w, shape = time.perf_counter(), np.zeros((len(me.ring), me.count), np.uint32), (task.columns, task.outputs)
+    begun, cpu_begun, shape = time.perf_counter(), time.thread_time(), (task.columns, task.outputs)
+    w = np.zeros((len(me.ring), me.count), np.uint32)
     targets = me.ring.times(2**me.scale.residual_bits, correlation)
     done, last = 0, False
     while not last:
@@ -123,8 +125,11 @@ def owner(
             w = me.ring.subtract(w, truncated(me.ring, opened, taken[1], bits, me.scale.mask_bits))
         done += 1
     W = me.ring.residues.reals(me.open(OpenedShare, done, w), me.scale.weight_bits)
-    now = time.perf_counter()
-    return Trained(W.reshape(shape), done, me.scale, step_bits, now - begun, now - start, me.failures())
+    now, cpu = time.perf_counter(), time.thread_time()
+    seconds = now - begun, now - start
+    return Trained(
+        W.reshape(shape), done, me.scale, step_bits, *seconds, me.failures(), cpu - cpu_begun, cpu - cpu_start
+    )
 
 
 class Coded:
@@ -148,6 +153,8 @@ class Coded:
         ]
         parts = self.encode_jointly(X_bar) if params.encoding == "joint" else self.encode_own(X_bar)
         self.X = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        # often the same owners are the fastest
+        self.decoding = lru_cache(maxsize=64)(lambda right: [code.decoding_sums(right) for code in self.codes])
         self.coefficients = [field.array(np.array(me.scale.coefficients, object)) for field in me.ring.residues.fields]
 
     def blocks(self, X_bar: NDArray[Any]) -> FieldArray:
@@ -218,7 +225,7 @@ class Coded:
             masks = self.masks.take(me.T * me.count).reshape(len(ring), me.T, *w.shape[1:])
             encoded = ring.combine(self.repeated, [w, *masks.swapaxes(0, 1)])
         with ch.phase("communicate"):
-            me.send(WeightShare, step, encoded)
+            me.send(WeightShare, step, encoded, me.helped)
         w_tilde = me.opened(WeightShare, step, encoded[ch.rank])
         with ch.phase("compute"):
             answer = np.stack(
@@ -234,8 +241,7 @@ class Coded:
         chosen, last, answers = self.choose(step, shares[ch.rank], watch)
         right = self.agreed(step, chosen, answers)
         with ch.phase("decode"):
-            decoding = [code.decoding_sums(right) for code in self.codes]
-            return ring.combine(decoding, [answers[i] for i in right])[0], last
+            return ring.combine(self.decoding(tuple(right)), [answers[i] for i in right])[0], last
 
     def choose(self, step: int, own: FieldArray, watch: Watch) -> tuple[list[int], bool, dict[int, FieldArray]]:
         """Whose answers all decode from: the leader says so, and the others take the shares of these."""

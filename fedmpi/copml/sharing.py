@@ -1,6 +1,7 @@
 """Shamir shares modulo each prime of the ring, and random ones whose secrets nobody knows."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Ring:
         self.residues, self.owners, self.threshold = residues, owners, threshold
         self.shamirs = [Shamir(field, owners, threshold) for field in residues.fields]
         self.uniforms = [FieldRandom(field.p) for field in residues.fields]
+        self._recombination = lru_cache(maxsize=64)(self._recombinations)  # often the same owners are the fastest
         self._extraction = [hyperinvertible(field, owners - threshold, owners) for field in residues.fields]
 
     def __len__(self) -> int:
@@ -34,22 +36,21 @@ class Ring:
 
     def share(self, secret: FieldArray) -> FieldArray:
         """Shape (q, *s) → (N, q, *s)."""
-        parts = [
-            shamir.share(part, uniform)
-            for shamir, part, uniform in zip(self.shamirs, secret, self.uniforms, strict=True)
-        ]
-        shares = np.ascontiguousarray(np.stack(parts, axis=1))
+        shares = np.empty((self.owners, *secret.shape), np.uint32)
+        for j, (shamir, part, uniform) in enumerate(zip(self.shamirs, secret, self.uniforms, strict=True)):
+            shamir.share(part, uniform, shares[:, j])
         shares.flags.writeable = False  # lets the channel send them without a copy
         return shares
 
     def open(self, shares: Mapping[int, FieldArray], degree: int | None = None) -> FieldArray:
         """The secret of a sharing, of degree T by default, from the shares of some owners, shapes (q, *s)."""
-        return np.stack(
-            [
-                shamir.reconstruct({i: share[j] for i, share in shares.items()}, degree)
-                for j, shamir in enumerate(self.shamirs)
-            ]
-        )
+        degree = self.threshold if degree is None else degree
+        owners = sorted(shares)[: degree + 1]
+        opened: FieldArray = self.combine(self._recombination(tuple(owners), degree), [shares[i] for i in owners])[0]
+        return opened
+
+    def _recombinations(self, owners: tuple[int, ...], degree: int) -> list[FieldArray]:
+        return [shamir.recombination_vector([*owners], degree) for shamir in self.shamirs]
 
     def open_checked(self, shares: Mapping[int, FieldArray], errors: int) -> tuple[FieldArray, set[int]]:
         """The same where up to so many shares may be wrong, and the owners of those that are.
@@ -69,11 +70,9 @@ class Ring:
 
     def combine(self, factors: list[FieldArray], rows: list[FieldArray]) -> FieldArray:
         """Σ_k factors[j][:, k] · rows[k] modulo each prime j: (n, k) for each, and k arrays (q, *s) → (n, q, *s)."""
-        parts = [
-            field.matmul(matrix, [row[j] for row in rows])
-            for j, (field, matrix) in enumerate(zip(self.residues.fields, factors, strict=True))
-        ]
-        combined = np.ascontiguousarray(np.stack(parts, axis=1))
+        combined = np.empty((len(factors[0]), *rows[0].shape), np.uint32)
+        for j, (field, matrix) in enumerate(zip(self.residues.fields, factors, strict=True)):
+            field.matmul(matrix, [row[j] for row in rows], combined[:, j])
         combined.flags.writeable = False
         return combined
 

@@ -61,7 +61,8 @@ class OwnersWords(Training[Params, State]):
         if params.method == "bgw":
             lines.append(f"once: {own:,} bytes of shares of an owner's rows to each of {others} others")
             z = 4 * q * rows * C
-            return [*lines, f"each of {params.iterations} iterations: {z + 2 * vector:,} bytes to each other"]
+            each = f"each of {params.iterations} iterations: {z + vector:,} bytes to each other, and {vector:,} more to"
+            return [*lines, f"{each} {sizes['T']} of them"]
         if params.encoding == "own":
             lines.append(f"once: {own // sizes['K']:,} bytes of an owner's coded rows to each of {others} others")
         else:
@@ -71,7 +72,10 @@ class OwnersWords(Training[Params, State]):
                 f"once: {own + dealt:,} bytes of shares of an owner's rows and masks to each of {others} others, and "
                 f"{coded:,} of coded shares to each of {sizes['T']} others"
             )
-        lines.append(f"each of {params.iterations} iterations: {3 * vector:,} bytes to each other")
+        lines.append(
+            f"each of {params.iterations} iterations: {vector:,} bytes to each other, and {2 * vector:,} more to "
+            f"{sizes['T'] + sizes['N'] - sizes['R']} of them"
+        )
         return lines
 
     def closing_lines(self, summary: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml.sharing import Ring
-from fedmpi.core import FieldArray, Residues
+from fedmpi.core import FieldArray, PrimeField, Residues
 
 Limbs = NDArray[np.uint32]
 """Integers of any size, 26 bits each along the first axis, lowest first."""
@@ -66,23 +66,30 @@ def masked(ring: Ring, a: FieldArray, low: FieldArray, high: FieldArray, bits: i
     """Shares of what is opened: a + Σ r_j, moved by public numbers; shapes (q, count)."""
     contributors = ring.threshold + 1
     mask = ring.add(low, ring.times(2**bits, high))
-    return ring.plus(-_half(bits, contributors) - centre(bits, mask_bits, contributors), ring.add(a, mask))
+    return ring.plus(-half(bits, contributors) - centre(bits, mask_bits, contributors), ring.add(a, mask))
 
 
 def truncated(ring: Ring, opened: FieldArray, high: FieldArray, bits: int, mask_bits: int) -> FieldArray:
     """Shares of a/2^bits, rounded, from what was opened; shapes (q, count)."""
-    parts = ring.residues.parts(opened)
-    floors = (parts[0].astype(object) * (1 << _LIMB) + parts[1]) >> bits
-    known = np.stack([field.array(floors) for field in ring.residues.fields])
+    high_low = ring.residues.parts(opened)
+    known = np.stack([floors(field, *high_low, bits) for field in ring.residues.fields])
     return ring.plus(centre(bits, mask_bits, ring.threshold + 1) >> bits, ring.subtract(known, high))
+
+
+def floors(field: PrimeField, high: NDArray[np.int64], low: NDArray[np.int64], bits: int) -> FieldArray:
+    """⌊(high·2^26 + low) / 2^bits⌋ modulo a prime, for integers below 2^78 as `Residues.parts` has them."""
+    if bits >= _LIMB:
+        return field.array(high >> bits - _LIMB)
+    return field.array((high % field.p << _LIMB - bits) + (low >> bits))
 
 
 def rounded(a: NDArray[np.int64], low: NDArray[np.int64], bits: int, contributors: int) -> NDArray[np.int64]:
     """The same in the clear, where Σ l_j is known."""
-    return (a - _half(bits, contributors) + low) >> bits
+    return (a - half(bits, contributors) + low) >> bits
 
 
-def _half(bits: int, contributors: int) -> int:
+def half(bits: int, contributors: int) -> int:
+    """What is taken off so that the mean error is 0: half a unit for each contributor but one."""
     return (contributors - 1) * (1 << bits) >> 1
 
 

@@ -119,7 +119,9 @@ class PrimeField:
     # -- linear algebra ---------------------------------------------------------------------------------------
 
     @galois_in_and_out
-    def matmul(self, matrix: FieldArray, rows: Sequence[FieldArray] | FieldArray) -> FieldArray:
+    def matmul(
+        self, matrix: FieldArray, rows: Sequence[FieldArray] | FieldArray, out: FieldArray | None = None
+    ) -> FieldArray:
         """Product of a small matrix and a stack of equally shaped arrays.
 
         Parameters
@@ -127,6 +129,8 @@ class PrimeField:
         matrix : FieldArray, shape (n, k)
         rows : k arrays of one shape s, or one array of shape (k, *s)
             Kept where they are: blocks of a large array need not be stacked.
+        out : FieldArray, shape (n, *s), optional
+            Where the product is written. Each of its n arrays must lie in one piece; they need not lie side by side.
 
         Returns
         -------
@@ -138,7 +142,10 @@ class PrimeField:
         if any(row.shape != shape or row.dtype != np.uint32 for row in rows):
             kinds = sorted({(str(row.dtype), row.shape) for row in rows})
             raise ValueError(f"matmul: rows must be uint32 arrays of one shape, got {kinds}")
-        out = np.empty((matrix.shape[0], *shape), np.uint32)
+        if out is None:
+            out = np.empty((matrix.shape[0], *shape), np.uint32)
+        elif out.shape != (len(matrix), *shape) or out.dtype != np.uint32 or not out[:1].flags.c_contiguous:
+            raise ValueError(f"matmul: out must have rows of uint32 in one piece, shape {(len(matrix), *shape)}")
         if self._prime is None:
             return self._matmul_numpy(matrix, rows, out)
         matrix = _ready(matrix)
@@ -148,7 +155,7 @@ class PrimeField:
             *matrix.shape,
             _pointers(rows),
             rows[0].size,
-            _pointers(out.reshape(len(out), rows[0].size)),
+            _pointers(out[n : n + 1] for n in range(len(out))),
             self._prime,
         )
         return out

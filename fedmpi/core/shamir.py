@@ -48,13 +48,14 @@ class Shamir:
         return lagrange_basis(self.field, [0, *first], others)
 
     @galois_in_and_out
-    def share(self, secret: FieldArray, uniform: Uniform) -> FieldArray:
+    def share(self, secret: FieldArray, uniform: Uniform, out: FieldArray | None = None) -> FieldArray:
         """Shares of an array of secrets, shape s → (n, *s) [So et al. 2021, appendix D].
 
-        `uniform` gives the T coefficients of each polynomial; every call must return fresh uniform elements.
+        `uniform` gives the T coefficients of each polynomial; every call must return fresh uniform elements. `out` is
+        where the shares are written, as for `PrimeField.matmul`.
         """
         coefficients = uniform((self.threshold, *secret.shape))
-        return self.field.matmul(self._vandermonde, [secret, *coefficients])
+        return self.field.matmul(self._vandermonde, [secret, *coefficients], out)
 
     def recombination_vector(self, parties: list[int], degree: int) -> FieldArray:
         """Coefficients that turn the shares of degree + 1 parties (0 ≤ i < n) into the secret, shape (1, degree+1)."""

@@ -227,6 +227,20 @@ def test_matmul_takes_non_contiguous_inputs(field):
 
 
 @every_field
+def test_matmul_writes_where_it_is_told(field):
+    matrix, rows = elements(field, (4, 3), 13), elements(field, (3, 2, 5), 14)
+    apart = np.zeros((4, 3, 2, 5), np.uint32)
+    assert field.matmul(matrix, rows, apart[:, 1]).base is apart
+    np.testing.assert_array_equal(apart[:, 1], field.matmul(matrix, rows))
+    assert not apart[:, ::2].any()
+    single = np.zeros((4, 2), np.uint32)[:, 1]
+    np.testing.assert_array_equal(field.matmul(matrix, rows[:, 0, 0], single), apart[:, 1, 0, 0])
+    for wrong in (np.zeros((4, 2, 4), np.uint32), np.zeros((4, 2, 5)), np.zeros((4, 2, 10), np.uint32)[:, :, ::2]):
+        with pytest.raises(ValueError, match="matmul: out must have rows of uint32 in one piece"):
+            field.matmul(matrix, rows, wrong)
+
+
+@every_field
 def test_matmul_keeps_the_shape_of_the_rows_and_the_inputs(field):
     matrix, rows = elements(field, (4, 3), 13), [elements(field, (2, 3, 5), seed) for seed in range(3)]
     copies = matrix.copy(), [row.copy() for row in rows]

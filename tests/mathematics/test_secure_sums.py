@@ -66,6 +66,8 @@ def test_what_a_member_refuses(which: int) -> None:
     alone.envelopes({0: alone.public})
     with pytest.raises(ProtocolError, match="at least 4 members must share, got 1"):
         alone.mask(words)
+    with pytest.raises(ValueError, match="a member must deal its secrets once"):
+        there[0].envelopes({})
     there[0].mask(words)
     with pytest.raises(ValueError, match="a mask is used once"):
         there[0].mask(words)

@@ -43,7 +43,7 @@ def test_the_weights_are_those_of_the_twin_that_rounds_by_the_same_coins(
     for rank in range(N):
         np.testing.assert_array_equal(case.trained[rank].W, case.trained[0].W)
     off = np.abs(case.weights() - case.twin()).max()
-    assert 0 < off <= 4 * (len(lows.drawn) + 1), "and no far from those that are rounded to the nearest"
+    assert off <= 4 * (len(lows.drawn) + 1), "and not far from those that are rounded to the nearest"
 
 
 def test_what_is_truncated_stays_below_the_bound_that_kappa_rests_on() -> None:

@@ -87,7 +87,9 @@ def test_the_clients_use_the_final_model_without_its_weights(tmp_path: Path) -> 
         (["--method", "fedavg-mse"], 1),
         (["--method", "pbpfl"], 3),
         (["--method", "pbpfl", "--dtype", "float64"], 3),
+        (["--method", "pbpfl", "--gamma-range", "0", "0"], 1),
         (["--method", "pbpfl-masked"], 6),
+        (["--method", "pbpfl-masked", "--gamma-range", "0", "0"], 2),
         (["--method", "pbpfl-masked", "--ring-bits", "32"], 3),
     ],
 )
@@ -247,7 +249,7 @@ def test_options_that_cannot_be_are_refused(options: list[str], text: str, tmp_p
     ("values", "text"),
     [
         ({"threshold": 1}, "--threshold must be at least 2, got 1"),
-        ({"gamma_range": (2.0, 1.0)}, r"--gamma-range must be two positive numbers in order, got 2.0 1.0"),
+        ({"gamma_range": (2.0, 1.0)}, r"--gamma-range must be two positive numbers in order, or 0 0, got 2.0 1.0"),
         ({"scaling": 0.5}, "--scaling must be at least 1, got 0.5"),
         ({"ring_bits": 32, "fraction_bits": 31}, r"--fraction-bits must be in \[0, 30\], got 31"),
         ({"dropout": 1.0}, r"--dropout must be in \[0, 1\), got 1"),
