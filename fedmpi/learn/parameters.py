@@ -56,7 +56,7 @@ class FlatModel:
 
     def load(self, w: NDArray[np.float64]) -> None:
         """Set all parameters that are trained, shape (h,), rounded to the model's type."""
-        self.values.copy_(torch.tensor(w))
+        self.values.copy_(torch.from_numpy(w) if w.flags.writeable else torch.tensor(w))
 
     def read(self) -> NDArray[np.float64]:
         """A copy of all parameters that are trained, shape (h,); float64 holds float32 exactly."""

@@ -68,7 +68,7 @@ class Clients:
     def terms(self, order: Round, names: Sequence[int]) -> list[Shifted]:
         """∂L̂/∂Ŵ, σ and β of each client on its batch of the round, shape (3, h), and the shift they are for.
 
-        In the clear, ∂L/∂W, shape (1, h), and 0.
+        In the clear, and without noise on the outputs, the gradient alone, shape (1, h), and 0.
         """
         w, t = weights(order.w, self.params), order.round
         r_a = torch.tensor(order.r_a, dtype=self.differentiators[0].flat.values.dtype, device=self.params.device)
@@ -79,7 +79,7 @@ class Clients:
             with randomness(self.draws, self.seed, k, t):
                 outputs, hidden = own.forward(batch.X)
             shift = 0.0
-            if self.params.perturbed:
+            if self.params.corrected:
                 terms, shift = own.terms(outputs, hidden, batch.targets, r_a)
             elif self.params.method == "fedavg-ce":
                 assert batch.labels is not None  # `Params.wants_value` saw to it

@@ -10,10 +10,10 @@ from fedmpi.crypto.reals import UnitRandom
 from fedmpi.errors import UsageError
 from fedmpi.learn import FlatModel
 from fedmpi.learn.trial import try_own
+from fedmpi.pbpfl.lemmas import check_lemmas
 from fedmpi.pbpfl.params import Params
 from fedmpi.pbpfl.problem import Part, Problem, evaluate, outputs_of
 from fedmpi.pbpfl.protocol import State, Task, Watch, finish, server, setup
-from fedmpi.pbpfl.structure import structure_of
 from fedmpi.pbpfl.summary import PbpflWords
 from fedmpi.runs.checkpointing import Keeper
 from fedmpi.runs.scores import class_scores
@@ -47,7 +47,9 @@ class PbpflTraining(PbpflWords):
         self.problem = Problem(self.job)
         model = self.problem.model()
         try_own(model, self.params.model, self.problem.input_shape, self.problem.outputs)
-        self.structure = structure_of(model, self.problem.input_shape)
+        self.structure = self.problem.structure()
+        if self.params.perturbed and ":" in self.params.model:
+            check_lemmas(self.problem.as_made(), self.problem.input_shape)
         self.flat = FlatModel(model.eval())
         self.validation, self.test_part = self.problem.held_out()
         if self.options.schema is not None:

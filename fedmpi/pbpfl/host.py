@@ -21,7 +21,7 @@ def host(ch: Channel, params: Params, own: Clients) -> None:
     """All clients of one rank, round after round."""
     h = len(own.differentiators[0].flat)
     be_ready(ch, {k: len(client.rows) for k, client in own.clients.items()})
-    wanted = {"w": (h * params.item_bytes,), "r_a": (own.outputs if params.perturbed else 0,)}
+    wanted = {"w": (h * params.item_bytes,), "r_a": (own.outputs if params.corrected else 0,)}
     while True:
         order = ch.recv_any(SERVER, (Round, Final, Leave), shapes=wanted, patient=True)
         if isinstance(order, Round):
@@ -49,7 +49,8 @@ def words_of(params: Params, own: Clients, order: Round, terms: dict[int, Shifte
     """N_k/N times the terms of each client, in fixed point."""
     words = {}
     for k, (values, shift) in terms.items():
-        weighted = unshift(values, shift, order.r_a) * (len(own.clients[k].rows) / order.rows)
+        terms_of_k = unshift(values, shift, order.r_a) if params.corrected else values
+        weighted = terms_of_k * (len(own.clients[k].rows) / order.rows)
         words[k] = to_words(weighted.reshape(-1), params, own.total)
     return words
 

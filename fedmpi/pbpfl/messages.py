@@ -31,7 +31,10 @@ class Outputs(Message, tag=1):
 
 
 class Round(Message, tag=3):
-    """Server → host, each round: Ŵ (h numbers of --dtype, as bytes), r_a, shape (n_L,), and N = Σ N_k."""
+    """Server → host, each round: Ŵ (h numbers of --dtype, as bytes), r_a, shape (n_L,), and N = Σ N_k.
+
+    Without noise on the outputs r_a is empty.
+    """
 
     round: int
     rows: Annotated[int, between(1, COUNTABLE)]
@@ -42,7 +45,7 @@ class Round(Message, tag=3):
 class Terms(Message, tag=4):
     """Host → server, each round: ∂L̂/∂Ŵ, σ and β of its clients, shape (clients, 3 h numbers as bytes), and shifts γ̂.
 
-    In the clear, the gradient alone.
+    In the clear, and without noise on the outputs, the gradient alone.
     """
 
     round: int

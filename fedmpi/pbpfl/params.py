@@ -54,7 +54,8 @@ class Params:
     scaling: float = 10.0
     """pbpfl, pbpfl-masked: each r is drawn log-uniformly from [1/scaling, scaling]."""
     gamma_range: tuple[float, float] = (0.5, 2.0)
-    """pbpfl, pbpfl-masked: the interval from which γ is drawn uniformly."""
+    """pbpfl, pbpfl-masked: the interval from which γ is drawn uniformly. 0 0: no noise on the outputs, so that clients
+    see true predictions, and the server a gradient alone, as in federated averaging."""
     dropout: float = 0.0
     """For experiments: the probability that a client is lost in a round. It is lost before it sends its gradient."""
     threshold: int | None = None
@@ -73,8 +74,8 @@ class Params:
         at_least(self, clients=1, total_epochs=1, rounds=1, batch_size=1, threshold=2, scaling=1)
         positive(self, "learning_rate", "dirichlet_alpha")
         low, high = self.gamma_range
-        if not 0 < low <= high < float("inf"):
-            raise UsageError(f"--gamma-range must be two positive numbers in order, got {low} {high}")
+        if not (0 < low <= high < float("inf") or low == high == 0):
+            raise UsageError(f"--gamma-range must be two positive numbers in order, or 0 0, got {low} {high}")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout must be in [0, 1), got {self.dropout}")
         most = self.ring_bits - 2
@@ -87,6 +88,11 @@ class Params:
         return self.method in ("pbpfl", "pbpfl-masked")
 
     @property
+    def corrected(self) -> bool:
+        """Whether there is noise on the outputs, which σ and β take away again."""
+        return self.perturbed and self.gamma_range[1] > 0
+
+    @property
     def masked(self) -> bool:
         """Whether uploads are masked."""
         return self.method == "pbpfl-masked"
@@ -94,7 +100,7 @@ class Params:
     @property
     def terms(self) -> int:
         """Vectors in an upload: gradient, σ and β, or the gradient alone."""
-        return 3 if self.perturbed else 1
+        return 3 if self.corrected else 1
 
     @property
     def item_bytes(self) -> int:

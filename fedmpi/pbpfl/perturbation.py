@@ -66,8 +66,8 @@ def without_addition(noise: Noise) -> Noise:
 
 
 def multipliers(structure: Structure, r: Vector) -> Vector:
-    """R of eqs. (7), (13) and (14): r of the output over r of the input, shape (h,)."""
-    R = np.empty(structure.parameters)
+    """R of eqs. (7), (13) and (14): r of the output over r of the input, shape (h,); 1 for what is no layer's."""
+    R = np.ones(structure.parameters)
     for layer in structure.layers:
         outgoing = r[layer.outgoing]
         per_group = outgoing.reshape(len(layer.incoming), -1, 1) / r[layer.incoming][:, None, :]
@@ -108,9 +108,12 @@ def recover(structure: Structure, terms: Vector, noise: Noise) -> Vector:
 
     Parameters
     ----------
-    terms : array, shape (3, h)
-        ∂L̂/∂Ŵ, σ and β of one client, or sums over clients, all with the same weights.
+    terms : array, shape (3, h) or (1, h)
+        ∂L̂/∂Ŵ, σ and β of one client, or sums over clients, all with the same weights; the first alone where γ is 0.
     """
-    gradient, sigma, beta = terms
-    recovered: Vector = multipliers(structure, noise.r) * (gradient - noise.gamma * sigma + noise.v * beta)
+    gradient, *corrections = terms
+    if corrections:
+        sigma, beta = corrections
+        gradient = gradient - noise.gamma * sigma + noise.v * beta
+    recovered: Vector = multipliers(structure, noise.r) * gradient
     return recovered

@@ -14,7 +14,7 @@ from fedmpi.learn.evaluation import ROWS_AT_ONCE
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.layout import layout_for
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.structure import structure_of
+from fedmpi.pbpfl.structure import Structure, structure_of
 from fedmpi.runs.job import Job
 
 
@@ -65,20 +65,25 @@ class Problem:
         self.dtype: torch.dtype = getattr(torch, job.params.dtype)
         self.target_mean, self.target_scale = 0.0, 1.0
         if value and job.params.scale_target:
-            y, last = self.data.y_train, structure_of(self.model(), self.input_shape).last
+            y, last = self.data.y_train, self.structure().last
             # without a bias the model could not give the mean back
             self.target_mean, self.target_scale = float(y.mean()) if last.bias else 0.0, float(y.std()) or 1.0
 
     def model(self) -> nn.Module:
         """The model with its initial parameters; clients, who see none as it is, compute the gradients of all."""
-        return self._made().requires_grad_()
+        return self.as_made().requires_grad_()
 
     def trained(self) -> NDArray[np.bool_]:
         """Which numbers of the model are trained, and not frozen, shape (h,)."""
-        parts = [np.full(p.numel(), p.requires_grad) for p in self._made().parameters()]
+        parts = [np.full(p.numel(), p.requires_grad) for p in self.as_made().parameters()]
         return np.concatenate(parts)
 
-    def _made(self) -> nn.Module:
+    def structure(self) -> Structure:
+        """What the perturbation needs to know of the model."""
+        return structure_of(self.as_made(), self.input_shape)
+
+    def as_made(self) -> nn.Module:
+        """The model with its initial parameters, of which some may be frozen."""
         return build_model(self.params.model, self.input_shape, self.outputs, self.job.seed, self.dtype)
 
     def clients(self, clients: int) -> list[NDArray[np.int64]]:

@@ -96,7 +96,7 @@ def server(ch: Channel, task: Task, start: State, watch: Watch) -> State:
     for t in range(start.round, rounds):
         with ch.phase("perturb"):  # section 3.1
             noise = draw(structure, params, task.uniform) if params.perturbed else None
-            r_a = np.zeros(0) if noise is None else noise.r_a
+            r_a = np.zeros(0) if noise is None or not params.corrected else noise.r_a
             w_hat = state.w if noise is None else perturb(structure, state.w, noise)
         with ch.phase("communicate"):
             order = Round(t, N, to_bytes(w_hat, params), r_a)
@@ -148,7 +148,7 @@ def collect_clear(ch: Channel, params: Params, fed: Federation, order: Round, h:
             terms = from_bytes(values, params).reshape(params.terms, h)
             if not WITHIN.holds(terms):
                 continue
-            total += fed.rows[client] * (unshift(terms, shift, order.r_a) if params.perturbed else terms)
+            total += fed.rows[client] * (unshift(terms, shift, order.r_a) if params.corrected else terms)
             present.add(client)
     if not present and any(len(answer.clients) for answer in answers.values()):
         raise ProtocolError(

@@ -52,7 +52,7 @@ def write_model(folder: RunFolder, card: Mapping[str, Any], arrays: Mapping[str,
     if card["kind"] == "torch":
         from safetensors.numpy import save
 
-        folder.write_bytes(TENSORS, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        folder.write_bytes(TENSORS, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
     else:
         folder.write_arrays(ARRAYS, **arrays)
     folder.write_json(CARD, {"format": FORMAT, "fedmpi": __version__, **card, "arrays": [*arrays]})

@@ -269,7 +269,7 @@ def between(layer: nn.Module) -> nn.Module:
         (between(nn.PReLU()), r"got PReLU \(1\): its slopes would not be hidden"),
         (between(nn.Softshrink()), r"got Softshrink \(1\): f\(r·x\) is not"),
         (between(nn.AlphaDropout()), r"got AlphaDropout \(1\): it is not known to do so"),
-        (Residual(), "got add: its operands are scaled differently: concatenate"),
+        (Residual(), "got add: the inputs of the model are added, which are not scaled: concatenate"),
         (Shared(), r"got Linear \(a\): it is used twice"),
         (Branching(), "must be one that torch.fx can trace, got Branching: "),
         (Unused(), "every parameter of --model must be one of a layer's that is used, got spare.bias"),

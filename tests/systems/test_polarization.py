@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmpi.crypto.random import SecretStream
-from fedmpi.spn.polarization import Polarization, hamming_distances, polarization_loss, secret_uniform
+from fedmpi.learn import build_model
+from fedmpi.spn.polarization import Polarization, hamming_distances, polarization_loss, secret_reach, secret_uniform
 
 
 @given(st.integers(1, 9), st.integers(0, 10**6), st.floats(1, 3), st.floats(-3, 2))
@@ -48,12 +49,24 @@ def test_targets_and_layers_are_random_and_secret() -> None:
     assert 250 < int((one.targets == other.targets).sum()) < 390
     for a, b in zip(one.parameters(), other.parameters(), strict=True):
         assert (a != b).any()
-        assert a.abs().max() <= a.shape[-1] ** -0.5 * 5
+        assert 0.2 < a.abs().max() <= 0.3  # Table 2
     state = torch.random.get_rng_state()
     torch.manual_seed(1)
     seeded = [Polarization(20, 10, 64, 16, 1.0, SecretStream()).targets for _ in range(2)]
     torch.random.set_rng_state(state)
     assert (seeded[0] != seeded[1]).any()  # no public seed says anything of them
+
+
+def test_beside_other_networks_it_begins_as_kaiming_has_it() -> None:
+    secret = Polarization(
+        600, 10, 64, 54, 1.0, SecretStream(), secret_reach(None, build_model("alexnet", (3, 8, 8), 10, 0))
+    )
+    first, last = secret.layers[0], secret.layers[2]
+    assert 0.09 < first.weight.abs().max() <= 0.1
+    assert 0.3 < last.weight.abs().max() <= (6 / 54) ** 0.5
+    assert not any(layer.bias.any() for layer in (first, last))
+    assert secret_reach(None, build_model("dlnet-tanh", (3, 8, 8), 10, 0)) == 0.3
+    assert secret_reach(0.1, build_model("alexnet", (3, 8, 8), 10, 0)) == 0.1
 
 
 def test_secret_uniform_is_uniform() -> None:

@@ -23,15 +23,28 @@ def test_noise_is_fresh() -> None:
     assert (noise(SecretStream(), 100, 1.0) != noise(SecretStream(), 100, 1.0)).all()
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.3, 1.0])
-def test_the_largest_changes_are_shared(fraction: float) -> None:
+@pytest.mark.parametrize("fraction", [1e-4, 0.05, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("kind", ["normal", "few are not zero", "two sizes", "in order", "all equal"])
+def test_the_largest_changes_are_shared_and_ties_go_to_the_first(kind: str, fraction: float) -> None:
+    """As sorting them all would tell; in steps of a part, and from a sample that says how large they are."""
+    rng, h = np.random.default_rng(0), 150_001
+    change = {
+        "normal": rng.normal(size=h),
+        "few are not zero": np.where(rng.random(h) < 1e-3, rng.normal(size=h), 0.0),
+        "two sizes": np.where(rng.random(h) < 0.9, np.sign(rng.normal(size=h)), rng.normal(size=h)),
+        "in order": np.arange(h) - 0.0,
+        "all equal": np.ones(h),
+    }[kind]
+    count = int(np.ceil(fraction * h - 1e-9))
+    expected = np.zeros(h)
+    first = np.argsort(-np.abs(change), kind="stable")[:count]
+    expected[first] = change[first]
+    np.testing.assert_array_equal(largest(change, fraction), expected)
+
+
+@pytest.mark.parametrize("broken", [1, 1001])
+def test_a_change_that_is_no_number_is_not_hidden(broken: int) -> None:
+    """The server refuses it: training has diverged."""
     change = np.random.default_rng(0).normal(size=1001)
-    shared = largest(change, fraction)
-    sent = shared != 0
-    assert sent.sum() == int(np.ceil(fraction * 1001))
-    assert (shared[sent] == change[sent]).all()
-    assert fraction == 1 or np.abs(change[sent]).min() >= np.abs(change[~sent]).max()
-
-
-def test_ties_go_to_the_first() -> None:
-    assert largest(np.ones(10), 0.3).tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    change[:broken] = np.nan
+    assert np.isnan(largest(change, 0.05)).sum() == broken
