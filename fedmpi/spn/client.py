@@ -25,7 +25,7 @@ from fedmpi.learn.layout import layout_for
 from fedmpi.learn.randomness import draws, randomness
 from fedmpi.runs.job import Job
 from fedmpi.spn.params import Params
-from fedmpi.spn.polarization import Polarization
+from fedmpi.spn.polarization import Polarization, secret_reach
 from fedmpi.spn.sharing import largest, noise
 
 Vector = NDArray[np.float64]
@@ -93,7 +93,8 @@ class Worker:
                 drawn = noise(secret, len(self.flat), params.noise_std, params.noise_kind)
                 self.flat.gradient.add_(torch.from_numpy(drawn).to(self.flat.gradient))
             optimizer.step()
-        change = self.flat.read() - G
+        change = self.flat.read()
+        change -= G
         return largest(change, params.share_fraction) if params.method == "ppdl" else change
 
     def loss(
@@ -156,7 +157,8 @@ class Clients:
         private = {}
         if params.method == "spn":
             sizes = (workers[0].features(shape), classes, params.bits, params.hidden, params.margin)
-            private = {k: Polarization(*sizes, secret()).to(params.device, dtype) for k in inputs}
+            reach = secret_reach(params.secret_reach, model)
+            private = {k: Polarization(*sizes, secret(), reach).to(params.device, dtype) for k in inputs}
         return cls(inputs, workers, job, classes, private, secret, draws(model, shape))
 
     @property

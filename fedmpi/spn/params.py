@@ -59,6 +59,9 @@ class Params:
     """spn: units of the secret network's hidden layer."""
     margin: float = 1.0
     """spn: margin m ≥ 1 of the polarization loss."""
+    secret_reach: float | None = None
+    """spn: draw the secret network's parameters from U(-reach, reach). Default: 0.3 for dlnet and dlnet-tanh (Table 2);
+    for other models Kaiming's uniform (Table 3: of alexnet and vgg16), biases zero."""
     noise_std: float = 0.0
     """dp, ppdl: standard deviation σ of the noise of each coordinate. Of the gradient of every batch."""
     noise_kind: Literal["gaussian", "laplace"] = "gaussian"
@@ -72,7 +75,7 @@ class Params:
 
     def __post_init__(self) -> None:
         at_least(self, clients=1, rounds=1, bits=1, hidden=1, margin=1, alpha1=0, alpha2=0, noise_std=0)
-        positive(self, "dirichlet_alpha")
+        positive(self, "dirichlet_alpha", "secret_reach")
         if not 0 < self.share_fraction <= 1:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
         if self.noise_std and self.method not in ("dp", "ppdl"):

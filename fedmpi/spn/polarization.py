@@ -6,6 +6,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.crypto.random import Stream
+from fedmpi.learn.models import DLNet
+
+TABLE_2 = 0.3
+"""The networks of the paper's privacy analysis begin in U(-0.3, 0.3)."""
 
 
 def polarization_loss(v: torch.Tensor, targets: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
@@ -45,25 +49,45 @@ class Polarization(nn.Module):
         m.
     stream : Stream
         Secret randomness: weights and targets come from it.
+    reach : float, optional
+        Parameters begin in U(-reach, reach). None: weights in U(±√(6/inputs)), which is Kaiming's uniform; biases zero.
     """
 
     targets: torch.Tensor
 
-    def __init__(self, features: int, classes: int, bits: int, hidden: int, margin: float, stream: Stream):
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        bits: int,
+        hidden: int,
+        margin: float,
+        stream: Stream,
+        reach: float | None = TABLE_2,
+    ):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, bits))
         self.margin = margin
         with torch.no_grad():
-            for parameter, fan_in in zip(self.parameters(), (features, features, hidden, hidden), strict=True):
-                reach = fan_in**-0.5
-                draws = secret_uniform(stream, parameter.numel())
-                parameter.copy_(torch.from_numpy((2 * draws - 1) * reach).view_as(parameter))
+            for parameter in self.parameters():
+                draws = torch.from_numpy(2 * secret_uniform(stream, parameter.numel()) - 1).view_as(parameter)
+                kaiming = (6 / parameter.shape[1]) ** 0.5 if parameter.ndim > 1 else 0.0
+                parameter.copy_(draws * (kaiming if reach is None else reach))
         signs = np.where(secret_uniform(stream, classes * bits) < 0.5, -1.0, 1.0).reshape(classes, bits)
         self.register_buffer("targets", torch.from_numpy(signs).float())
 
     def forward(self, features: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The polarization loss of a batch, a scalar."""
         return polarization_loss(self.layers(features), self.targets[y], self.margin)
+
+
+def secret_reach(given: float | None, model: nn.Module) -> float | None:
+    """Where a secret network beside a model begins, if not told: as the paper has the model itself.
+
+    With Table 2's U(-0.3, 0.3) beside a DLNet and Table 3's Kaiming beside others, ‖B_I‖/‖E_B‖ of fresh models is about
+    1 at α₂ = 0.1, as the caption of Figure 28 has it; with torch's own initialization it would be 7 to 48.
+    """
+    return given if given is not None else TABLE_2 if isinstance(model, DLNet) else None
 
 
 def secret_uniform(stream: Stream, count: int) -> NDArray[np.float64]:

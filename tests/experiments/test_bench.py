@@ -13,9 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fedmpi.bench import codedml, encryption, kernels, memory, mpc, survival
+from fedmpi.bench import codedml, copml, encryption, kernels, memory, mpc, secure_sum, spn, survival
 from fedmpi.bench.timing import fastest
 from fedmpi.cli import main
 from fedmpi.codedml.faults import parse_faults
@@ -44,6 +45,12 @@ def test_the_wide_field_is_beside_a_narrow_one() -> None:
         row = figures[f"{name}, several primes"]
         assert row.keys() == {"two / 25 bits", "two / 2^31-1", "three / 25 bits", "seconds"}
         assert all(value > 0 for value in row.values())
+
+
+def test_each_method_of_spn_is_beside_torch() -> None:
+    figures = spn.measure("dlnet", 8, 2, 1)
+    assert list(figures) == ["fedavg", "dp", "ppdl", "spn"]
+    assert all(row["ratio"] == row["milliseconds"] / row["torch_milliseconds"] for row in figures.values())
 
 
 @pytest.fixture
@@ -176,6 +183,38 @@ def test_a_process_that_has_ended_has_no_memory() -> None:
     assert memory._pss_bytes(os.getpid()) > 10_000_000
 
 
+OURS = {"total_cpu_seconds": 2.0, "training_cpu_seconds": 1.0, "total_seconds": 4.0, "training_seconds": 3.0}
+
+
+def test_copml_is_held_against_peers_that_do_the_same_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SPU gets the rows that the owners have, and MPyC is compared by products of an iteration."""
+    asked, rows = [], []
+
+    def last_json(command: list[str]) -> dict[str, float]:
+        asked.append(command[-4:])
+        if "fedmpi.bench.peers.mpyc_logistic" in command:
+            return {"seconds": 50.0, "cpu_seconds": 1.0 * len(asked), "products": 10.0}
+        if command[-2].endswith("rows.npz"):
+            with np.load(command[-2]) as file:
+                rows.append({name: file[name].shape for name in file.files})
+            return {"seconds": 40.0, "cpu_seconds": 10.0, "test_accuracy": 0.9}
+        slower = 3 if "bgw" in command else 1
+        return {name: value * slower for name, value in OURS.items()} | {"products": 100, "test_accuracy": 0.9}
+
+    monkeypatch.setattr(copml, "last_json", last_json)
+    monkeypatch.setattr(copml, "has", lambda python, package: package == "spu")
+    figures = copml.measure(4, "digits", iterations=7, rounds=2)
+    assert asked[:3] == [["digits", method, encoding, "7"] for method, encoding in copml.METHODS.values()]
+    assert asked[3][-1] == "7"
+    assert len(asked) == 10
+    assert rows[0].keys() == {"X", "y", "X_test", "y_test"}
+    assert rows[0]["X"] == (*rows[0]["y"], 65)
+    joint = figures["joint"]
+    assert (joint["bgw_over_training_cpu"], joint["bgw_over_total"]) == (3, 3)
+    assert (joint["spu_over_total_cpu"], joint["spu_over_total"]) == (5, 10)
+    assert joint["mpyc_over_product"] == pytest.approx(5 / 10 / (1 / 100)), "the least of two turns"
+
+
 @pytest.mark.parametrize("protocol", ["bgw", "bh08"])
 def test_mpc_reports_real_products_beside_mpyc(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpc, "MPYC_PRODUCTS", 100)
@@ -211,11 +250,13 @@ def test_four_different_workers_are_killed_each_time() -> None:
     [
         ("attacks", {"dataset": "cifar10", "cases": 6, "data_dir": None}),
         ("codedml", {"ranks": 51}),
+        ("copml", {"ranks": 11, "dataset": "mnist", "iterations": 25, "rounds": 3, "spu_python": None}),
         ("encryption", {"ranks": 51, "rounds": 3}),
         ("kernels", {}),
         ("mpc", {"protocol": "bgw", "parties": 7, "products": 262_144}),
         ("niss", {"ranks": 4, "rounds": 5, "model": "mlp", "flower_python": None, "pfl_python": None}),
         ("pbpfl", {"model": "resnet20", "side": 28, "batch_size": 32, "repeats": 5}),
+        ("spn", {"model": "vgg16", "side": 32, "batch_size": 32, "repeats": 5}),
         ("ppadmm", {"participants": 10, "rows": 500, "columns": 5000}),
         ("precision", {"sets": (), "data_dir": None, "seed": 0}),
         ("survival", {"seeds": 3, "iterations": 40, "dataset": "synthetic:m=4000,d=1000,density=0.2"}),
@@ -248,3 +289,15 @@ def test_a_run_that_faults_have_ended_is_an_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(survival, "WORKERS", 4)
     with pytest.raises(FedmpiError, match="must end with 0, got 2"):
         survival.train(["--iterations", "2"])
+
+
+def test_secure_sums_are_exact_and_cost_the_server_what_the_papers_count() -> None:
+    """10 clients, 3 lost: 7 masks and 21 pairs; or 2 pieces of 7 sums modulo each of two primes."""
+    figures = secure_sum.measure(clients=10, values=400)
+    double, light = figures["double"], figures["lightsecagg"]
+    assert double["error of the sum"] == light["error of the sum"] == 0
+    words = "server M words, to unmask, as the papers count"
+    assert double[words] == pytest.approx((7 + 7 * 3) * 400 / 1e6)
+    assert light[words] == pytest.approx(2 * 7 * 400 / 1e6)
+    assert light["client MB, for the others"] > 10 * double["client MB, for the others"]
+    assert figures["lightsecagg / double"][words] == 0.5

@@ -13,10 +13,11 @@ from fedmpi.cli import main
 from fedmpi.data import load
 from fedmpi.errors import UsageError
 from fedmpi.learn import build_model, client_rows
+from fedmpi.niss.accounting import Ledger, noise_of_model
 from fedmpi.niss.params import Params
-from fedmpi.reproduce.niss import pages, reproduce, uploads
+from fedmpi.reproduce.niss import epsilon, pages, reproduce, uploads
 from fedmpi.reproduce.niss.experiments import points_of
-from fedmpi.reproduce.niss.settings import FULL, Panel, Scale
+from fedmpi.reproduce.niss.settings import FULL, QUICK, Panel, Scale
 from fedmpi.runs import batch as jobs
 from fedmpi.runs.options import parse
 
@@ -89,7 +90,7 @@ def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsy
     assert {(run.dataset, params.partition) for params, run in asked} == {("mnist", "iid")}
     assert {params.model for params, _ in asked} == {"mlp", "cnn"}
     assert "Figure 4 of ('mnist'" in report
-    with pytest.raises(UsageError, match=r"--only must begin like one of mnist-iid-mlp, .*, got svhn"):
+    with pytest.raises(UsageError, match=r"--only must be epsilon, or begin like one of mnist-iid-mlp, .*, got svhn"):
         reproduce(SCALE, tmp_path / "out", tmp_path, "svhn")
     assert main(["reproduce", "spn", "--only", "mnist"]) == 2
     assert capsys.readouterr().err == "fedmpi: error: --only must be used with niss, got spn\n"
@@ -138,3 +139,27 @@ def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
     error = 3**0.5 * uploads.NOISE[-1]
     assert float(shared[2]) == pytest.approx(error, rel=0.1), "noise of its own, what it received, and its distortion"
     assert (tmp_path / "figure4.png").stat().st_size > 5_000
+
+
+def test_the_noise_of_each_kind_is_what_the_figure_of_epsilon_says(tmp_path: Path) -> None:
+    """It is z times the sum's sensitivity, in the view that a curve is of; and the figure and its table are drawn."""
+    results: dict[tuple[str, float, int], Any] = {}
+    for (kind, z, seed), run in epsilon.runs(QUICK, tmp_path).items():
+        params, _ = parse(Params, list(run.options), "test", "")
+        assert (params.method, params.clients_per_round(60)) == (kind, 60)
+        ledger = {"upload": {"rdp": 100.0}, "model": {"rdp": 10.0}}
+        if z:
+            rows, h = np.full(60, 24), 650
+            noise = noise_of_model(params, rows, np.arange(60), 60, h)
+            own = Ledger.of_training(params, rows, [noise] * 10, [np.arange(60)] * 10, h)
+            counted = own.multiplier if kind == "distributed-dp" else noise
+            assert counted == pytest.approx(z, rel=1e-5), kind
+            ledger = {"upload": {"rdp": own.upload("rdp")}, "model": {"rdp": own.model("rdp")}}
+        metrics = {"test_accuracy": 0.9 if not z else 0.9 / (1 + z)}
+        results[kind, z, seed] = {"metrics": metrics, "privacy": {"delta": 1e-4} | ledger}
+    page = epsilon.write(tmp_path / "out", results).read_text()
+    assert (tmp_path / "out" / "epsilon.png").stat().st_size > 10_000
+    rows_of = [line for line in page.splitlines() if line.startswith("| central")]
+    assert len(rows_of) == len(epsilon.LEVELS + epsilon.FARTHER)
+    shown = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if "| 2.8 |" in line}
+    assert shown["distributed-dp"] == shown["central (dp-fedavg, models)"] == shown["NISS, τ² = 0.5, models"]

@@ -32,7 +32,12 @@ def canned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         curve = [{"iteration": t, "validation_accuracy": 0.6 + 0.01 * len(ran)} for t in range(3)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
         traffic = {"server_to_client": 1.0, "client_to_server": 3.0 if "pbpfl" in options else 1.0}
-        return {"metrics": {"test_mse": 0.061, "test_accuracy": 0.7, "communication": traffic}}
+        clients = int(options[options.index("--clients") + 1])
+        return {
+            "params": {"clients": clients, "batch_size": 32},
+            "dataset": {"m": 128 * clients},
+            "metrics": {"test_mse": 0.061, "test_accuracy": 0.7, "rounds": 10, "communication": traffic},
+        }
 
     monkeypatch.setattr(jobs, "train", train)
     parts = {"PP": 1.0, "LFP": 2.0, "LBP": 3.0, "MU": 4.0, "client": 5.0, "server": 5.0}
@@ -52,7 +57,7 @@ def test_the_page(scale: Scale, canned: list[list[str]], tmp_path: Path) -> None
     assert ("**`--quick`: k = 1, 5; on bank" in text) == (scale is QUICK)
     assert "`--full`: k = 1, 5, 10; on bank mlp-3, mlp-5, mlp-7 with `--total-epochs 200`;" in text
     assert "| mlp-3 | 1 | 0.0610 | 0.0610 | +0.0e+00 | 0.059 | 0.06 |" in text
-    assert "| resnet20 | 1 | fedavg-ce | 70.00 ± 0.00 | 66.90 |" in text
+    assert "| resnet20 | 1 | fedavg-ce | 2.5 | 70.00 ± 0.00 | 66.90 |" in text
     assert "The client's time is 2.34 times that of FedAvg (paper: 2.50)" in text
     assert "| pbpfl | 1.00 x the model | 3.00 x the model |" in text
     for model in scale.resnets:

@@ -10,9 +10,10 @@ import pytest
 
 from fedmpi.data import Entry
 from fedmpi.reproduce import shared
-from fedmpi.reproduce.spn import FULL, experiments, reproduce
+from fedmpi.reproduce.spn import FULL, QUICK, experiments, paper, reproduce
 from fedmpi.reproduce.spn.gradients import gradients
 from fedmpi.reproduce.spn.mechanisms import mechanisms
+from fedmpi.reproduce.spn.ratios import ratios
 from fedmpi.reproduce.spn.settings import Scale
 from fedmpi.runs import batch as jobs
 
@@ -51,13 +52,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     monkeypatch.setattr(
         experiments, "gradients", lambda dataset, data_dir: gradients("digits", None, rows=60, epochs=1)
     )
+    monkeypatch.setattr(experiments, "ratios", lambda dataset, data_dir: {"27: SPN, 64 bits": 1.25})
     monkeypatch.setattr(shared, "catalogue", lambda _: [Entry("cifar10", True, "", "", "")])
     return made
 
 
 def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
     scale = Scale(
-        "quick", ("cifar10", "svhn"), 12, (1, 4), mechanisms((0.1,), (0.5,)), 5, 3, 100, (2, 4), ("--rounds", "2")
+        "quick", ("cifar10", "svhn"), {1: 12, 4: 12}, mechanisms((0.1,), (0.5,)), 5, 3, 100, (2, 4), ("--rounds", "2")
     )
     report = reproduce(scale, tmp_path).read_text()
     with (tmp_path / "cap-cifar10.csv").open() as file:
@@ -68,13 +70,17 @@ def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
     assert float(caps["DP", "4"]["tracing"]) == 0
     assert float(caps["SPN", "1"]["tracing"]) > 0.2
     assert ("SPN, secret-head attack", "4") not in caps
-    assert "0.69 / 0.24 / 0.60" in report
+    assert "0.69 / 0.24 / 0.61" in report
+    assert "0.70 / 0.50 / 0.63" in report  # batches of 4
+    assert "| 27: SPN, 64 bits | 1.25 |" in report
     assert "tracing: SPN > " in report
     for figure in ("figure4", "figure5-cifar10", "figure6-cifar10", "figure7"):
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert f"({figure}.png)" in report
     with (tmp_path / "table11-cifar10.csv").open() as file:
         gaps = {row["mechanism"]: float(row["points below FedAvg"]) for row in csv.DictReader(file)}
+    with (tmp_path / "table11-cifar10.csv").open() as file:
+        assert {row["mechanism"]: row["paper"] for row in csv.DictReader(file)}["SPN"] == "0.6897"
     assert gaps == pytest.approx({"FedAvg": 0, "DP": 20, "PPDL-0.05": 10, "PPDL-0.3": 10, "SPN": 1})
     trainings = [options for system, options in runs if system == "spn"]
     assert {option(options, "--clients") for options in trainings} == {"10", "2", "4"}
@@ -90,7 +96,21 @@ def test_gradients_of_both_losses() -> None:
 
 def test_scales_are_the_paper_s() -> None:
     assert FULL.rounds == 300
-    assert FULL.batch_sizes == (1, 4, 8)
+    assert tuple(FULL.cases) == tuple(QUICK.cases) == (1, 4, 8)
     by_name = {m.name: m for m in FULL.mechanisms}
     assert by_name["SPN"].values == (0.0001, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5)
     assert by_name["DP"].values == (0.0001, 0.001, 0.01, 0.1, 0.5)
+    for m in QUICK.mechanisms:
+        assert set(m.values) < set(by_name[m.name].values)  # so that each has its row of Table 11
+    assert {len(column) for column in paper.ACCURACY.values()} == {23}
+    assert paper.ACCURACY["cifar10"]["PPDL-0.3", 0.01] == 0.6783
+    assert paper.ACCURACY["svhn"]["SPN", 0.5] == 0.8711
+
+
+def test_laplace_noise_and_bits_change_the_ratio_as_their_sizes_say() -> None:
+    """Figures 26 and 27 without attacks: at one scale Laplace noise deviates √2 times as far as Gaussian noise."""
+    found = ratios("digits", None, 3)
+    gaussian, laplace = (found[f"26: {kind} noise, σ = 0.01"] for kind in ("gaussian", "laplace"))
+    assert 1 < gaussian / laplace < 2
+    few, many = (found[f"27: SPN, α₂ = 0.1, {bits} bits"] for bits in (32, 128))
+    assert few > 1.5 * many

@@ -9,6 +9,7 @@ from fedmpi.bench.rates import Rates, calibrate
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
 from fedmpi.reproduce.codedml import pages
+from fedmpi.reproduce.codedml.gram import integer_rate
 from fedmpi.reproduce.codedml.settings import (
     CIFAR10,
     CURVE_ITERATIONS,
@@ -41,7 +42,7 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         for data, N, protocol in points_of(scale, sets)
     ]
     curves = [curve(data, scale, out) for data in sets]
-    return pages.write(out, scale, points, curves, rates)
+    return pages.write(out, scale, points, curves, rates, integer_rate())
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:

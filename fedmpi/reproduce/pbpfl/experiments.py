@@ -79,8 +79,15 @@ def runs_on_images(scale: Scale, out: Path, data_dir: Path | None) -> dict[Key, 
 
 
 def lines_of(folder: Path, result: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl, and at the end the metrics of result.json."""
-    return [*(json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()), result["metrics"]]
+    """The lines of metrics.jsonl, and at the end the metrics of result.json; each with its epochs.
+
+    An epoch is a pass of each client over its rows; clients have equally many, but for one.
+    """
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    params = result["params"]
+    epoch = -(-result["dataset"]["m"] // params["clients"]) / params["batch_size"]
+    rounds = [*(line["iteration"] for line in lines), result["metrics"]["rounds"]]
+    return [line | {"epochs": t / epoch} for line, t in zip([*lines, result["metrics"]], rounds, strict=True)]
 
 
 def _common(method: str, clients: int, data_dir: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ from fedmpi.pages import figures
 from fedmpi.reproduce.shared import data_options, present
 from fedmpi.reproduce.spn import pages
 from fedmpi.reproduce.spn.gradients import gradients
+from fedmpi.reproduce.spn.ratios import ratios
 from fedmpi.reproduce.spn.settings import Attacked, Panel, Scale, Setting
 from fedmpi.runs.batch import Run, train_all
 
@@ -46,7 +47,8 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         method: [float(results[run.folder]["metrics"]["test_accuracy"]) for run in own]
         for method, own in by_clients(scale, out, place).items()
     }
-    return pages.write(out, scale, panels, clients, gradients(scale.datasets[0], data_dir))
+    first = scale.datasets[0]
+    return pages.write(out, scale, panels, clients, gradients(first, data_dir), ratios(first, data_dir))
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
@@ -82,7 +84,7 @@ def settings_of(scale: Scale, dataset: str) -> Iterator[Setting]:
     """All mechanisms at all settings with all batch sizes."""
     for mechanism in scale.mechanisms:
         for value in mechanism.values:
-            for size in scale.batch_sizes:
+            for size in scale.cases:
                 if mechanism.adversary == "dlg" or size == 1:
                     yield Setting(dataset, mechanism, value, size)
 
@@ -91,7 +93,8 @@ def attack(scale: Scale, setting: Setting, out: Path, place: list[str]) -> Run:
     """An attack on fresh models."""
     mechanism, dataset = setting.mechanism, setting.dataset
     options = ["--dataset", dataset, "--model", "dlnet-tanh" if dataset == "svhn" else "dlnet", *place]
-    options += ["--attack", mechanism.adversary, "--cases", str(scale.cases), "--batch-size", str(setting.batch_size)]
+    cases, size = scale.cases[setting.batch_size], setting.batch_size
+    options += ["--attack", mechanism.adversary, "--cases", str(cases), "--batch-size", str(size)]
     options += ["--steps", str(scale.steps), *mechanism.attack, mechanism.setting, str(setting.value)]
     key = mechanism.name.replace(", ", "-").replace(" ", "-")
     folder = out / "attacks" / f"{dataset}-{key}-{setting.value:g}-batch{setting.batch_size}"

@@ -1,6 +1,6 @@
 """The records of the experiments, and how much of them is run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ class Scale:
 
     name: str
     datasets: tuple[str, ...]
-    cases: int
-    batch_sizes: tuple[int, ...]
+    cases: Mapping[int, int]
+    """Rows of a batch → attacked batches of that size."""
     mechanisms: tuple[Mechanism, ...]
     steps: int
     """Of an attack, at most."""
@@ -33,9 +33,10 @@ class Scale:
     def summary(self) -> str:
         """For people."""
         rows = f"the first {self.rows} training rows" if self.rows else "all training rows"
+        cases = " and ".join(f"{count} of {size}" for size, count in self.cases.items())
         return (
-            f"{', '.join(self.datasets)}; {self.rounds} rounds on {rows}; {self.cases} attacked cases a setting, in "
-            f"batches of {', '.join(map(str, self.batch_sizes))}, at most {self.steps} steps each; Figure 7 with "
+            f"{', '.join(self.datasets)}; {self.rounds} rounds on {rows}; attacked in each setting: batches "
+            f"of rows, {cases}, at most {self.steps} steps each; Figure 7 with "
             f"{', '.join(map(str, self.clients))} clients"
         )
 
@@ -45,10 +46,8 @@ _FIGURE7 = ("--dataset", "cifar10", "--model", "alexnet", "--optimizer", "sgd", 
 QUICK = Scale(
     name="quick",
     datasets=("cifar10",),
-    cases=6,
-    batch_sizes=(1,),
-    # the noises have, on fresh models, the ‖B_I‖/‖E_B‖ of the α₂
-    mechanisms=mechanisms((0.1, 0.2, 0.3, 0.5), (0.005, 0.01, 0.015, 0.025), (0.01,), (0.1, 0.5)),
+    cases={1: 6, 4: 1, 8: 1},
+    mechanisms=mechanisms((0.001, 0.01, 0.1, 0.5), (0.001, 0.01, 0.1, 0.5), (0.01, 0.1), (0.1, 0.5)),
     steps=25,
     rounds=8,
     rows=5000,
@@ -69,8 +68,7 @@ QUICK = Scale(
 FULL = Scale(
     name="full",
     datasets=("cifar10", "mnist", "cifar100", "svhn"),
-    cases=100,
-    batch_sizes=(1, 4, 8),
+    cases={1: 100, 4: 100, 8: 100},
     mechanisms=mechanisms(paper.ALPHAS, paper.NOISES),
     steps=150,
     rounds=300,
