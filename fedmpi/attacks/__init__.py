@@ -8,7 +8,9 @@ succeed.
 `linear`               the input of a fully connected layer in closed form, and what noise does to it (Theorem 2.2)
 `labels`               the label from the sign of the last layer's gradient (iDLG)
 `deep_leakage`         DLG: images and soft labels whose gradient is the one that was shared, by L-BFGS
-`inverting`            inverting gradients: cosine distance and total variation, by signed Adam
+`spear`                a whole batch, from the gradient of a fully connected layer with ReLU behind it (SPEAR)
+`features`             what `linear` and `spear` tell of a layer's inputs behind convolutions
+`inverting`            inverting gradients: features or cosine distance, and total variation, by signed Adam
 `secret_head`          against SPN: DLG with the gradient of the features as one more unknown
 `inference`            membership and tracing distances (Algorithms 5, 6), loss-threshold membership and its ROC
 `metrics`              rMSE, PSNR, SSIM, ‖B_I‖/‖E_B‖, PPC and CAP

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmpi.attacks.deep_leakage import Reconstruction, deep_leakage
-from fedmpi.attacks.gradients import Gradient, gradient_of
+from fedmpi.attacks.features import TRIES, features_of, parts_of
+from fedmpi.attacks.gradients import Gradient, gradient_of, trained
 from fedmpi.attacks.inverting import invert
 from fedmpi.attacks.labels import label_of
 from fedmpi.attacks.linear import layer_input
@@ -19,7 +20,7 @@ from fedmpi.attacks.secret_head import secret_head
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import UsageError
 from fedmpi.learn import build_model, cross_entropy, split
-from fedmpi.spn.polarization import Polarization
+from fedmpi.spn.polarization import Polarization, secret_reach
 from fedmpi.spn.sharing import largest, noise
 
 
@@ -70,7 +71,8 @@ def share(params: Params, model: nn.Module, X: torch.Tensor, y: torch.Tensor, cl
     if params.defence == "spn":
         backbone, head = split(model)
         features = backbone(X[:1]).shape[1]
-        private = Polarization(features, classes, params.bits, params.hidden, params.margin, secret)
+        reach = secret_reach(params.secret_reach, model)
+        private = Polarization(features, classes, params.bits, params.hidden, params.margin, secret, reach)
 
         def loss(_: nn.Module, X: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             features: torch.Tensor = backbone(X)
@@ -100,6 +102,8 @@ def recover(
         return secret_head(model, shared, shape, classes, params.search, seed)
     if params.attack == "linear":
         return _linear(shared, shape, classes)
+    if params.attack == "spear":
+        return _spear(model, shared, shape, classes, params.steps or TRIES, seed)
     return deep_leakage(model, shared, shape, classes, params.search, seed)
 
 
@@ -111,6 +115,26 @@ def _linear(shared: Gradient, shape: tuple[int, ...], classes: int) -> Reconstru
     images = layer_input(W, b).reshape(shape)
     labels = np.eye(classes)[[label_of(shared)]]
     return Reconstruction(images, labels, 0.0, 0, 0, 0, time.process_time() - start)
+
+
+def _spear(
+    model: nn.Module, shared: Gradient, shape: tuple[int, ...], classes: int, tries: int, seed: int
+) -> Reconstruction:
+    """Grey images where the batch was not found."""
+    start = time.process_time()
+    parts = parts_of(model)
+    if parts is None or trained(parts[0]) or len(parts[1]) < 2 or not isinstance(parts[1][1], nn.ReLU):
+        raise UsageError(
+            f"--attack spear must meet a model that begins with a fully connected layer and ReLU, got "
+            f"{type(model).__name__}"
+        )
+    found = features_of(model, shared, shape[0], seed, tries)
+    seconds = time.process_time() - start
+    if found is None:
+        nothing = np.full((shape[0], classes), 1 / classes)
+        return Reconstruction(np.full(shape, 0.5), nothing, float("inf"), tries, 0, 0, seconds)
+    labels = np.eye(classes)[found.labels(classes).numpy()]
+    return Reconstruction(found.inputs.double().numpy().reshape(shape), labels, 0.0, 0, 0, 0, seconds)
 
 
 def ratio(clean: Gradient, shared: Gradient) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.attacks.case import Finding
+from fedmpi.attacks.gradients import trained
 from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, spread_of, ssim
 from fedmpi.attacks.params import DESCRIPTION, Params
 from fedmpi.attacks.protocol import lead
@@ -33,7 +34,8 @@ def run(ch: Channel, argv: list[str]) -> None:
     data = load(options.dataset or "digits", seed=options.seed, **options.scaled_load_arguments())
     batches, spread = batches_of(params, data), spread_of(data)
     shape, classes = input_shape(data), len(data.classes)
-    try_own(build_model(params.model, shape, classes, params.first), params.model, shape, classes)
+    model = build_model(params.model, shape, classes, params.first)
+    try_own(model, params.model, shape, classes)
     if options.dry_run:
         print(printable_lines(heading(params, data, ch.size)))
         return
@@ -51,9 +53,12 @@ def run(ch: Channel, argv: list[str]) -> None:
 
     findings = lead(ch, params, batches, len(data.classes), watch)
     summary = summarize(params, options, data, ch.size, sorted(lines, key=lambda line: int(line["case"])))
+    numbers = sum(parameter.numel() for parameter in trained(model))
+    if reason := why_not(params, summary, int(np.prod(shape)), numbers):
+        summary["why_not"] = reason
     folder.write_arrays("images.npz", **pictures(findings, batches))
     folder.write_json("result.json", summary)
-    print(json.dumps(summary) if options.json else f"{closing_line(summary)}\nwritten to {folder.path}")
+    print(json.dumps(summary) if options.json else f"{closing_line(summary)}\n{reason}written to {folder.path}")
 
 
 def batches_of(params: Params, data: Dataset) -> Batches:
@@ -166,6 +171,29 @@ def text_of(line: dict[str, Any]) -> str:
         f"case {line['case']:>3}  MSE {np.mean(line['mse']):.2e}  rMSE {np.mean(line['rmse']):.3f}  "
         f"labels {line['labels_right']}/{len(line['mse'])}  ‖B‖/‖E‖ {line['ratio']:.3g}  "
         f"{line['steps']} steps, {line['restarts']} restarts, {line['seconds']:.2f} s"
+    )
+
+
+def why_not(params: Params, summary: dict[str, Any], size: int, numbers: int) -> str:
+    """Why rows of batches were not recovered, one line; empty where they were, or batches have one row."""
+    rows, m = params.batch_size, summary["metrics"]
+    if rows == 1 or m["recovered"] == m["rows"]:
+        return ""
+    if params.defence != "none":
+        return f"not all recovered: --defence {params.defence} changes the gradient\n"
+    if params.attack == "spear":
+        return (
+            f"not all recovered: {rows - 1} units that are silent for one row must be drawn together, in about "
+            f"2^{rows - 1} tries; --steps allows more, and a smaller --batch-size needs fewer\n"
+        )
+    if rows * size > numbers:
+        return (
+            f"not all recovered: {rows} rows are {rows * size} unknown numbers, and their gradient has {numbers}: "
+            "many batches have it\n"
+        )
+    return (
+        f"not all recovered: {rows} rows are {rows * size} unknown numbers, and their gradient has {numbers}, so that "
+        "it may tell them, but the search ended at another point; more --steps, or another --attack, may find them\n"
     )
 
 

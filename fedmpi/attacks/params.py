@@ -23,9 +23,11 @@ class Params:
         If a value breaks its rule.
     """
 
-    attack: Literal["linear", "dlg", "textbook", "inverting", "secret-head"] = "dlg"
+    attack: Literal["linear", "dlg", "textbook", "inverting", "secret-head", "spear"] = "dlg"
     """linear: the input of a first fully connected layer, in closed form. dlg: deep leakage. textbook: the same as in
-    the DLG paper's program. inverting: cosine distance, signed Adam. secret-head: dlg by who knows of SPN."""
+    the DLG paper's program. inverting: signed Adam on the features that a fully connected layer tells, else on the
+    cosine distance. secret-head: dlg by who knows of SPN. spear: a whole batch, from the gradient of a first fully
+    connected layer with ReLU."""
     model: str = "dlnet"
     """mlp, logistic, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape,
     classes)."""
@@ -47,6 +49,9 @@ class Params:
     """spn: units of the secret network's hidden layer."""
     margin: float = 1.0
     """spn: margin m ≥ 1 of the polarization loss."""
+    secret_reach: float | None = None
+    """spn: draw the secret network's parameters from U(-reach, reach). Default: 0.3 for dlnet and dlnet-tanh; for other
+    models Kaiming's uniform, biases zero."""
     cases: int = 6
     """Attacks that are made: case i has seed i, and batch i of the test part."""
     first: int = 0
@@ -55,7 +60,9 @@ class Params:
     """Rows of a batch. Its mean gradient is attacked."""
     steps: int | None = None
     """Steps of the search, at most. Default: dlg and secret-head 150, textbook 300 (of L-BFGS, 20 iterations each),
-    inverting 2400."""
+    inverting 2400, spear 200000 (choices of units)."""
+    smoothness: float = 0.01
+    """inverting: weight of the total variation of an image, which noise has much of."""
     init: Literal["grey", "normal", "uniform", "pattern"] = "grey"
     """Where dlg and secret-head begin: an image of this kind."""
     success: float = 1e-3
@@ -64,10 +71,11 @@ class Params:
 
     def __post_init__(self) -> None:
         at_least(self, cases=1, batch_size=1, bits=1, hidden=1, margin=1, steps=1, first=0, noise_std=0, alpha2=0)
-        positive(self, "reach")
+        at_least(self, smoothness=0)
+        positive(self, "reach", "secret_reach")
         if not 0 < self.share_fraction <= 1:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
-        if self.attack in ("linear", "inverting", "secret-head") and self.batch_size != 1:
+        if self.attack in ("linear", "secret-head") and self.batch_size != 1:
             raise UsageError(f"--batch-size must be 1 for --attack {self.attack}, got {self.batch_size}")
 
     @property
@@ -86,4 +94,5 @@ class Params:
         """Of inverting gradients."""
         from fedmpi.attacks import inverting
 
-        return inverting.Settings() if self.steps is None else inverting.Settings(steps=self.steps)
+        base = inverting.Settings(smoothness=self.smoothness)
+        return base if self.steps is None else replace(base, steps=self.steps)

@@ -55,7 +55,11 @@ def secret_head(
         images = initial_images(shape, settings.init, stream(seed, "secret head", attempt))
         return [images.to(settings.dtype), torch.zeros_like(delta)]
 
-    unit = delta.norm()
+    # as large as δ would be if the gradient that was seen were sent back through a first image: α₂ may be any
+    grey = initial_images(shape, "grey", stream(seed, "secret head", 0)).to(settings.dtype)
+    through = torch.autograd.grad(backbone(grey), parameters, delta)
+    sizes = [sum(float(part.square().sum()) for part in parts) ** 0.5 for parts in (seen[: len(parameters)], through)]
+    unit = delta.norm() * max(1.0, sizes[0] / sizes[1] if sizes[1] else 1.0)
 
     def gap(images: torch.Tensor, secret: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = backbone(images)

@@ -23,8 +23,9 @@ class Attacks:
 
 REGISTRY = {
     "codedml": Attacks(("colluders:findings",), ("colluders:comparison",)),
+    "copml": Attacks(("owners:findings",), ("owners:comparison",)),
     "ppadmm": Attacks(("servers:findings",), ("servers:comparison",)),
-    "niss": Attacks(("uploads:reconstructions", "members:findings", "canaries:findings")),
+    "niss": Attacks(("uploads:reconstructions", "members:findings", "canaries:findings", "secure_sums:findings")),
     "pbpfl": Attacks(("uploads:reconstructions", "uploads:masked_words", "models:findings")),
     "spn": Attacks(("uploads:reconstructions",)),
 }

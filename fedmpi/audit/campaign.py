@@ -48,10 +48,18 @@ _UPLOAD = {
     "spn": (*_ONE_ROW, "--optimizer", "sgd", "--learning-rate", "0.1"),
 }
 
+_EIGHT_ROWS = (
+    *("--dataset", "digits", "--clients", "3", "--max-rows", "24", "--rounds", "1", "--batch-size", "8"),
+    *("--epochs", "1", "--learning-rate", "0.1", "--model", "mlp"),
+)
+"""Clients with eight rows each, which take one step on all of them."""
+
 _MEMBERS = (
     *("--dataset", "synthetic:m=200,d=1200,density=0.05,test=1000", "--clients", "4", "--fraction", "1"),
     *("--rounds", "6", "--learning-rate", "0.1"),
 )
+
+_SUMMED = ("--dataset", "digits", "--clients", "10", "--max-rows", "80", "--rounds", "3", "--epochs", "1")
 
 _TWO_CLASSES = ("--dataset", "digits", "--max-rows", "240", "--iterations", "10", "--no-compare")
 
@@ -65,15 +73,28 @@ def settings() -> Iterator[Setting]:
     for method in ("bgw", "bh08"):
         shared = (*_TWO_CLASSES, "--method", method, "-G", "1", "-T", "2")
         yield Setting(f"codedml-{method}", "codedml", 6, shared, classes)
+    owned = ("--dataset", "digits", "--max-rows", "240", "--iterations", "5")
+    yield Setting("copml", "copml", 7, (*owned, "-T", "2"), classes)
+    yield Setting("copml-own", "copml", 7, (*owned, "-T", "1", "--encoding", "own"), classes)
+    yield Setting("copml-bgw", "copml", 6, (*owned, "-T", "2", "--method", "bgw"), classes)
     lasso = tuple(("--dataset", name) for name in LASSO)
     yield Setting("ppadmm", "ppadmm", 5, ("--iterations", "20", "--tolerance", "0", "--no-compare"), lasso)
     for method in ("fedavg", "dp-fedavg"):
         yield Setting(f"niss-{method}", "niss", 3, (*_UPLOAD["niss"], "--method", method))
+        yield Setting(f"niss-{method}-batch", "niss", 3, (*_EIGHT_ROWS, "--fraction", "1", "--method", method))
         yield Setting(f"niss-{method}-members", "niss", 3, (*_MEMBERS, "--method", method))
     for tau2 in ("0", "0.5", "1"):
         cancelling = (*_UPLOAD["niss"], "--share-count", "3", "--tau-squared", tau2)
         yield Setting(f"niss-tau2-{tau2}", "niss", 3, cancelling)
     yield Setting("niss-members", "niss", 3, (*_MEMBERS, "--share-count", "3"))
+    for scheme in ("double", "lightsecagg"):
+        summed = (*_SUMMED, "--method", "fedavg", "--secure-sum", scheme)
+        yield Setting(f"niss-{scheme}", "niss", 3, summed)
+    together = (*_SUMMED, "--method", "distributed-dp", "--secure-sum", "lightsecagg", "--clipping", "update")
+    yield Setting("niss-distributed-dp", "niss", 3, (*together, "--epsilon", "3"))
+    yield Setting("niss-distributed-quiet", "niss", 3, (*together, "--noise-std", "0"))
+    cancelling = (*_EIGHT_ROWS, "--fraction", "1", "--share-count", "2", "--tau-squared", "0")
+    yield Setting("niss-batch", "niss", 3, cancelling)
     yield Setting("pbpfl", "pbpfl", 2, _UPLOAD["pbpfl"])
     masked = (*_UPLOAD["pbpfl"], "--rounds", "3", "--method", "pbpfl-masked")
     yield Setting("pbpfl-masked", "pbpfl", 2, masked)
@@ -83,7 +104,9 @@ def settings() -> Iterator[Setting]:
         own = (*_UPLOAD["spn"], "--model", network)
         yield Setting(f"spn-{network}", "spn", 2, (*own, "--method", "spn", "--alpha2", "0.5"))
         yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--share-fraction", "0.05"))
-    # a perturbation ten times the gradient: the case in which the paper promises that reconstruction fails
+    batch = (*_EIGHT_ROWS, "--optimizer", "sgd", "--method", "spn", "--alpha2", "0.5")
+    yield Setting("spn-mlp-batch", "spn", 2, batch)
+    # a perturbation a hundred times the gradient: the case in which the paper promises that reconstruction fails
     yield Setting("spn-dlnet-20", "spn", 2, (*own, "--method", "spn", "--alpha2", "20"))
     yield Setting("spn-fedavg-dlnet", "spn", 2, (*own, "--method", "fedavg"))
     yield Setting("spn-dp-dlnet", "spn", 2, (*own, "--method", "dp", "--noise-std", "0.1"))

@@ -20,6 +20,7 @@ from fedmpi.audit.recording import Recorded
 from fedmpi.audit.uploads import described
 from fedmpi.crypto.random import SecretStream
 from fedmpi.niss.client import Clients, clipped
+from fedmpi.niss.distributed import clipped_to
 from fedmpi.niss.noise import on_grid
 from fedmpi.niss.params import Params
 from fedmpi.ppadmm import dssgd
@@ -95,6 +96,9 @@ class Played:
 
 def findings(run: Recorded) -> Iterator[Finding]:
     """The server against the client with most uploads; anybody against the same client, by the published models."""
+    if run.method == "distributed-dp":
+        yield from of_sums(run)
+        return
     played = Played.of(run)
     if not played.values:
         return
@@ -108,6 +112,32 @@ def findings(run: Recorded) -> Iterator[Finding]:
     noise = [(played.noise(t, together[t]), played.sensitivity(t, client)) for t in fewer]
     saw = f"{len(fewer)} model{'s' * (len(fewer) > 1)} in a row, and all data but for the canary"
     yield row(run, "anybody", saw, MODELS, game(noise, promised(run, "model", client), delta))
+
+
+def of_sums(run: Recorded) -> Iterator[Finding]:
+    """The server, and anybody with it, against the client that survived most often, by the sums that the server opens.
+
+    A sum is known from two models in a row; who survived is what hosts are told.
+    """
+    played, params = Played.of(run), run.parameters(Params)
+    survivors = {int(seen["round"]): seen["clients"].tolist() for seen in run.view(run.ranks[-1], "Survivors")}
+    known = {t: clients for t, clients in survivors.items() if t in played.starts and t + 1 in played.starts}
+    if not known:
+        return
+    K, h = int(run.result["params"]["clients"]), len(played.starts[0])
+    plan = params.distributed(K, h)
+    assert plan is not None
+    client = max(range(K), key=lambda k: sum(k in clients for clients in known.values()))
+    noise = []
+    for t, clients in known.items():
+        if client in clients:
+            w, sensitivity = played.starts[t], plan.sensitivity * plan.unit
+            total = (played.starts[t + 1] - w) * len(clients)
+            for trained in played.own.train(clients, t, w):
+                total -= clipped_to(trained - w, plan.clip)
+            noise.append((total, sensitivity))
+    saw = f"{len(noise)} sum{'s' * (len(noise) > 1)} of a round, and all data but for the canary"
+    yield row(run, "server", saw, MODELS, game(noise, promised(run, "model", client), params.delta))
 
 
 def promised(run: Recorded, view: str, client: int) -> float:

@@ -100,6 +100,8 @@ class Upload:
     """The parameters that the client began with, shape (h,)."""
     change: Vector
     """w - w': η times a gradient after one step of gradient descent, and a gradient itself of pbpfl."""
+    more: tuple[Vector, ...] = ()
+    """Of pbpfl the corrections σ and β: products of the same rows, as the gradient is."""
 
 
 def uploads(run: Recorded) -> Iterator[Upload]:
@@ -158,7 +160,7 @@ def _gradients(run: Recorded) -> Iterator[Upload]:
                 terms = to_reals(words, params).reshape(params.terms, -1)
             else:
                 terms = from_bytes(row, params).reshape(params.terms, -1)
-            yield Upload(k, w, terms[0])
+            yield Upload(k, w, terms[0], tuple(terms[1:]))
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,10 @@ class Step:
     def single(self) -> bool:
         """Whether it is the gradient of one row."""
         return self.steps == self.rows == 1
+
+    def used(self, rows: int) -> int:
+        """How many of a client's rows are in its upload."""
+        return min(rows, self.steps * self.rows)
 
     def __str__(self) -> str:
         """For the table."""

@@ -23,6 +23,7 @@ ON_THREADS = (
     "partners:findings",
     "coalitions:findings",
     "liars:findings",
+    "secure_sums:together",
 )
 """Attacks by who knows keys or seeds of its own, which no run folder has, or who lies."""
 

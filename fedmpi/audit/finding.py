@@ -23,6 +23,10 @@ RARE = 0.01
 """A number of successes that guessing has less often than so counts as a break."""
 
 
+TOO_FEW = "too few attempts to tell"
+
+PARTLY = "PARTLY: pictures can be recognized"
+
 UNPROMISED = 1.0
 """Where no ε is promised, a bound above this one counts as a break."""
 
@@ -52,6 +56,8 @@ class Finding:
     curves: Curves = field(default_factory=dict)
     target: str = "rows"
     """What the adversary wants."""
+    recognized: int = 0
+    """Further attempts of which a person recognizes the picture."""
     game: Game | None = None
     """Where an ε is tried: the attempts to tell two neighbouring inputs apart."""
 
@@ -80,8 +86,18 @@ class Finding:
         return bool(stats.binom.sf(self.successes - 1, len(self.scores), self.chance) < RARE)
 
     @property
+    def telling(self) -> bool:
+        """Whether there are attempts enough: had all of them succeeded, would that be rarer than guessing?"""
+        n = len(self.scores)
+        return bool(self.game) or bool(stats.binom.sf(n - 1, n, self.chance) < RARE)
+
+    @property
     def verdict(self) -> str:
         """What it says of the claim."""
+        if not self.broken and not self.telling:
+            return TOO_FEW
+        if not self.broken and self.recognized and self.protects is not False:
+            return PARTLY
         if self.protects is None:
             return "broken" if self.broken else "not broken by this attack"
         if self.protects and self.game and not self.broken and self.game.epsilon >= self.game.reach:
@@ -105,7 +121,8 @@ class Finding:
             "saw": self.saw,
             "attack": self.attack,
             "to get": self.target,
-            "successes": f"{self.successes} of {self.attempts}",
+            "successes": f"{self.successes} of {self.attempts}"
+            + (f", {self.recognized} more seen" if self.recognized else ""),
             "median": f"{self.measure} {self.score:.2g}",
             "ε printed": printed,
             "ε is at least": shown,
@@ -142,6 +159,7 @@ def _added(first: Finding, one: Finding) -> Finding:
         first,
         scores=first.scores + one.scores,
         successes=first.successes + one.successes,
+        recognized=first.recognized + one.recognized,
         seeds=first.seeds | one.seeds,
     )
 

@@ -26,6 +26,7 @@ ROWS = 100
 
 CLAIMS = {
     "fedavg": ("averaging alone hides no membership (no claim)", False),
+    "distributed-dp": ("noise of (ε, δ) bounds what the model tells of one row", True),
     "dp-fedavg": ("noise of (ε, δ) bounds what the model tells of one row", True),
     "niss": ("with τ = 0 the model is that of averaging, and tells as much (erratum 10)", False),
 }

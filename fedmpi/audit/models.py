@@ -37,9 +37,10 @@ def findings(run: Recorded) -> Iterator[Finding]:
         return
     fed = federated(run)
     structure = structure_of(fed.model, next(iter(fed.clients.values())).X.shape[1:])
+    fed.model.requires_grad_()  # clients get what is frozen too
     true, seen, r_a = last_model(run, fed, params)
     yield from weights(run, structure, true, seen)
-    if min(len(client.X) for client in fed.clients.values()) >= ROWS:
+    if params.corrected and min(len(client.X) for client in fed.clients.values()) >= ROWS:
         yield gamma(run, fed, structure, true, seen, r_a)
 
 

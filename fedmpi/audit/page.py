@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from fedmpi.audit.finding import Finding
+from fedmpi.audit.finding import PARTLY, Finding
 from fedmpi.pages.html import Markup, card, facts, image, page, table
 
-_BAD = ("DOES NOT SURVIVE", "THE CONTROL FAILED", "broken")
+_BAD = ("DOES NOT SURVIVE", "THE CONTROL FAILED", "broken", PARTLY)
 _HEAD = ("saw", "attack", "to get", "successes", "median", "ε printed", "ε is at least", "claim", "verdict")
 
 INTRODUCTION = (

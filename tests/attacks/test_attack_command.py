@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fedmpi.attacks.case import Finding, attack, fresh_model, share
-from fedmpi.attacks.command import line_of, run
+from fedmpi.attacks.command import line_of, run, why_not
 from fedmpi.attacks.deep_leakage import Reconstruction
 from fedmpi.attacks.gradients import gradient_of
 from fedmpi.attacks.metrics import spread_of
@@ -42,6 +43,32 @@ def test_two_ranks_find_what_one_finds(mpirun: Callable[..., object], tmp_path: 
     with np.load(tmp_path / "2" / "images.npz") as z:
         assert z["found"].shape == z["original"].shape == (2, *SHAPE)
         assert np.allclose(z["found"], z["original"], atol=1e-4)
+
+
+def test_a_batch_is_found_or_the_last_lines_say_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*options: str) -> tuple[dict[str, Any], str]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        argv = ["--cases", "1", "--batch-size", "4", "--out", str(out), *options]
+        run_local([lambda ch: run(ch, argv)])
+        return json.loads((out / "result.json").read_text()), capsys.readouterr().out
+
+    found, text = said("--model", "mlp", "--attack", "spear")
+    assert (found["metrics"]["recovered"], found["metrics"]["membership_distance"]) == (4, 0)
+    assert "why_not" not in found
+    assert "not all recovered" not in text
+    found, text = said("--model", "mlp", "--attack", "spear", "--defence", "dp", "--noise-std", "0.1")
+    assert found["metrics"]["recovered"] == 0
+    assert "--defence dp changes the gradient" in text
+    _, text = said("--model", "dlnet", "--steps", "1")
+    assert "256 unknown numbers" in text
+
+
+def test_why_not() -> None:
+    summary = {"metrics": {"recovered": 0, "rows": 4}}
+    assert why_not(Params(), summary, 64, 1000) == ""
+    assert "2^3 tries" in why_not(Params(attack="spear", model="mlp", batch_size=4), summary, 64, 1000)
+    assert "many batches have it" in why_not(Params(batch_size=4), summary, 64, 200)
+    assert "another point" in why_not(Params(batch_size=4), summary, 64, 1000)
 
 
 def test_leader_and_ranks_share_the_cases() -> None:
@@ -161,6 +188,10 @@ def test_refusals() -> None:
         Params(attack="linear", batch_size=4)
     with pytest.raises(UsageError, match="first layer is fully connected"):
         attack(Params(attack="linear"), 0, *batch(0), 10)
+    with pytest.raises(UsageError, match="fully connected layer and ReLU"):
+        attack(Params(attack="spear"), 0, *batch(0), 10)
+    with pytest.raises(UsageError, match="--smoothness"):
+        Params(smoothness=-1.0)
 
 
 def test_the_benchmark_counts_what_both_loops_recover() -> None:

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from fedmpi.attacks.case import share
+from fedmpi.attacks.features import features_of
+from fedmpi.attacks.params import Params as Attack
 from fedmpi.attacks.spear import batch_rows
+from fedmpi.crypto.random import SecretStream
 from fedmpi.errors import UsageError
 from fedmpi.learn import build_model
 from fedmpi.pbpfl.gradients import Differentiator
@@ -55,6 +59,53 @@ def test_the_sum_of_two_clients_tells_both_batches() -> None:
     found = batch_rows(*summed)
     assert found.batch == 8
     assert max(errors(found.rows, X).max(), errors(found.rows, Z).max()) < 1e-8
+
+
+@pytest.mark.parametrize(("model", "rows"), [("mlp", 8), ("spn", 6)])
+def test_one_gradient_tells_a_batch_to_who_has_the_model(model: str, rows: int) -> None:
+    """SPEAR itself, also against SPN, whose secret head changes what is propagated back but not who is silent."""
+    X, net = batch(rows).abs(), build_model("mlp", (D,), 10, 1)
+    y = torch.arange(rows) % 10
+    defence = {"defence": "spn", "alpha2": 0.5} if model == "spn" else {}
+    shared = share(Attack(model="mlp", **defence), net, X, y, 10, SecretStream(bytes(32)))  # type: ignore[arg-type]
+    found = features_of(net, shared, rows)
+    assert found is not None
+    assert errors(found.inputs.double().numpy(), X).max() < 1e-8
+    if model == "mlp":
+        at = [int(((found.inputs - row) ** 2).sum(1).argmin()) for row in X]
+        assert found.labels(10)[at].tolist() == y.tolist()
+
+
+def test_several_steps_on_the_same_rows_tell_them_too() -> None:
+    X, y, net = batch(6).abs().double(), torch.arange(6), build_model("mlp", (D,), 10, 1, torch.float64)
+    first = [part.detach().clone() for part in list(net.parameters())[:2]]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    for _ in range(4):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(X), y).backward()
+        optimizer.step()
+    change = [(before - after).detach().numpy() for before, after in zip(first, net.parameters(), strict=False)]
+    layer = (first[0].numpy(), first[1].numpy())
+    found = batch_rows(change[0][None], change[1][None], layer=layer, most=6)
+    assert found.whole
+    assert errors(found.rows, X).max() < 1e-8
+
+
+def test_noise_is_no_gradient_of_so_few_rows() -> None:
+    """The control of plain SPEAR: the rank tells, and nothing is searched for."""
+    noise = np.random.default_rng(0).normal(size=(1, 64, D + 1))
+    found = batch_rows(noise[..., :-1], noise[..., -1], most=8)
+    assert len(found.rows) == found.tries == 0
+    assert found.batch > 8
+
+
+def test_random_factors_of_the_right_rank_are_no_batch() -> None:
+    """No unit is silent, so nothing is found, and a true layer agrees with nothing."""
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.normal(size=(6, D)), np.ones(6)]
+    gradient, layer = (rng.normal(size=(64, 6)) @ X)[None], (rng.normal(size=(64, D)), np.zeros(64))
+    found = batch_rows(gradient[..., :-1], gradient[..., -1], layer=layer, tries=2000)
+    assert not found.whole
 
 
 def test_nothing_is_found_in_random_numbers() -> None:

@@ -12,25 +12,27 @@ import pytest
 from report.test_report_files import Elements
 
 from fedmpi import cli
-from fedmpi.audit import campaign, command, report
+from fedmpi.audit import campaign, command, members, report, secure_sums
 from fedmpi.audit.applicability import attack
-from fedmpi.audit.finding import Finding, merged
+from fedmpi.audit.finding import PARTLY, TOO_FEW, Finding, merged
 from fedmpi.audit.partners import findings
 from fedmpi.audit.recombination import null_space
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.servers import together
 from fedmpi.audit.statistics import p_value_of_words
+from fedmpi.audit.uploads import recognized
 from fedmpi.codedml import baseline, protocol, training
 from fedmpi.codedml.dealing import Deal
 from fedmpi.core import Residues
 from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.crypto import masks
+from fedmpi.crypto.random import SecretStream
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
 from fedmpi.ppadmm import auxiliary
 from fedmpi.runs.batch import train
 from fedmpi.runs.own_options import own_options
-from fedmpi.securesum import double_masking
+from fedmpi.securesum import double_masking, lightsecagg
 
 HANG_SECONDS = 120.0
 
@@ -174,6 +176,17 @@ def test_clients_in_league_with_the_server_of_niss() -> None:
     assert {one.method: one.verdict for one in findings(0)} == {"niss, τ² = 0": CONTROL, "niss, τ² = 1": HOLDS}
 
 
+@pytest.mark.parametrize(("own", "noise", "protects"), [((), "0", False), (("--collusion", "0.5"), "0.333", True)])
+def test_noise_that_stays_is_seen_where_collusion_asks_for_it(
+    tmp_path: Path, own: tuple[str, ...], noise: str, protects: bool
+) -> None:
+    """Its τ² is no option of the run, but stands in its result."""
+    few = ("--dataset", "digits", "--clients", "5", "--max-rows", "200", "--rounds", "1", "--epochs", "1")
+    recorded_on_threads("niss", 3, [*few, "--fraction", "1", "--share-count", "3", *own], tmp_path / "run")
+    (found,) = members.findings(Recorded.read(tmp_path / "run"))
+    assert (found.method, found.protects) == (f"niss, τ² = {noise}", protects)
+
+
 @pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg", CONTROL), ("niss-tau2-1", HOLDS)])
 def test_an_upload_is_broken_unless_it_carries_noise(name: str, verdict: str, tmp_path: Path) -> None:
     assert verdicts(on_threads(name, tmp_path / "run"))["server", "first"] == verdict
@@ -189,6 +202,17 @@ def test_a_secret_head_hides_an_image_only_from_who_does_not_know_of_it(tmp_path
     found = {one.attack: one.verdict for one in attack([Recorded.read(on_threads("spn-dlnet", tmp_path / "run"))])}
     assert found["deep leakage that knows of a secret head"] == FALLS
     assert found["deep leakage (DLG)"] == HOLDS
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"), [("niss-fedavg-batch", "broken"), ("spn-mlp-batch", FALLS), ("niss-batch", HOLDS)]
+)
+def test_a_batch_of_eight_rows_is_no_protection(name: str, verdict: str, tmp_path: Path) -> None:
+    """Rows are found by units that are silent together, whatever a secret head adds; noise stops that."""
+    (row,) = [
+        one for one in attack([Recorded.read(on_threads(name, tmp_path / "run"))]) if one.attack.endswith("(SPEAR)")
+    ]
+    assert (row.verdict, row.attempts) == (verdict, 24)
 
 
 def test_pbpfl_hides_scales_alone(tmp_path: Path) -> None:
@@ -314,8 +338,25 @@ def test_verdicts() -> None:
     assert (row(1, protects=False).verdict, row(0, protects=False).verdict) == (CONTROL, "THE CONTROL FAILED")
     assert (row(1, protects=None).verdict, row(0, protects=None).verdict) == ("broken", "not broken by this attack")
     assert (row(5, chance=0.1).verdict, row(9, chance=0.1).verdict) == (HOLDS, FALLS)  # guessing has 2.4 on average
+    # two of two is no rarer than 0.04 by guessing
+    assert {row(0, 2, protects=protects, chance=0.2).verdict for protects in (True, False, None)} == {TOO_FEW}
+    assert row(0, 6, chance=0.2).verdict == HOLDS
+    seen = replace(row(0), recognized=3)
+    assert (seen.verdict, seen.cells["successes"]) == (PARTLY, "0 of 24, 3 more seen")
+    assert replace(row(1), recognized=3).verdict == FALLS
+    assert merged([seen, seen])[0].recognized == 6
     both = merged([row(2), row(3, 6)])
     assert [(one.successes, len(one.scores)) for one in both] == [(5, 30)]
+
+
+def test_what_a_person_recognizes() -> None:
+    from fedmpi.data import load
+
+    images = (load("digits").X_test[:12] / 16).reshape(-1, 1, 8, 8)
+    rng = np.random.default_rng(0)
+    assert all(recognized(one + 0.05 * rng.normal(size=one.shape), one) for one in images)
+    assert not any(recognized(images.mean(axis=0), one) for one in images)
+    assert not recognized(images[0].ravel(), images[0].ravel()), "a row of a table is no picture"
 
 
 def test_a_report_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,3 +418,48 @@ def test_a_result_of_something_else_is_refused(result: str, tmp_path: Path, caps
     (tmp_path / "result.json").write_text(result)
     assert cli.main(["audit", str(tmp_path)]) == 2
     assert "RUN must be the folder of a finished run, got" in capsys.readouterr().err
+
+
+# -- secure sums ------------------------------------------------------------------------------------------------------
+
+
+class Same(SecretStream):
+    """A stream that begins anew for every member, and in every round."""
+
+    def __init__(self, key: bytes | None = None, number: int = 0) -> None:
+        super().__init__(key or bytes(32), number)
+
+
+def one_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The masks of the first round in every round."""
+    stretch = double_masking.stretch
+    for module in (double_masking, lightsecagg):
+        monkeypatch.setattr(module, "SecretStream", Same)
+    monkeypatch.setattr(double_masking, "stretch", lambda seed, round, like: stretch(seed, 0, like))
+
+
+def no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (double_masking, lightsecagg):
+        monkeypatch.setattr(module.Member, "mask", lambda member, words: words.copy())
+
+
+@pytest.mark.parametrize("name", ["niss-double", "niss-lightsecagg"])
+@pytest.mark.parametrize(("mutation", "verdict"), [(None, HOLDS), (one_mask, FALLS), (no_mask, FALLS)])
+def test_what_the_server_of_a_secure_sum_gets(
+    name: str,
+    mutation: Callable[[pytest.MonkeyPatch], None] | None,
+    verdict: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if mutation is not None:
+        mutation(monkeypatch)
+    folder = on_threads(name, tmp_path / "run", "--rounds", "2")
+    (found,) = secure_sums.findings(Recorded.read(folder))
+    assert (found.verdict, len(found.scores)) == (verdict, 10)
+
+
+def test_who_opens_one_upload_of_a_secure_sum() -> None:
+    """T clients do not, with the server; U do."""
+    found = [(one.verdict, one.successes) for one in secure_sums.together(0)]
+    assert found == [(HOLDS, 0), (CONTROL, 3)] * 2

@@ -16,7 +16,7 @@ from fedmpi.audit.bounds import CONFIDENCE, Game, clopper_pearson, lower_bound
 from fedmpi.audit.finding import Finding, merged, tried
 from fedmpi.audit.recording import Recorded
 from fedmpi.codedml import training
-from fedmpi.niss import client
+from fedmpi.niss import client, distributed
 from fedmpi.niss.accounting import Ledger
 from fedmpi.niss.assignment import Kept
 from fedmpi.niss.mechanism import noise_multiplier
@@ -133,6 +133,40 @@ def test_the_gradients_of_dssgd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dssgd, "laplace", lambda random, scale, count: laplace(random, scale / 2, count))
     (found,) = canaries.shared_gradients(0)
     assert found.verdict == FALLS
+
+
+# -- noise that all make together --------------------------------------------------------------------------------------
+
+
+def of_sums(folder: Path, name: str = "niss-distributed-dp") -> Finding:
+    (found,) = canaries.findings(Recorded.read(on_threads(name, folder)))
+    return found
+
+
+def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "discrete_gaussian", lambda stream, size, std: np.zeros(size, np.int64))
+
+
+def a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = distributed.discrete_gaussian
+    monkeypatch.setattr(distributed, "discrete_gaussian", lambda stream, size, std: draw(stream, size, std // 4))
+
+
+@pytest.mark.parametrize(("mutation", "verdict"), [(None, HOLDS), (left_out, FALLS), (a_quarter, FALLS)])
+def test_sums_under_distributed_noise(
+    mutation: Callable[[pytest.MonkeyPatch], None] | None, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mutations: noise left out, and a quarter of it."""
+    if mutation is not None:
+        mutation(monkeypatch)
+    found = of_sums(tmp_path / "run")
+    assert found.verdict == verdict
+    assert found.game is not None
+    assert found.game.bound > 0.5, "and the attack is one"
+
+
+def test_without_distributed_noise_the_sum_is_read(tmp_path: Path) -> None:
+    assert of_sums(tmp_path / "run", "niss-distributed-quiet").verdict == CONTROL
 
 
 # -- coalitions -------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_other_models_of_the_same_signs_are_not() -> None:
     assert cosines(changed)[0] < 1 - 1e-3
 
 
-def test_one_sample_leaves_the_order_of_two_outputs_open() -> None:
+def test_one_sample_leaves_the_order_of_two_outputs_open_for_a_gamma_of_any_size() -> None:
     """Lemma 3: either of two outputs may be the larger one."""
     model = build_model("mlp-3", (20,), 4, 0, torch.float64)
     structure = structure_of(model, (20,))
@@ -207,6 +207,36 @@ def test_a_batch_gives_gamma_away(seed: int, trained: Trained) -> None:
     assert np.abs(predictions - true).max() < 0.05 * np.abs(outputs - true).max()
 
 
+def test_the_interval_of_gamma_gives_the_order_of_some_outputs_away(trained: Trained) -> None:
+    """Lemma 3 needs a γ of any size: with a public interval one sample tells some orders, with a point all."""
+    w, structure, X, _ = trained
+    own = Differentiator(build_model("mlp-3", (64,), 10, 0, torch.float64), structure.last.name)
+    own.flat.load(w)
+    true = np.sign(differences(seen_by_client(own, X)[0]))
+
+    def decided(low: float, high: float) -> float:
+        told = []
+        for seed in range(5):
+            noise = draw(structure, Defaults(gamma_range=(low, high)), np.random.default_rng(seed).random)
+            own.flat.load(perturb(structure, w, noise))
+            outputs, alpha = seen_by_client(own, X)
+            ends = [np.sign(differences(outputs - gamma * alpha[:, None] * noise.r_a)) for gamma in (low, high)]
+            same = ends[0] == ends[1]
+            np.testing.assert_array_equal(ends[0][same], true[same])
+            told.append(same.mean())
+        return float(np.mean(told))
+
+    assert 0.01 < decided(0.5, 2.0) < 0.15
+    assert decided(0.01, 100.0) < decided(0.5, 2.0)
+    assert decided(1.0, 1.0) == 1
+
+
+def differences(outputs: np.ndarray) -> np.ndarray:
+    """Of every two outputs of a sample, shape (n, pairs)."""
+    i, j = np.triu_indices(outputs.shape[1], 1)
+    return np.asarray(outputs[:, i] - outputs[:, j])
+
+
 def test_the_weights_alone_give_gamma_away(trained: Trained) -> None:
     """R^a is much larger than the last weights: the mean of their rows is nearly γ r_a. No data is needed."""
     w, structure, _, _ = trained
@@ -228,6 +258,30 @@ def test_many_rounds_give_magnitudes_away() -> None:
 
     assert error(1) > 0.8  # one round: a factor of 3 either way
     assert error(1000) < 0.05  # five percent
+
+
+# -- what the server learns of one client in pbpfl -------------------------------------------------------------------
+
+
+def test_without_noise_on_the_outputs_the_server_gets_what_it_gets_in_federated_averaging(tmp_path: Path) -> None:
+    """The gradient, which it scales itself, and no second number of any unit; and makes the same weights of it."""
+    options = ["--clients", "2", "--rounds", "2"]
+    plain = train(tmp_path / "plain", "--method", "fedavg-mse", *options, record=True)
+    private = train(tmp_path / "private", "--gamma-range", "0", "0", *options, record=True)
+    first = structure_of(build_model("mlp-3", (64,), 10, 0), (64,)).layers[0]
+    theirs, ours = (
+        {(m.round, k): row.tobytes() for m in run.views(0, "Terms") for k, row in zip(m.clients, m.values, strict=True)}
+        for run in (plain, private)
+    )
+    assert not any(seen.shifts.any() for seen in private.views(0, "Terms"))
+    assert ours.keys() == theirs.keys()
+    for key, upload in ours.items():
+        assert len(upload) == len(theirs[key])
+        a, b = (np.frombuffer(v)[first.weight].reshape(first.shape) for v in (upload, theirs[key]))
+        sizes = np.linalg.norm(a, axis=1) / np.maximum(np.linalg.norm(b, axis=1), 1e-300)
+        np.testing.assert_allclose(a, sizes[:, None] * b, rtol=1e-6, atol=1e-12)
+    assert all(len(order.r_a) == 0 for order in private.views(1, "Round"))
+    np.testing.assert_allclose(private.w, plain.w, rtol=1e-9, atol=1e-12)
 
 
 # -- what the server learns of one client in pbpfl-masked ------------------------------------------------------------
@@ -334,7 +388,7 @@ def test_a_server_with_two_lists_of_survivors_gets_too_few_shares_of_each() -> N
 
 def test_envelopes_and_shares_are_checked() -> None:
     there, publics = members(3, 2)
-    envelopes = there[0].envelopes(publics)
+    envelopes = Member(0, 3, 2, 0).envelopes(publics)
     with pytest.raises(ProtocolError, match="sealed by its sender for its place"):
         there[1].accept(2, envelopes[1])
     with pytest.raises(ProtocolError, match="must come from another member, got member 7"):

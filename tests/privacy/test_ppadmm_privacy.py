@@ -20,11 +20,13 @@ from fedmpi.audit.statistics import octets
 from fedmpi.crypto import masks
 from fedmpi.crypto.keys import KeyPair, derive
 from fedmpi.net import Channel, Message
-from fedmpi.ppadmm import auxiliary, rounds, secure_sum
+from fedmpi.net.local import channels
+from fedmpi.ppadmm import auxiliary, rounds, secure_sum, service
 from fedmpi.ppadmm.params import Params
 from fedmpi.ppadmm.rounds import Order
 from fedmpi.ppadmm.secure_sum import Heard, MaskedUpdate, MaskSum, ParticipantKey, Present, key_info
 from fedmpi.ppadmm.service import salt_of
+from fedmpi.runs.job import Job
 
 N, COLUMNS, ITERATIONS = 4, 40, 60
 PARAMS = Params(iterations=ITERATIONS, tolerance=0, rho="50", fit_intercept=False, deadline=20.0)
@@ -309,3 +311,12 @@ def test_mutations_are_caught_and_change_no_iterate(name: str, monkeypatch: Patc
     with pytest.raises(AssertionError):
         CHECKS[check](views)
     np.testing.assert_array_equal(views("random").iterates, honest("random").iterates)
+
+
+def test_s2_gets_no_digest_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has it could try out data sets."""
+    monkeypatch.setattr(service, "primary_server", lambda *_: None)
+    first, *others = channels(5)
+    service.lead(first, Job(PARAMS, "diabetes", {}, 0), digest=bytes(range(32)))
+    told = [ch.recv(0, service.Setup, shapes=service.SHAPES).digest for ch in others]
+    assert told == [b"", *[bytes(range(32))] * 3]

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from fedmpi.attacks import case
+from fedmpi.attacks.gradients import gradient_of
+from fedmpi.attacks.params import Params as Attack
+from fedmpi.crypto.random import SecretStream
 from fedmpi.federated.messages import Ready, Setup, setup, stop
 from fedmpi.net import Channel, Message
 from fedmpi.net.local import run_local
@@ -103,3 +108,23 @@ def test_messages_have_no_place_for_secrets() -> None:
 def test_checkpoints_hold_no_secret() -> None:
     """State, all that a checkpoint is made from, has the public model only."""
     assert list(State.__dataclass_fields__) == ["round", "G"]
+
+
+def ratio(model: str, seeds: int, **options: Any) -> float:
+    """Mean ‖B_I‖/‖E_B‖ of fresh models at α₂ = 0.1, of images of noise."""
+    attack, y = Attack(defence="spn", model=model, **options), torch.tensor([3])
+    found = []
+    for seed in range(seeds):
+        fresh = case.fresh_model(attack, (3, 32, 32), 10, seed)
+        X = torch.rand((1, 3, 32, 32), generator=torch.Generator().manual_seed(seed))
+        secret = SecretStream(seed.to_bytes(32, "big"))
+        found.append(case.ratio(gradient_of(fresh, X, y), case.share(attack, fresh, X, y, 10, secret)))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize(("model", "seeds"), [("dlnet", 8), ("alexnet", 2), ("vgg16", 1)])
+def test_the_secret_weighs_as_much_as_the_caption_of_figure_28_has_it(model: str, seeds: int) -> None:
+    """‖B_I‖/‖E_B‖ ≈ 1 at α₂ = 0.1; killed: a secret network that begins as torch would have it."""
+    assert 0.5 < ratio(model, seeds) < 2
+    if model == "dlnet":  # U(±features^-0.5), of 768 features
+        assert ratio(model, seeds, secret_reach=768**-0.5) > 10
