@@ -7,7 +7,7 @@
     │   └── HeadroomError                     a decoded value does not fit in (-p/2, p/2)
     ├── FilesError              exit code 5   what is written can't be: a full disk, a folder that others own
     ├── TooFewWorkers           exit code 3   fewer answers than the recovery threshold can ever come
-    ├── Interrupted             exit code 143 or 0: a signal asked for the end
+    ├── Interrupted             exit code 143, 4 or 0: a signal asked for the end
     └── ProtocolError           exit code 4   a peer sent something that is not what was asked for
         ├── DecodingError                     more answers are wrong than can be told from the right ones
         └── PeerFailed                        a peer failed, left, or said nothing until the deadline
@@ -66,7 +66,7 @@ class TooFewWorkers(FedmpiError):
 
 
 class Interrupted(FedmpiError):
-    """SIGTERM (exit code 143) or SIGUSR1 (exit code 0) asked for the end."""
+    """SIGTERM (exit code 143, or 4 where nobody who uses the job sent it) or SIGUSR1 (0) asked for the end."""
 
     def __init__(self, reason: str, code: int):
         super().__init__(reason)

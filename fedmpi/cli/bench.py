@@ -40,7 +40,10 @@ class BenchCodedml:
 
 @dataclasses.dataclass(frozen=True)
 class BenchCopml:
-    """Time COPML, with each of its encodings, beside BGW products without coding, in runs that take turns."""
+    """Time COPML, with each of its encodings, beside BGW products without coding, in runs that take turns.
+
+    SecretFlow's SPU, in an environment of its own, and MPyC are timed too where they are installed.
+    """
 
     ranks: Ranks = 11
     """Owners, each a rank."""
@@ -50,6 +53,8 @@ class BenchCopml:
     """Iterations of training."""
     rounds: int = 3
     """Runs of each kind; the fastest count."""
+    spu_python: File = None
+    """A Python that has spu. Default: ours, if it has it."""
     json: Json = False
 
     def __call__(self, options: list[str]) -> int:
@@ -216,6 +221,25 @@ class BenchPbpfl:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchSpn:
+    """Time a client's step of each method of spn against the same step in plain torch: processor time of one thread."""
+
+    model: str = "vgg16"
+    """A model for images, as for `fedmpi run spn`."""
+    side: int = 32
+    """Pixels of a side of the images."""
+    batch_size: int = 32
+    """Rows of a batch."""
+    repeats: int = 5
+    """Pairs of steps, ours and torch's, that are timed in turns; their medians count."""
+    json: Json = False
+
+    def __call__(self, options: list[str]) -> int:
+        """Measure and print."""
+        return _measure("spn", self, side=1, batch_size=1, repeats=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchAttacks:
     """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread."""
 
@@ -264,6 +288,7 @@ class Bench:
         | Annotated[BenchSurvival, tyro.conf.subcommand("survival")]
         | Annotated[BenchPpadmm, tyro.conf.subcommand("ppadmm")]
         | Annotated[BenchPbpfl, tyro.conf.subcommand("pbpfl")]
+        | Annotated[BenchSpn, tyro.conf.subcommand("spn")]
     ]
 
     def __call__(self, options: list[str]) -> int:

@@ -12,6 +12,7 @@ from fedmpi.cli.types import File, Text
 from fedmpi.errors import UsageError
 from fedmpi.machines.hosts import parse_places
 from fedmpi.machines.launcher import run_ranks
+from fedmpi.machines.schedulers import on_this_machine
 from fedmpi.machines.supervision import START_SECONDS
 from fedmpi.runs.commandline import read
 from fedmpi.systems import find, program
@@ -78,7 +79,7 @@ class Run:
     """Ranks. codedml: a master and N - 1 workers; ppadmm: two servers and N - 2 participants; niss: a server, a
     tracker and N - 2 hosts of clients; pbpfl, spn: a server and N - 1 hosts of clients."""
     hostfile: File = None
-    """Hosts, one per line: `name slots=4`. Default: this machine alone."""
+    """Hosts, one per line: `name slots=4`. Default: this machine alone, in a job of a scheduler its hosts."""
     interface: Text = None
     """The network between the hosts, where they have several: eth0, or 10.0.0.0/16. Default: what MPI chooses."""
     tolerate_failures: bool = True
@@ -102,7 +103,7 @@ class Run:
         strict = ["--strict-placement"] if self.strict_placement else []
         encrypted = self.encrypt or self.cluster_key is not None
         key = ["--encrypt", "--cluster-key", str(self.cluster_key or "of this run")] if encrypted else []
-        system.foresee([*key, *options, *strict], self.ranks, here=self.hostfile is None)
+        system.foresee([*key, *options, *strict], self.ranks, here=self.hostfile is None and on_this_machine())
         with self.key_options() as own:
             return run_ranks(
                 self.ranks,

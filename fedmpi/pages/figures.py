@@ -74,6 +74,21 @@ def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line]], xlab
     _save(figure, path)
 
 
+def over_epsilon(path: Path, title: str, lines: Mapping[str, Line], limit: tuple[str, float]) -> None:
+    """Accuracy over ε in powers of ten, and a level that no noise can raise it above.
+
+    Parameters
+    ----------
+    limit : tuple
+        Name and level.
+    """
+    figure, (axis,) = _axes(1, title)
+    axis.axhline(limit[1], color="#b0b0b0", linewidth=0.8, label=limit[0])
+    _lines(axis, lines)
+    axis.set(xlabel="ε", ylabel="test accuracy", xscale="log")
+    _save(figure, path)
+
+
 def curves(path: Path, title: str, ylabel: str, lines: Mapping[str, Line]) -> None:
     """Figures 4 and 5: accuracy or loss over the iterations."""
     figure, (axis,) = _axes(1, title)

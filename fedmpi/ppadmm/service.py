@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class Setup(Message, tag=1):
     """S1 → all, once a training: the parameters and the data set's name, as JSON; all of it public.
 
-    `digest`: of S1's data set, if participants must have it. `iteration` is 0, or the one that a resumed run goes
-    on with; `members` the participants who were there then.
+    `digest`: of S1's data set, if participants must have it; S2 gets none, as it could try out data sets. `iteration`
+    is 0, or the one that a resumed run goes on with; `members` the participants who were there then.
     """
 
     job: Annotated[UInt8, judged("fedmpi.runs.job:Job.from_json")]
@@ -70,9 +70,9 @@ def lead(
     job.params.fewest(len(participants(ch)))
     iteration, members = (start.iteration, start.members) if start else (0, participants(ch))
     ch.tolerated = () if job.params.on_dropout == "stop" else participants(ch)
-    setup = Setup(bytes_of(job.to_json()), ch.timeout_seconds, digest, iteration, as_array(members))
     for rank in range(1, ch.size):
-        ch.send(rank, setup)
+        theirs = b"" if rank == AUXILIARY else digest
+        ch.send(rank, Setup(bytes_of(job.to_json()), ch.timeout_seconds, theirs, iteration, as_array(members)))
     role = parameter_server if job.params.method == "dssgd" else primary_server
     return role(ch, job.params, observe, start, keeper)
 

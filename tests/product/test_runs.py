@@ -248,17 +248,22 @@ def test_progress_says_how_long_the_rest_will_take(
 
 
 def test_ctrl_c_is_called_so_where_the_launcher_has_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path))
+    """A launcher that has told nothing sent nothing: Open MPI 4 ends all by SIGTERM once one has died."""
+    monkeypatch.delenv(job_folder.VARIABLE, raising=False)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         check = heed_signals()
         check()
         signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
+        with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$") as of_user:
+            check()
+        monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path))
+        with pytest.raises(Interrupted, match=r"^all ranks must last as .* got SIGTERM from") as of_mpirun:
             check()
         job_folder.write_reason(tmp_path, "Ctrl-C")
-        with pytest.raises(Interrupted, match=r"^stopped by Ctrl-C$"):
+        with pytest.raises(Interrupted, match=r"^stopped by Ctrl-C$") as of_launcher:
             check()
+        assert [error.value.exit_code for error in (of_user, of_mpirun, of_launcher)] == [143, 4, 143]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

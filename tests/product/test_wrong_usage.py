@@ -162,7 +162,7 @@ def test_completion_knows_commands_systems_flags_and_their_values(capsys: Captur
     behind = candidates(["run", "niss", "-n", "5", "--"])
     assert "--epsilon" in behind
     assert "--hostfile" not in behind
-    assert candidates(["run", "niss", "--", "--method"]) == ["niss", "dp-fedavg", "fedavg"]
+    assert candidates(["run", "niss", "--", "--method"]) == ["niss", "dp-fedavg", "distributed-dp", "fedavg"]
     assert "digits" in candidates(["run", "niss", "--", "--dataset"])
     assert candidates(["run", "niss", "--", "--out"]) == [], "files may follow"
     for shell in SCRIPTS:
