@@ -95,7 +95,9 @@ def test_a_killed_participant_is_left_out(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=150)
     assert process.returncode == 0, err
     summary = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (summary["failures"][0]["rank"], summary["failures"][0]["reason"]) == (4, "died")
+    assert {failure["rank"] for failure in summary["failures"]} == {4}
+    told = summary["failures"][0]["reason"]
+    assert told in ("died", "missed the deadline"), "S2 may leave it out before mpirun tells S1 of its death"
     assert summary["metrics"]["iterations"] == 200
 
 
