@@ -16,7 +16,7 @@ from fedmpi.errors import UsageError
 from fedmpi.learn.randomness import seeded
 from fedmpi.pbpfl.gradients import Differentiator, squared_error
 from fedmpi.pbpfl.perturbation import Noise, Vector, draw, perturb, recover, unshift, without_addition
-from fedmpi.pbpfl.structure import Structure, Walk, structure_of
+from fedmpi.pbpfl.structure import Structure, Walk, walks_of
 
 ROWS = 3
 """Made-up ones, on which it is tried."""
@@ -49,8 +49,8 @@ def check_lemmas(model: nn.Module, input_shape: tuple[int, ...]) -> None:
         Naming the first layer whose outputs are not scaled as they should be (Lemma 1, and the model that clients get
         at the end), or the layer whose gradient is not recovered (Lemma 2).
     """
-    structure = structure_of(model, input_shape)
-    walks = {training: Walk(model, input_shape, training=training) for training in (True, False)}
+    walks = walks_of(model, input_shape)
+    structure = walks[True].structure
     random = np.random.default_rng(0)
     noise = draw(structure, Moderate(), random.random)
     own = Differentiator(model.requires_grad_(), structure.last.name)

@@ -84,7 +84,12 @@ _ACTIVATIONS = frozenset(
 
 
 def structure_of(model: nn.Module, input_shape: tuple[int, ...]) -> Structure:
-    """Walk the graph of a model.
+    """What both walks over the graph of a model find: see `walks_of`."""
+    return walks_of(model, input_shape)[True].structure
+
+
+def walks_of(model: nn.Module, input_shape: tuple[int, ...]) -> dict[bool, "Walk"]:
+    """Walk the graph of a model in training mode, True, and in evaluation mode, False.
 
     Parameters
     ----------
@@ -99,7 +104,8 @@ def structure_of(model: nn.Module, input_shape: tuple[int, ...]) -> Structure:
         Naming a layer that does not commute with a positive scaling of each channel, and the reason; or one that is
         connected otherwise in evaluation than in training.
     """
-    training, evaluation = (Walk(model, input_shape, training=training).structure for training in (True, False))
+    walks = {training: Walk(model, input_shape, training=training) for training in (True, False)}
+    training, evaluation = walks[True].structure, walks[False].structure
     in_use = {layer.name: layer for layer in evaluation.layers}
     for layer in training.layers:
         same = in_use[layer.name]
@@ -108,7 +114,7 @@ def structure_of(model: nn.Module, input_shape: tuple[int, ...]) -> Structure:
             raise UsageError(
                 f"the layers of --model must be connected alike in training and in evaluation, got {layer.name}"
             )
-    return training
+    return walks
 
 
 class _Shapes(fx.Interpreter):
@@ -138,7 +144,7 @@ class Walk:
     Raises
     ------
     UsageError
-        See `structure_of`.
+        See `walks_of`.
     """
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...], *, training: bool):
