@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedmpi.audit.finding import Finding
 from fedmpi.audit.recording import Seen, read_view
+from fedmpi.audit.servers import finding
 from fedmpi.core.fixed_point import decode
 from fedmpi.crypto.keys import KeyPair
 from fedmpi.crypto.masks import mask_words
@@ -146,7 +147,7 @@ def lied_to(seed: int, name: str, victims: Sequence[int] = VICTIMS) -> Finding:
             opened, true = sums(Path(folder)), truth(training, Path(folder))
         read = lie.read(opened, told, asked)
         errors.append(inf if read is None else distance(read, true[asked - lie.back]))
-    return finding(seed, "S1, which lies", "sums of updates (on threads)", name, LIE, errors, READ, protects=True)
+    return row(seed, "S1, which lies", "sums of updates (on threads)", name, LIE, errors, READ, protects=True)
 
 
 def departures(seed: int, on_dropout: Literal["continue", "stop"]) -> Finding:
@@ -164,7 +165,7 @@ def departures(seed: int, on_dropout: Literal["continue", "stop"]) -> Finding:
         guess = difference(opened, after)
         errors.append(inf if guess is None else distance(guess, true[after - 1]))
     saw, method = "sums of updates (on threads)", f"difference of two sums, --on-dropout {on_dropout}"
-    return finding(seed, "S1, and a participant leaves", saw, method, claim, errors, NEARLY, protects=protects)
+    return row(seed, "S1, and a participant leaves", saw, method, claim, errors, NEARLY, protects=protects)
 
 
 def difference(opened: dict[int, Vector], after: int) -> Vector | None:
@@ -259,21 +260,9 @@ LIES = {
 }
 
 
-def finding(
+def row(
     seed: int, adversary: str, saw: str, attack: str, claim: str, errors: list[float], success: float, *, protects: bool
 ) -> Finding:
-    """A row of the table."""
-    return Finding(
-        "ppadmm",
-        "ppadmm",
-        adversary,
-        saw,
-        attack,
-        claim,
-        protects,
-        "relative error",
-        tuple(errors),
-        sum(error < success for error in errors),
-        seeds=frozenset([seed]),
-        target="updates",
-    )
+    """A row of the table, of errors that are a success below some value."""
+    broken = [error < success for error in errors]
+    return finding(seed, adversary, saw, attack, "relative error", errors, broken, protects=protects, claim=claim)

@@ -116,15 +116,16 @@ def finding(
     broken: Sequence[bool],
     *,
     protects: bool = True,
+    claim: str = "",
 ) -> Finding:
-    """A row of the table."""
+    """A row of the table; by default the claim is the paper's, or that a control must work."""
     return Finding(
         "ppadmm",
         "ppadmm",
         adversary,
         saw,
         attack,
-        CLAIM if protects else CONTROL,
+        claim or (CLAIM if protects else CONTROL),
         protects,
         measure,
         tuple(scores),
