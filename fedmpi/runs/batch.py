@@ -33,6 +33,7 @@ on many cores: the ranks of each run take threads for all of them, and each run 
 HEADLINES = ("test_accuracy", "test_rmse", "test_mse", "mean_rmse")
 """Metrics of result.json; the first of them that is there is said of a run."""
 
+_OURS = "fedmpi: error: "
 _END_SECONDS = 0.5
 _LOCK_SECONDS = 0.2
 
@@ -129,24 +130,27 @@ def ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _ending.clear()
 
 
 @contextlib.contextmanager
 def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dict[str, Any]], Run]]:
     """Futures of runs; where the block raises, the runs are ended, and those of others no longer waited for."""
-    _ending.clear()
-    with ThreadPoolExecutor(at_once) as pool:
-        try:
-            yield {
-                pool.submit(
-                    train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm
-                ): run
-                for run in runs
-            }
-        except BaseException:  # Ctrl-C and SIGTERM too
-            _ending.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                yield {
+                    pool.submit(
+                        train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm
+                    ): run
+                    for run in runs
+                }
+            except BaseException:  # Ctrl-C and SIGTERM too
+                _ending.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        _ending.clear()  # all of them have ended; a run that the program starts later shall live
 
 
 def _train(run: Run) -> dict[str, Any]:
@@ -210,9 +214,11 @@ def train(
 
 
 def reason_of(said: str) -> str:
-    """Why a program failed: the first line it said that speaks of an error, else the last."""
+    """Why a program failed: our own line that says so, else the first that speaks of an error, else the last."""
     lines = [line for line in said.splitlines() if line.strip()] or ["it said nothing"]
-    return next((line for line in lines if "error" in line.lower()), lines[-1]).removeprefix("fedmpi: error: ")
+    ours = [line for line in lines if line.startswith(_OURS)]  # MPI's own lines may come before
+    errors = [line for line in lines if "error" in line.lower()]
+    return [*ours, *errors, lines[-1]][0].removeprefix(_OURS)
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ for name in sys.argv[sys.argv.index('--wait-for') + 1].split(',') if '--wait-for
 if '--silent' in sys.argv:
     sys.exit(1)
 if '--fail' in sys.argv:
-    sys.exit('fedmpi: error: the rule must hold, got 7')
+    sys.exit('[host:7] PMIX ERROR: of another layer\\nfedmpi: error: the rule must hold, got 7')
 with (out.parent / 'log').open('a') as log:
     log.write(f'end {{out.name}}\\n')
 (out / 'result.json').write_text('{{"schema": {SCHEMA}, "metrics": {{"test_rmse": 0.5}}}}')
@@ -114,6 +114,11 @@ def test_a_run_that_fails_ends_those_beside_it(run: Callable[..., jobs.Run], tmp
     assert ["end", "long"] not in begun_and_ended(tmp_path)
     assert not any(is_alive(int(line[2])) for line in log(tmp_path) if line[0] == "begin")
     assert len(log(tmp_path)) < 20, "nothing is begun any more"
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(jobs.train, tmp_path / "next", 3, ["--wait-for", "go"])
+        time.sleep(1.0)  # twice what a run that is to end is given
+        (tmp_path / "go").touch()
+        assert later.result(SECONDS)["metrics"] == {"test_rmse": 0.5}, "it is no part of what has failed"
 
 
 @pytest.fixture
