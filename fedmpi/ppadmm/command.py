@@ -107,7 +107,8 @@ class LassoTraining(LassoWords):
         self.outcome = lead(self.ch, self.job, self.watch, start, keeper, self.digest)
         self.judged = judge(self.ch) if self.options.schema is not None else {}
         self.reports, self.failures = self.outcome.reports, self.outcome.failures
-        missing = [rank for rank in range(1, self.ch.size) if rank not in self.reports]
+        named = {failure["rank"] for failure in self.failures}  # who died before reports nothing
+        missing = [rank for rank in range(1, self.ch.size) if rank not in self.reports and rank not in named]
         self.failures += [{"rank": rank, "reason": "sent no report at the end"} for rank in missing]
         self.total_seconds = self.outcome.seconds
 
