@@ -6,6 +6,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from fedmpi import __version__
 
 ROOT = Path(__file__).parents[2]
 Buildah = Callable[..., str]
+
+_IMAGES_BYTES = 6 << 30
+"""More than the images, and copies of them, take."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,8 +33,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for images, which are large."""
-    folder = tmp_path_factory.mktemp("container")
+    """A folder for images: in memory, if there is plenty, since dpkg waits for the disk at each file."""
+    memory, available = Path("/dev/shm"), re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+    room = min(1024 * int(available[1]), shutil.disk_usage(memory).free) if available and memory.is_dir() else 0
+    folder = Path(tempfile.mkdtemp(dir=memory)) if room > _IMAGES_BYTES else tmp_path_factory.mktemp("container")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
