@@ -176,7 +176,7 @@ class Job:
     def _watch_start(self, mpirun: int) -> None:
         now = time.monotonic()
         self._up = job_folder.is_up(self.folder)
-        if self._up or self.complaint:
+        if self._up or self._ending_since < float("inf"):  # ranks that we end need not come up
             return
         begun = job_folder.read_begun(self.folder)
         living = ranks_of(children(mpirun))

@@ -75,6 +75,17 @@ def test_a_signal_before_rank_0_is_there_ends_the_job(start: Start, number: sign
     assert (job.returncode, said(err)) == (code, [f"fedmpi: stopped by {by}, before rank 0 could say how far it was"])
 
 
+def test_ranks_that_a_signal_ends_need_not_come_up(start: Start) -> None:
+    """Mpirun takes longer for its end than the launcher waits for the last words of a rank that died by itself."""
+    rank = f"sleep 100 & r=$!; echo $r {THIS} > begun-0".replace("/proc/$$/", "/proc/$r/")
+    job = start(f"{rank}; trap 'kill $r; wait $r; sleep 3; exit 1' TERM; {ASLEEP}")
+    assert job.stdout is not None
+    job.stdout.readline()
+    job.send_signal(signal.SIGTERM)
+    _, err = job.communicate(timeout=30)
+    assert (job.returncode, said(err)) == (143, ["fedmpi: stopped by SIGTERM, before rank 0 could say how far it was"])
+
+
 def test_a_stop_is_told_by_the_launcher_where_rank_0_may_not_be_read(start: Start) -> None:
     """Mpirun is ended, and with it what rank 0 prints is lost; it keeps silent, since the launcher has the word."""
     job = start(f"trap 'echo 143 > exit-code; exit 1' TERM; {ASLEEP}")
