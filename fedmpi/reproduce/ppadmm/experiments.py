@@ -11,7 +11,7 @@ from fedmpi.pages import figures
 from fedmpi.ppadmm.params import Params
 from fedmpi.reproduce.ppadmm import pages
 from fedmpi.reproduce.ppadmm.departure import leaks
-from fedmpi.reproduce.ppadmm.settings import LEFT_AFTER, METHODS, TIME, Line, Scale, slug
+from fedmpi.reproduce.ppadmm.settings import LEFT_AFTER, METHODS, TIME, TURNS, Line, Scale, slug
 from fedmpi.reproduce.shared import data_options
 from fedmpi.runs.batch import Run, train_all
 
@@ -27,28 +27,36 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
     figures.require()
     results = train_all(runs(scale, out, data_dir))
     lines = {data: {name: line(folder_of(out, data, name), results) for name in METHODS} for data in scale.data}
-    return pages.write(out, scale, lines, departures(scale))
+    turns = {
+        data: [
+            {name: line(folder_of(out, data, name, turn), results).seconds for name in TIME} for turn in range(TURNS)
+        ]
+        for data in scale.data
+    }
+    return pages.write(out, scale, lines, turns, departures(scale))
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
-    """All that `reproduce` runs: every method on every data set, for all iterations."""
+    """All that `reproduce` runs: every method on every data set, for all iterations; those that are timed in turns."""
     common = ["--iterations", str(scale.iterations), "--tolerance", "0", "--rho", "mean", *data_options(data_dir)]
     return [
         Run(
-            folder_of(out, data, name),
+            folder_of(out, data, name, turn),
             scale.participants + 2,
             ("--dataset", data, *common, *options),
             "ppadmm",
             timed=name in TIME,
         )
         for data in scale.data
+        for turn in range(TURNS)
         for name, options in METHODS.items()
+        if turn == 0 or name in TIME
     ]
 
 
-def folder_of(out: Path, data: str, name: str) -> Path:
+def folder_of(out: Path, data: str, name: str, turn: int = 0) -> Path:
     """Of a method's run."""
-    return out / "runs" / f"{slug(data)}-{slug(name)}"
+    return out / "runs" / (f"{slug(data)}-{slug(name)}" + (f"-turn{turn + 1}" if turn else ""))
 
 
 def line(folder: Path, results: Mapping[Path, dict[str, Any]]) -> Line:
