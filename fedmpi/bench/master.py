@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from fedmpi.bench.projection import Task, coded_layout, coded_steps
+from fedmpi.bench.projection import coded_layout, coded_steps
 from fedmpi.bench.rates import calibrate
+from fedmpi.bench.steps import Task
 from fedmpi.bench.timing import fastest
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.protocol import CodedGradient, CodedWeights, shares_by_worker

@@ -3,102 +3,25 @@
 Formulas, assumptions and checks are in docs/cost-model.md. Letters as in `fedmpi.codedml.protocol`: m rows, d columns,
 N workers, K blocks, T colluding workers, R recovery threshold, G groups of n workers, r degree, J iterations. With
 degree 0 the coded protocol uses the sigmoid itself, in two exchanges; the baselines have degree 1 then, as in `Params`.
+COPML's steps are in `owners`, what a step is in `steps`.
 """
 
 import dataclasses
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fedmpi.bench.owners import owners_steps
 from fedmpi.bench.rates import Rates
+from fedmpi.bench.steps import Machines, Step, Task, this_machine
 from fedmpi.codedml.dealing import CHUNK_BYTES, SEED_BYTES
 from fedmpi.codedml.params import Params
 from fedmpi.core.packing import packed_words
 from fedmpi.errors import UsageError
 
 PROTOCOLS = ("coded case 1", "coded case 2", "bh08", "bgw")
-HEADER_BYTES = 64
-"""Of one message, at most; TCP/IP's own are not counted."""
-
-Actor = Literal["master", "worker"]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, modulo one prime; `columns` counts the column of ones. Degree 0: no polynomial."""
-
-    rows: int = 9019
-    columns: int = 3073
-    degree: int = 1
-    iterations: int = 50
-    element_bits: int = 25
-    """Of an element of the field, as the data are packed."""
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value < (least := 0 if name == "degree" else 1):
-                raise UsageError(f"--{name} must be at least {least}, got {value}")
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Equal machines, one rank each, on a switch that is never the bottleneck."""
-
-    bandwidth_bytes: float = 1e9 / 8
-    """Bytes per second of a machine's link, each way at the same time."""
-    latency_seconds: float = 0.5e-3
-    speed: float = 1.0
-    """Of one core, relative to a core of this machine."""
-    shared_cores: int | None = None
-    """All ranks share so many cores of one machine: what the workers do then adds up."""
-
-    def __post_init__(self) -> None:
-        if not (0 < self.bandwidth_bytes < math.inf and 0 < self.speed < math.inf):
-            raise UsageError(f"bandwidth and speed must be positive, got {self.bandwidth_bytes:g} and {self.speed:g}")
-        if not 0 <= self.latency_seconds < math.inf:
-            raise UsageError(f"the latency must not be negative, got {self.latency_seconds:g} s")
-
-
-def this_machine(rates: Rates) -> Machines:
-    """All ranks on this one: a byte is copied in, out and to its place; a rank that waits looks again after 2 ms."""
-    return Machines(rates.copy_bytes / 3, 1e-3, 1.0, os.cpu_count())
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a protocol, as its busiest rank sees it."""
-
-    name: str
-    actor: Actor
-    cpu_seconds: float = 0.0
-    payload_bytes: int = 0
-    """Arrays through the rank's link, in the busier direction."""
-    messages: int = 0
-    """Messages in that direction."""
-    handled: int = 0
-    """Messages that the rank sends and receives."""
-    rounds: int = 0
-    times: int = 1
-    actors: int = 1
-    """Ranks that do the same at the same time."""
-    overlaps: bool = False
-    """Whether computing and sending go on at the same time."""
-    hidden_bytes: int = 0
-    """Of these bytes those that come in while the step before goes out: they take no time of their own."""
-
-    @property
-    def bytes(self) -> int:
-        """Of one time, with headers."""
-        return self.payload_bytes + HEADER_BYTES * self.messages
-
-    def busy(self, machines: Machines, rates: Rates) -> tuple[float, float, float]:
-        """Seconds of the processor, the link and the latency, over all times."""
-        share = max(1.0, self.actors / machines.shared_cores) if machines.shared_cores else 1.0
-        cpu = share * (self.cpu_seconds + self.handled * rates.message_seconds) / machines.speed
-        link = share * self.bytes / machines.bandwidth_bytes
-        return self.times * cpu, self.times * link, self.times * self.rounds * machines.latency_seconds
+OWNERS = ("copml", "copml own")
+"""Without a master: of N owners each has a part of the rows. copml own: with --encoding own."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +39,18 @@ class Projection:
     bytes: dict[str, int]
 
     @property
+    def machines(self) -> int:
+        """So many: one a rank."""
+        return self.workers + (self.protocol not in OWNERS)
+
+    @property
     def bound_by(self) -> str:
         """The resource that is busy the longest."""
         return max(self.busy_seconds, key=lambda name: self.busy_seconds[name])
 
 
 def project(protocol: str, workers: int, task: Task, machines: Machines, rates: Rates) -> Projection:
-    """Time and bytes of one protocol on `workers` machines and a master."""
+    """Time and bytes of one protocol on `workers` machines and a master's, where it has one."""
     layout, steps = STEPS[protocol](workers, task, rates)
     seconds: dict[str, float] = {}
     resources = ("master's processor", "master's link", "workers' processors", "workers' links", "latency")
@@ -296,12 +224,14 @@ STEPS: dict[str, Callable[[int, Task, Rates], tuple[dict[str, int], list[Step]]]
     "coded case 2": lambda N, task, rates: coded_steps(N, task, rates, case=2),
     "bh08": lambda N, task, rates: mpc_steps(N, task, rates, method="bh08"),
     "bgw": lambda N, task, rates: mpc_steps(N, task, rates, method="bgw"),
+    "copml": lambda N, task, rates: owners_steps(N, task, rates, encoding="joint"),
+    "copml own": lambda N, task, rates: owners_steps(N, task, rates, encoding="own"),
 }
 
 
 def project_all(counts: Sequence[int], task: Task, machines: Machines, rates: Rates) -> list[Projection]:
     """Every protocol on every number of machines."""
-    return [project(protocol, N, task, machines, rates) for N in counts for protocol in PROTOCOLS]
+    return [project(protocol, N, task, machines, rates) for N in counts for protocol in (*PROTOCOLS, *OWNERS)]
 
 
 COLUMNS = (
@@ -311,8 +241,8 @@ COLUMNS = (
 
 
 def dollars(projection: Projection, price: float) -> float:
-    """What the master's and the workers' machines cost while they train, at a price per machine and hour."""
-    return (projection.workers + 1) * projection.seconds["total"] / 3600 * price
+    """What all machines cost while they train, at a price per machine and hour."""
+    return projection.machines * projection.seconds["total"] / 3600 * price
 
 
 def table(projections: Sequence[Projection], price: float | None = None) -> list[str]:

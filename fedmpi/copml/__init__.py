@@ -19,9 +19,11 @@ SYSTEM = System(
     takes_own_rows=True,
     no_class_weight="has no weights of rows",
     learns={
-        "copml": "Any {T} of the {N} owners learn the last model and one sum that sets the step; of each number "
+        "copml": "Any {T} of the {N} owners learn the last model and those that --checkpoint-every opens, the sum "
+        "that sets the step, and those of columns that are centred; of each number "
         "that is opened to round it, at most 2^-{kappa}.",
-        "bgw": "Any {T} of the {N} owners learn the last model and one sum that sets the step; of each number "
+        "bgw": "Any {T} of the {N} owners learn the last model and those that --checkpoint-every opens, the sum "
+        "that sets the step, and those of columns that are centred; of each number "
         "that is opened to round it, at most 2^-{kappa}.",
         "plain": "Nothing is hidden: the leader has all rows, and trains in the clear.",
     },

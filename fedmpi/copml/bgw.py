@@ -33,12 +33,13 @@ class Products:
     def prepare(self) -> None:
         """Nothing: no product needs anything that is made before."""
 
-    def gradient(self, step: int, w: FieldArray, watch: Watch) -> tuple[FieldArray, bool]:
+    def gradient(self, step: int, w: FieldArray | None, watch: Watch) -> tuple[FieldArray | None, bool]:
         """[X̄ᵀ s̄(X̄w̄)], shape (q, d, C), and whether this iteration is the last."""
         me = self.me
         me.ch.on_pause()
         last = watch(step) or step + 1 >= me.task.params.iterations
         totals = []
+        assert w is not None  # all hold shares of it
         for party, X, v in zip(self.parties, self.X, w, strict=True):
             field, c = party.field, self.constants
             with me.ch.phase("compute"):

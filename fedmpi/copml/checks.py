@@ -9,8 +9,6 @@ def check(asked: Asked[Params]) -> None:
     """Raise UsageError where options contradict one another, or there are too few owners for them."""
     params, options = asked.params, asked.options
     check_common(asked)
-    if options.resume or options.checkpoint_every:
-        raise UsageError("--resume and --checkpoint-every must not be given: copml keeps no share on any disk")
     if options.impute not in (None, "mean") and not options.statistics:
         raise UsageError(
             f"--impute must be mean in copml, where only sums over all owners' rows are known, got {options.impute}"

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml import plain, service
-from fedmpi.copml.member import LEADER, Trained
+from fedmpi.copml.member import LEADER, Start, Trained
 from fedmpi.copml.params import Params
+from fedmpi.copml.quantized import of_raw_features
 from fedmpi.copml.scale import Scale
-from fedmpi.copml.service import State
 from fedmpi.copml.summary import OwnersWords
 from fedmpi.data import Dataset, Table
 from fedmpi.data.loading import prepared, prepared_as, training_table
@@ -30,10 +30,10 @@ from fedmpi.runs.scores import class_scores
 class OwnersTraining(OwnersWords):
     """COPML, the same by BGW products, or the same in the clear."""
 
-    parameters, state_type = Params, State
+    parameters, state_type = Params, Start
     step = "iteration"
     answers = ("GradientShare", "SubShare")
-    may_change = frozenset[str]()
+    may_change = frozenset({"iterations"})
 
     outcome: Trained
     own_part: Dataset
@@ -98,20 +98,33 @@ class OwnersTraining(OwnersWords):
         return (Apart("owners", range(self.ch.size), self.threshold),)
 
     def digested(self) -> Sequence[Any]:
-        """Nothing: no run goes on."""
-        return ()
+        """The rows of the leader, or the data set that all read."""
+        return self.own_part.X_train, self.own_part.y_train
 
-    def keeper(self) -> "NoKeeper":
-        """Writes no checkpoint: the weights are known to nobody before the end."""
-        return NoKeeper(self.ch, self.progress.folder, self, 0)
+    def unchanged(self) -> dict[str, Any]:
+        """Also how many owners there are, on which the bits of the weights depend."""
+        return super().unchanged() | {"owners": self.ch.size}
 
-    def train(self, start: State | None, keeper: Keeper[State]) -> None:
+    def keeper(self) -> "OpenedKeeper":
+        """Writes weights that were opened: no share is on any disk."""
+        return OpenedKeeper(self.ch, self.progress.folder, self, 1)
+
+    def train(self, start: Start | None, keeper: Keeper[Start]) -> None:
         """Train with the other owners, or in the clear; and hear their reports."""
         if self.params.method == "plain":
-            self.outcome = self.in_the_clear()
+            self.outcome = self.in_the_clear(start, keeper)
         else:
             mine = service.part(self.job, self.own_part, LEADER, self.ch.size)
-            self.outcome = service.lead(self.ch, self.job, self.own_part, mine, self.watch)
+            self.outcome = service.lead(
+                self.ch,
+                self.job,
+                self.own_part,
+                mine,
+                self.watch,
+                start=start,
+                every=self.options.checkpoint_every,
+                keep=lambda done, w: self.keep(keeper, done, w),
+            )
         self.total_seconds = self.outcome.total_seconds
         self.failures += self.outcome.failures
         with self.ch.phase("evaluate"):
@@ -129,15 +142,21 @@ class OwnersTraining(OwnersWords):
         """What a line of progress counts."""
         return self.ch.meter, self.answers
 
-    def in_the_clear(self) -> Trained:
+    def keep(self, keeper: Keeper[Start], done: int, w: NDArray[np.int64]) -> None:
+        """Write weights that were opened."""
+        keeper.advance(Start(done, w))
+
+    def in_the_clear(self, start: Start | None, keeper: Keeper[Start]) -> Trained:
         """The twin, on all rows."""
         data, owners, begun = self.data, range(self.ch.size), time.perf_counter()
         parts = [service.part(self.job, data, p, len(owners)) for p in owners]
         order, rows = np.concatenate(parts), [len(part) for part in parts]
-        task, X_bar, Y = service.prepared_rows(self.params, data, order, rows)
-        w, done, step_bits = plain.train(task, X_bar, Y, watch=self.watch)
-        scale = task.scale()
-        W = np.ldexp(w.astype(np.float64), -scale.weight_bits)
+        task, X, Y = service.prepared_rows(self.params, data, order, rows)
+        task = replace(task, start=start, every=self.options.checkpoint_every)
+        means, scale = plain.means(task, X), task.scale()
+        keep = lambda done, w: self.keep(keeper, done, w)  # noqa: E731
+        w, done, step_bits = plain.train(task, plain.prepared(task, X, means), Y, watch=self.watch, keep=keep)
+        W = of_raw_features(np.ldexp(w.astype(np.float64), -scale.weight_bits), means)
         seconds = time.perf_counter() - begun
         return Trained(W, done, scale, step_bits, seconds, seconds)
 
@@ -204,10 +223,10 @@ class OwnersTraining(OwnersWords):
         return self.data_card() | {"kind": "linear", "link": link}
 
 
-class NoKeeper(Keeper[State]):
-    """Of a run that can't go on."""
+class OpenedKeeper(Keeper[Start]):
+    """Of a run that goes on from weights that were opened alone."""
 
     @property
     def nothing_saved(self) -> str:
         """Why there is nothing to go on from, for people."""
-        return "copml keeps no share on any disk: begin again"
+        return "no share is kept on any disk, and --checkpoint-every had opened no model yet: begin again"

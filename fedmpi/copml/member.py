@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml.params import Params
-from fedmpi.copml.quantized import largest_eigenvalue
+from fedmpi.copml.quantized import column_sums, largest_eigenvalue, means_of
 from fedmpi.copml.scale import Scale, residues
 from fedmpi.copml.sharing import Once, Ring
 from fedmpi.copml.truncation import contribution
@@ -31,7 +31,7 @@ class RowShare(Message, tag=4):
 
 
 class SumShare(Message, tag=7):
-    """Owner p → owner, once: shares of its X̄_pᵀȲ_p and of the largest eigenvalue of its X_pᵀX_p, shape (q, dC + 1)."""
+    """Owner p → who holds [w̄], once: shares of its X̄_pᵀȲ_p and the largest eigenvalue of its X_pᵀX_p, (q, dC + 1)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
@@ -45,17 +45,40 @@ class RandomShare(Message, tag=8):
 
 
 class MaskShare(Message, tag=9):
-    """Contributor → owner, offline: shares of the low and high parts of its masks, shape (q, 2, count)."""
+    """Contributor → who holds [w̄], offline: shares of the low and high parts of its masks, shape (q, 2, count)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
 class OpenedShare(Message, tag=10):
-    """Owner → owner: its share of a number that all learn; of the sum of eigenvalues, and of w̄ at the end."""
+    """Who holds [w̄] → owner: its share of a number that all learn; of the sum of eigenvalues, and of w̄ at the end."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class MeanShare(Message, tag=18):
+    """Owner p → who holds [w̄], once, with --center: shares of the sums of its columns, shape (q, d - 1)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+class OpenedMeans(Message, tag=19):
+    """Who holds [w̄] → owner, once, with --center: a share of the sums of all rows, shape (q, d - 1)."""
+
+    step: int
+    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """A model that all owners have learned, to go on from."""
+
+    iteration: int
+    w: NDArray[np.int64]
+    """w̄, shape (d, C)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +94,25 @@ class Task:
     """C."""
     largest: float
     """At least the absolute value of every feature."""
+    center: bool = False
+    """Whether the means of all rows are subtracted."""
+    start: Start | None = None
+    every: int = 0
+    """After so many iterations each w̄ is opened to all; 0: at the end alone."""
+
+    @property
+    def begun(self) -> int:
+        """Iterations that an earlier run has done."""
+        return self.start.iteration if self.start else 0
+
+    @property
+    def left(self) -> int:
+        """Iterations to do, each of which takes masks of its own."""
+        return self.params.iterations - self.begun
+
+    def opens(self, done: int) -> bool:
+        """Whether w̄ is opened after so many iterations, of which the last is not."""
+        return self.every > 0 and done % self.every == 0
 
     def scale(self) -> Scale:
         """The bits that all compute with."""
@@ -83,7 +125,7 @@ class Trained:
     """What an owner has at the end."""
 
     W: NDArray[np.float64]
-    """Shape (d, C)."""
+    """Shape (d, C), of features that were not centred."""
     iterations: int
     scale: Scale
     step_bits: int
@@ -102,6 +144,9 @@ class Trained:
 Watch = Callable[[int], bool]
 """The leader's: told the iterations that are done, it says whether to end with the next."""
 
+Keep = Callable[[int, NDArray[np.int64]], None]
+"""The leader's: told the iterations that are done, and the w̄ that was opened after them."""
+
 
 class Owner:
     """One owner's part in what all phases need: shares out, shares in, numbers that are opened."""
@@ -113,19 +158,27 @@ class Owner:
         self.scale = task.scale()
         self.others = [rank for rank in range(self.N) if rank != ch.rank]
         self.count = task.columns * task.outputs
-        self.helpers = [(ch.rank - k) % self.N for k in range(1, self.enough + 1)]
-        self.helped = [(ch.rank + k) % self.N for k in range(1, self.enough + 1)]
+        self.holders, self.helpers, self.helped = self.roles()
         self.liars: dict[int, str] = {}
         self._deals = 0
 
-    @property
-    def enough(self) -> int:
-        """How many others open a number to an owner: the T it takes beside its own share, and as many as may be lost.
+    def roles(self) -> tuple[Collection[int], Collection[int], Collection[int]]:
+        """Who holds shares of w̄, who of them opens numbers to this owner, and to whom it opens them.
 
-        With R of N owners at least T are left of them, and 2A more where A may lie, as N ≥ R + 2A.
+        It takes T + 1 to open a number, and N - R may be lost: so many hold, the first ones. Of them T + 1 are left
+        with any R owners, and 2A more where A may lie, as N ≥ R + 2A. Products of shares take all; then an owner gets
+        what is opened from the T before it in a circle.
         """
-        lost = self.N - self.task.params.sizes(self.N).get("R", self.N)
-        return min(self.N - 1, self.T + lost)
+        own, N, T = self.ch.rank, self.N, self.T
+        if self.task.params.method == "bgw":
+            return range(N), [(own - k) % N for k in range(1, T + 1)], [(own + k) % N for k in range(1, T + 1)]
+        holders = range(T + 1 + N - self.task.params.sizes(N)["R"])
+        return holders, [rank for rank in holders if rank != own], self.others if own in holders else ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether this owner holds shares of w̄."""
+        return self.ch.rank in self.holders
 
     @property
     def honest(self) -> list[int]:
@@ -138,9 +191,9 @@ class Owner:
         return max(0, self.task.params.byzantine - len(self.liars))
 
     def send(self, cls: type[Any], step: int, shares: FieldArray, to: Collection[int] | None = None) -> None:
-        """Each its own of N shares, shape (N, q, *s); all others, or some of them."""
+        """Each other its own of N shares, shape (N, q, *s); all of them, or some."""
         for rank in self.others if to is None else to:
-            if rank not in self.ch.departed:
+            if rank != self.ch.rank and rank not in self.ch.departed:
                 self.ch.send(rank, cls(step, shares[rank]))
 
     def collect(
@@ -160,21 +213,28 @@ class Owner:
             raise ProtocolError(f"field elements from rank {rank} must be below {limit}, got {values.max()}")
         return values
 
-    def open(self, cls: type[Any], step: int, share: FieldArray) -> FieldArray:
-        """Everybody learns the number behind everybody's shares, from the fastest T + 1, and 2 more for each liar."""
-        share = np.ascontiguousarray(share)
-        share.flags.writeable = False
-        with self.ch.phase("communicate"):
-            for rank in self.helped:
-                if rank not in self.ch.departed:
-                    self.ch.send(rank, cls(step, share))
-        return self.opened(cls, step, share)
+    def open(
+        self, cls: type[Any], step: int, share: FieldArray | None, shape: tuple[int, ...], *, to_all: bool = True
+    ) -> FieldArray:
+        """Everybody, or whoever holds shares, learns the number of this shape behind the shares of those who hold them.
 
-    def opened(self, cls: type[Any], step: int, own: FieldArray) -> FieldArray:
-        """A number from this owner's share and those that others sent."""
-        count = self.T + 2 * self.liars_left
+        From the fastest T + 1, and 2 more for each liar.
+        """
+        if share is not None:
+            share = np.ascontiguousarray(share)
+            share.flags.writeable = False
+            with self.ch.phase("communicate"):
+                for rank in self.helped:
+                    if rank not in self.ch.departed and (to_all or rank in self.holders):
+                        self.ch.send(rank, cls(step, share))
+        return self.opened(cls, step, share, shape)
+
+    def opened(self, cls: type[Any], step: int, own: FieldArray | None, shape: tuple[int, ...]) -> FieldArray:
+        """A number from this owner's share, if it holds one, and those that others sent."""
+        mine = {} if own is None else {self.ch.rank: own}
+        count = self.T + 1 - len(mine) + 2 * self.liars_left
         helpers = [rank for rank in self.helpers if rank not in self.liars]
-        shares = {self.ch.rank: own} | self.collect(cls, step, own.shape[1:], helpers, count)
+        shares = mine | self.collect(cls, step, shape, helpers, count)
         with self.ch.phase("decode"):
             if not self.liars_left:
                 return self.ring.open(shares)
@@ -186,39 +246,56 @@ class Owner:
         """Count on somebody no more."""
         self.liars.update({rank: f"lied in iteration {step}" for rank in ranks if rank not in self.liars})
 
-    def random(self, count: int) -> FieldArray:
-        """[z] of so many uniform numbers that no T owners know, shape (q, count)."""
+    def random(self, count: int, holders: Collection[int]) -> FieldArray:
+        """[z] of so many uniform numbers that no T owners know, shape (q, count); nothing for who holds none."""
         step, self._deals = self._deals, self._deals + 1
         dealt = self.ring.deal(count)
-        self.send(RandomShare, step, dealt)
+        self.send(RandomShare, step, dealt, holders)
+        if self.ch.rank not in holders:
+            return np.zeros((len(self.ring), 0), np.uint32)
         found = {self.ch.rank: dealt[self.ch.rank]}
         found |= self.collect(RandomShare, step, (self.ring.batch(count),), self.others)
         return self.ring.extract(np.stack([found[rank] for rank in range(self.N)]), count)
 
-    def sums(self, X_bar: NDArray[Any], Y: NDArray[Any]) -> tuple[FieldArray, int]:
+    def total(self, cls: type[Any], own: NDArray[Any]) -> FieldArray | None:
+        """[Σ_p own_p] of all owners' whole numbers, shape (n,) → (q, n), for those who hold shares."""
+        shares = self.ring.share(self.ring.residues.from_signed(own))
+        self.send(cls, 0, shares, self.holders)
+        if not self.holds:
+            return None
+        total: FieldArray = shares[self.ch.rank]
+        for share in self.collect(cls, 0, own.shape, self.others).values():
+            total = self.ring.add(total, share)
+        return total
+
+    def means(self, real: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The means of the columns of all rows, which are opened: of each owner's part nobody learns but the sum."""
+        own = column_sums(real)
+        sums = self.open(OpenedMeans, 0, self.total(MeanShare, own), own.shape)
+        return means_of(self.ring.residues.reals(sums, 0), sum(self.task.rows))
+
+    def sums(self, X_bar: NDArray[Any], Y: NDArray[Any]) -> tuple[FieldArray | None, int]:
         """[X̄ᵀȲ] of all rows, shape (q, dC), and e of the step 2^-e, from the opened sum of eigenvalues."""
         correlation = X_bar.T.astype(np.float64) @ Y  # of whole numbers, exact below 2^53
-        own = np.append(correlation.reshape(-1), self.eigenvalue(X_bar))
-        shares = self.ring.share(self.ring.residues.from_signed(own))
-        self.send(SumShare, 0, shares)
-        total = shares[self.ch.rank]
-        for share in self.collect(SumShare, 0, own.shape, self.others).values():
-            total = self.ring.add(total, share)
-        largest = self.ring.residues.reals(self.open(OpenedShare, 0, total[:, -1:]), 0)
-        return total[:, :-1], self.scale.step_bits(float(largest[0]))
+        total = self.total(SumShare, np.append(correlation.reshape(-1), self.eigenvalue(X_bar)))
+        last, rest = (None, None) if total is None else (total[:, -1:], total[:, :-1])
+        largest = self.ring.residues.reals(self.open(OpenedShare, 0, last, (1,)), 0)
+        return rest, self.scale.step_bits(float(largest[0]))
 
     def eigenvalue(self, X_bar: NDArray[Any]) -> int:
         """λ_max of this owner's X_pᵀX_p, in whole numbers: the sum over all owners is at least that of all rows."""
         return int(np.ceil(largest_eigenvalue(X_bar) * 4.0**-self.scale.data_bits))
 
-    def truncation_masks(self, bits: int) -> tuple[Once, Once]:
-        """[Σ l_j] and [Σ h_j] for all iterations, from contributions of the first T + 1 owners."""
-        count, contributors = self.task.params.iterations * self.count, range(self.T + 1)
+    def truncation_masks(self, bits: int) -> tuple[Once, Once] | None:
+        """[Σ l_j] and [Σ h_j] for all iterations, from contributions of the last T + 1 owners."""
+        count, contributors = self.task.left * self.count, range(self.N - self.T - 1, self.N)
         total: FieldArray | None = None
         if self.ch.rank in contributors:
             shares = contribution(self.ring, count, bits, self.scale.mask_bits)
-            self.send(MaskShare, 0, shares)
+            self.send(MaskShare, 0, shares, self.holders)
             total = shares[self.ch.rank]
+        if not self.holds:
+            return None
         senders = [rank for rank in contributors if rank != self.ch.rank]
         for share in self.collect(MaskShare, 0, (2, count), senders).values():
             total = share if total is None else self.ring.add(total, share)

@@ -45,6 +45,9 @@ class Params:
     """A: catch up to so many lying owners, N ≥ R + 2A."""
     spares: int = 0
     """Ranks that may die or be slow, where K or T is chosen here: N ≥ R + 2A + spares. Once the rows are shared."""
+    center: bool = False
+    """Subtract each feature's mean first, before the features are scaled. Of images: the owners open the means of all
+    rows, and learn them. Columns of tables are centred without it."""
     split_by: str | None = None
     """Column whose values say whose a row is. Default: every N-th row is an owner's."""
 

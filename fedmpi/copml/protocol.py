@@ -3,7 +3,8 @@
 Letters: N owners, T colluders, K blocks of rows, X̄ (m, d) the quantized features of all, Ȳ (m, C) their targets,
 w̄ (d, C) the weights; [x] an owner's share of x, of degree T; X̃_i and w̃_i what is coded for owner i. Every array has
 the residues modulo q primes along its first axis. Until the rows are shared everybody is needed, and afterwards
-whoever is fast: R owners to decode from, of whom rank 0, which says who is counted, is one.
+whoever is fast: R owners to decode from, of whom rank 0, which says who is counted, is one. In the paper all hold [w̄];
+here so many do that enough are left with any R owners: `Owner.roles`.
 """
 
 import time
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml.bgw import Products
-from fedmpi.copml.member import LEADER, OpenedShare, Owner, RowShare, Task, Trained, Watch
+from fedmpi.copml.member import LEADER, Keep, OpenedShare, Owner, RowShare, Task, Trained, Watch
+from fedmpi.copml.quantized import centred, of_raw_features, quantized
 from fedmpi.copml.sharing import Once
 from fedmpi.copml.truncation import masked, truncated
 from fedmpi.core import FieldArray
@@ -40,14 +42,14 @@ class CodedRows(Message, tag=6):
 
 
 class WeightShare(Message, tag=11):
-    """Owner → owner j, each iteration: its share of w̃_j, shape (q, d, C)."""
+    """Who holds [w̄] → owner j, each iteration: its share of w̃_j, shape (q, d, C)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
 class GradientShare(Message, tag=12):
-    """Owner j → owner, each iteration: a share of f(X̃_j, w̃_j) = X̃_jᵀ s̄(X̃_j w̃_j), shape (q, d, C)."""
+    """Owner j → who holds [w̄], each iteration: a share of f(X̃_j, w̃_j) = X̃_jᵀ s̄(X̃_j w̃_j), shape (q, d, C)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
@@ -62,14 +64,14 @@ class Chosen(Message, tag=13):
 
 
 class SyndromeShare(Message, tag=14):
-    """Owner → owner, with --byzantine: its share of the syndromes of the answers, shape (q, 2A, d, C)."""
+    """Between those who hold [w̄], with --byzantine: a share of the answers' syndromes, shape (q, 2A, d, C)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
 class MaskedShare(Message, tag=15):
-    """Owner → owner, each iteration: its share of what is opened to truncate, shape (q, dC)."""
+    """Between those who hold [w̄], each iteration: a share of what is opened to truncate, shape (q, dC)."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
@@ -78,18 +80,19 @@ class MaskedShare(Message, tag=15):
 def owner(
     ch: Channel,
     task: Task,
-    X_bar: NDArray[Any],
+    X: NDArray[np.float64],
     Y: NDArray[Any],
     watch: Watch = lambda done: False,
+    keep: Keep = lambda done, w: None,
 ) -> Trained:
     """One training.
 
     Parameters
     ----------
-    X_bar : array of integers, shape (m_p, d)
-        This owner's rows, quantized with the bits of `task.scale()`.
+    X : array, shape (m_p, d)
+        This owner's rows, the column of ones included.
     Y : array of 0 and 1, shape (m_p, C)
-    watch : callable, optional
+    watch, keep : callable, optional
         Of the leader.
 
     Raises
@@ -101,35 +104,64 @@ def owner(
     """
     me, start, cpu_start = Owner(ch, task), time.perf_counter(), time.thread_time()
     ch.tolerated = ()  # the rows of all are wanted
+    means = me.means(X) if task.center else None
+    X_bar = quantized(X if means is None else centred(X, means, task.largest), me.scale.data_bits)
     with ch.phase("encode"):
         gradients: Coded | Products = (Products if task.params.method == "bgw" else Coded)(me, X_bar)
     correlation, step_bits = me.sums(X_bar, Y)
     bits = me.scale.truncated_bits(step_bits)
     with ch.phase("offline"):
         gradients.prepare()
-        low, high = me.truncation_masks(bits)
+        masks = me.truncation_masks(bits)
     if task.params.method == "copml":
         ch.tolerated = [rank for rank in me.others if rank != LEADER]
     begun, cpu_begun, shape = time.perf_counter(), time.thread_time(), (task.columns, task.outputs)
-    w = np.zeros((len(me.ring), me.count), np.uint32)
-    targets = me.ring.times(2**me.scale.residual_bits, correlation)
-    done, last = 0, False
+    held = None if correlation is None or masks is None else Weights(me, correlation, masks, bits)
+    done, last = task.begun, False
     while not last:
-        total, last = gradients.gradient(done, w.reshape(-1, *shape), watch)
-        a = me.ring.subtract(total.reshape(w.shape), targets)
-        with ch.phase("decode"):
-            taken = low.take(me.count), high.take(me.count)
-            shares = masked(me.ring, a, *taken, bits, me.scale.mask_bits)
-        opened = me.open(MaskedShare, done, shares)
-        with ch.phase("decode"):
-            w = me.ring.subtract(w, truncated(me.ring, opened, taken[1], bits, me.scale.mask_bits))
+        total, last = gradients.gradient(done, None if held is None else held.w.reshape(-1, *shape), watch)
+        if held is not None and total is not None:
+            held.step(done, total)
         done += 1
-    W = me.ring.residues.reals(me.open(OpenedShare, done, w), me.scale.weight_bits)
+        if last or task.opens(done):
+            opened = me.open(OpenedShare, done, None if held is None else held.w, (me.count,))
+            keep(done, me.ring.residues.reals(opened, 0).astype(np.int64).reshape(shape))
+    W = me.ring.residues.reals(opened, me.scale.weight_bits).reshape(shape)
     now, cpu = time.perf_counter(), time.thread_time()
     seconds = now - begun, now - start
-    return Trained(
-        W.reshape(shape), done, me.scale, step_bits, *seconds, me.failures(), cpu - cpu_begun, cpu - cpu_start
-    )
+    W = of_raw_features(W, means)
+    return Trained(W, done, me.scale, step_bits, *seconds, me.failures(), cpu - cpu_begun, cpu - cpu_start)
+
+
+class Weights:
+    """[w̄], of an owner who holds shares of it, shape (q, dC); at first 0, or what an earlier run has opened.
+
+    Parameters
+    ----------
+    me : Owner
+    correlation : array, shape (q, dC)
+        [X̄ᵀȲ].
+    masks : two of Once
+        [Σ l_j] and [Σ h_j] of all truncations, by 2^bits.
+    """
+
+    def __init__(self, me: Owner, correlation: FieldArray, masks: tuple[Once, Once], bits: int):
+        self.me, self.low, self.high, self.bits = me, *masks, bits
+        start = me.task.start  # all know it: as good as a share of degree 0 for everybody
+        w = np.zeros(me.count, np.int64) if start is None else start.w.reshape(-1)
+        self.w = me.ring.residues.from_signed(w)
+        self.targets = me.ring.times(2**me.scale.residual_bits, correlation)
+
+    def step(self, step: int, total: FieldArray) -> None:
+        """One step along [X̄ᵀ s̄(X̄w̄)], rounded together with the others who hold (phase 4)."""
+        me, ring, mask_bits = self.me, self.me.ring, self.me.scale.mask_bits
+        with me.ch.phase("decode"):
+            a = ring.subtract(total.reshape(self.w.shape), self.targets)
+            low, high = self.low.take(me.count), self.high.take(me.count)
+            shares = masked(ring, a, low, high, self.bits, mask_bits)
+        opened = me.open(MaskedShare, step, shares, (me.count,), to_all=False)
+        with me.ch.phase("decode"):
+            self.w = ring.subtract(self.w, truncated(ring, opened, high, self.bits, mask_bits))
 
 
 class Coded:
@@ -184,7 +216,7 @@ class Coded:
                 share = shares[p]
             else:
                 share = me.collect(RowShare, p, (self.K, rows, d), [p])[p]
-            masks = me.random(me.T * rows * d).reshape(-1, me.T, rows, d)
+            masks = me.random(me.T * rows * d, range(me.N)).reshape(-1, me.T, rows, d)
             coded = me.ring.combine(matrices, [*share.swapaxes(0, 1), *masks.swapaxes(0, 1)])
             own: dict[int, FieldArray] = {}
             for j, values in zip(mine, coded, strict=True):
@@ -216,17 +248,20 @@ class Coded:
     def prepare(self) -> None:
         """The masks of the weights, for all iterations, before the first one."""
         me = self.me
-        self.masks = Once(me.random(me.task.params.iterations * me.T * me.count))
+        self.masks = Once(me.random(me.task.left * me.T * me.count, me.holders))
 
-    def gradient(self, step: int, w: FieldArray, watch: Watch) -> tuple[FieldArray, bool]:
-        """[X̄ᵀ s̄(X̄w̄)], shape (q, d, C), and whether this iteration is the last (phases 2 to 4)."""
+    def gradient(self, step: int, w: FieldArray | None, watch: Watch) -> tuple[FieldArray | None, bool]:
+        """[X̄ᵀ s̄(X̄w̄)], shape (q, d, C), of who holds [w̄], and whether this iteration is the last (phases 2 to 4)."""
         me, ch, ring = self.me, self.me.ch, self.me.ring
-        with ch.phase("encode"):
-            masks = self.masks.take(me.T * me.count).reshape(len(ring), me.T, *w.shape[1:])
-            encoded = ring.combine(self.repeated, [w, *masks.swapaxes(0, 1)])
-        with ch.phase("communicate"):
-            me.send(WeightShare, step, encoded, me.helped)
-        w_tilde = me.opened(WeightShare, step, encoded[ch.rank])
+        shape, own = (me.task.columns, me.task.outputs), None
+        if w is not None:
+            with ch.phase("encode"):
+                masks = self.masks.take(me.T * me.count).reshape(len(ring), me.T, *shape)
+                encoded = ring.combine(self.repeated, [w, *masks.swapaxes(0, 1)])
+            with ch.phase("communicate"):
+                me.send(WeightShare, step, encoded)
+            own = encoded[ch.rank]
+        w_tilde = me.opened(WeightShare, step, own, shape)
         with ch.phase("compute"):
             answer = np.stack(
                 [
@@ -237,14 +272,16 @@ class Coded:
         with ch.phase("encode"):
             shares = ring.share(answer)
         with ch.phase("communicate"):
-            me.send(GradientShare, step, shares)
+            me.send(GradientShare, step, shares, me.holders)
         chosen, last, answers = self.choose(step, shares[ch.rank], watch)
+        if not me.holds:
+            return None, last
         right = self.agreed(step, chosen, answers)
         with ch.phase("decode"):
             return ring.combine(self.decoding(tuple(right)), [answers[i] for i in right])[0], last
 
     def choose(self, step: int, own: FieldArray, watch: Watch) -> tuple[list[int], bool, dict[int, FieldArray]]:
-        """Whose answers all decode from: the leader says so, and the others take the shares of these."""
+        """Whose answers are decoded from: the leader says so, and all who hold shares of w̄ take those of these."""
         me, ch = self.me, self.me.ch
         shape = own.shape[1:]
         if ch.rank == LEADER:
@@ -263,6 +300,8 @@ class Coded:
         if told.step != step or chosen != sorted({*chosen} & {*range(me.N)}) or spare < 0 or spare % 2:
             raise ProtocolError(f"Chosen must name {self.R} owners or more in iteration {step}, got {chosen}")
         last = told.last or step + 1 >= me.task.params.iterations
+        if not me.holds:
+            return chosen, last, {}
         answers = me.collect(GradientShare, step, shape, [i for i in chosen if i != ch.rank])
         return chosen, last, answers | ({ch.rank: own} if ch.rank in chosen else {})
 
@@ -279,7 +318,7 @@ class Coded:
         nodes = [self.codes[0].alphas[i] for i in chosen]
         checks = [parity_checks(field, nodes, self.R - 1) for field in ring.residues.fields]
         shares = ring.combine(checks, [answers[i] for i in chosen]).swapaxes(0, 1)
-        syndromes = me.open(SyndromeShare, step, shares)
+        syndromes = me.open(SyndromeShare, step, shares, shares.shape[1:], to_all=False)
         wrong: set[int] = set()
         with me.ch.phase("check"):
             for field, uniform, syndrome in zip(ring.residues.fields, ring.uniforms, syndromes, strict=True):

@@ -2,22 +2,22 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.copml.member import LEADER, Task, Trained, Watch
+from fedmpi.copml.member import LEADER, Keep, Start, Task, Trained, Watch
 from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import owner
-from fedmpi.copml.quantized import CUT, features, quantized, targets
+from fedmpi.copml.quantized import CUT, features, targets
 from fedmpi.core import exact
 from fedmpi.errors import ProtocolError, UsageError
 from fedmpi.federated.rows import own_rows
 from fedmpi.federated.statistics import Survey, add_up, answer, check_meaning, contribute
 from fedmpi.machines.placement import tell_host
-from fedmpi.net import Channel, Message, UInt32
+from fedmpi.net import Channel, Float64, Message, UInt32
 from fedmpi.net.costs import report
 from fedmpi.net.meaning import POSITIVE, ROWS, between, judged
 from fedmpi.net.message import UInt8, bytes_of, text_of
@@ -31,22 +31,25 @@ if TYPE_CHECKING:
 Rows = NDArray[np.intp]
 """Places of training rows in a data set."""
 
-SHAPES = {"columns": (None,), "job": (None,)}
+SHAPES = {"columns": (None,), "job": (None,), "w": (None,)}
 
-
-@dataclass(frozen=True)
-class State:
-    """What a run would go on from, if one could: weights are shares until the end."""
-
-    iteration: int
+MOST_WEIGHT_BITS = 52
+"""Of weights to go on from: so large they are exact in float64, and no run comes near."""
 
 
 class Setup(Message, tag=1):
-    """Leader → owner, once: parameters and data set as JSON, public; the digest of the data set if all have one."""
+    """Leader → owner, once: parameters and data set as JSON, public; the digest of the data set if all have one.
+
+    `every`: after so many iterations each the weights are opened to all. `begun`: iterations that an earlier run has
+    done, and `w` the w̄ that it opened then, shape (dC,).
+    """
 
     job: Annotated[UInt8, judged("fedmpi.runs.job:Job.from_json")]
     timeout_seconds: Annotated[float, POSITIVE]
     digest: Annotated[bytes, judged("fedmpi.data.dataset:Dataset.check_same")]
+    every: int
+    begun: int
+    w: Annotated[Float64, judged("fedmpi.copml.service:going_on")]
 
 
 class Ready(Message, tag=2):
@@ -65,7 +68,17 @@ class Judge(Message, tag=16):
     """Leader → owner, at the end where rows lie apart: try the model on your test rows."""
 
 
-def lead(ch: Channel, job: Job[Params], data: "Dataset", mine: Rows, watch: Watch) -> Trained:
+def lead(
+    ch: Channel,
+    job: Job[Params],
+    data: "Dataset",
+    mine: Rows,
+    watch: Watch,
+    *,
+    start: Start | None = None,
+    every: int = 0,
+    keep: Keep = lambda done, w: None,
+) -> Trained:
     """Rank 0: one training with the other owners.
 
     Parameters
@@ -73,10 +86,13 @@ def lead(ch: Channel, job: Job[Params], data: "Dataset", mine: Rows, watch: Watc
     data : Dataset
     mine : array
         Which of its training rows are this owner's.
+    start, every
+        Of `Task`.
     """
     digest = b"" if job.schema is not None else data.digest
+    begun, w = (start.iteration, start.w.reshape(-1)) if start else (0, np.zeros(0))
     for rank in range(1, ch.size):
-        ch.send(rank, Setup(bytes_of(job.to_json()), ch.timeout_seconds, digest))
+        ch.send(rank, Setup(bytes_of(job.to_json()), ch.timeout_seconds, digest, every, begun, w.astype(np.float64)))
     with ch.phase("distribute"):
         ready = ch.gather(range(1, ch.size), Ready)
     rows = [len(mine), *(ready[rank].rows for rank in range(1, ch.size))]
@@ -84,7 +100,8 @@ def lead(ch: Channel, job: Job[Params], data: "Dataset", mine: Rows, watch: Watc
         raise UsageError(f"every owner must have training rows, got none on rank {wrong[0]}")
     for rank in range(1, ch.size):
         ch.send(rank, Everybody(np.array(rows, np.uint32)))
-    return owner(ch, *prepared_rows(job.params, data, mine, rows), watch)
+    task, X, Y = prepared_rows(job.params, data, mine, rows)
+    return owner(ch, replace(task, start=start, every=every), X, Y, watch, keep)
 
 
 def follow(ch: Channel, own: OwnOptions) -> None:
@@ -114,16 +131,38 @@ def follow(ch: Channel, own: OwnOptions) -> None:
         setup, data = order, published(job, own, ch.rank)
         rows = part(job, data, ch.rank, ch.size)
     data.check_same(setup.digest, ch.rank)
-    take_part(ch, job, data, rows)
+    take_part(ch, job, data, rows, setup)
 
 
-def take_part(ch: Channel, job: Job[Params], data: "Dataset", mine: Rows) -> None:
+def going_on(setup: Setup, task: Task) -> Task:
+    """The task with what the leader says of an earlier run, and of when the weights are opened.
+
+    Raises
+    ------
+    ProtocolError
+        If that can't be.
+    """
+    iterations, w = task.params.iterations, setup.w
+    if setup.every < 0 or not 0 <= setup.begun < iterations:
+        raise ProtocolError(f"Setup must go on below iteration {iterations}, got {setup.begun}, every {setup.every}")
+    if setup.begun == 0 and not len(w):
+        return replace(task, every=setup.every)
+    most = 2**MOST_WEIGHT_BITS
+    count = task.columns * task.outputs
+    if w.shape != (count,) or not (np.abs(w) < most).all() or (w != np.rint(w)).any():
+        raise ProtocolError(f"Setup must hold {count} whole weights below {most}, got {len(w)}, or others")
+    whole = w.astype(np.int64).reshape(task.columns, task.outputs)
+    return replace(task, start=Start(setup.begun, whole), every=setup.every)
+
+
+def take_part(ch: Channel, job: Job[Params], data: "Dataset", mine: Rows, setup: Setup) -> None:
     """Any other owner: one training on its rows; where rows lie apart it tries the model on its test rows too."""
     ch.send(LEADER, Ready(len(mine)))
     rows = ch.recv(LEADER, Everybody, shapes={"rows": (ch.size,)}).rows.tolist()
     if min(rows) < 1 or rows[ch.rank] != len(mine):
         raise ProtocolError(f"Everybody must have rows, and rank {ch.rank} its {len(mine)}, got {rows}")
-    trained = owner(ch, *prepared_rows(job.params, data, mine, rows))
+    task, X, Y = prepared_rows(job.params, data, mine, rows)
+    trained = owner(ch, going_on(setup, task), X, Y)
     if job.schema is not None:
         ch.recv_any(LEADER, (Judge,), patient=True)
         contribute(ch, counted(data, trained.W), model_label(trained.W), ch.size // 2)
@@ -195,13 +234,12 @@ def largest_of(data: "Dataset") -> float:
 
 def prepared_rows(
     params: Params, data: "Dataset", mine: Rows, rows: list[int]
-) -> tuple[Task, NDArray[np.int32], NDArray[np.int64]]:
-    """The task, and an owner's rows as it takes them."""
+) -> tuple[Task, NDArray[np.float64], NDArray[np.int64]]:
+    """The task, and an owner's rows and targets as it takes them."""
     largest = largest_of(data)
     real = features(data.X_train[mine], divisor_of(data), largest)
     Y = targets(data.y_train[mine], len(data.classes))
-    task = Task(params, rows, real.shape[1], Y.shape[1], largest)
-    return task, quantized(real, task.scale().data_bits), Y
+    return Task(params, rows, real.shape[1], Y.shape[1], largest, params.center and bool(data.shape)), real, Y
 
 
 def raw_rows(job: Job[Params], own: OwnOptions, rank: int) -> "Dataset":

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from fedmpi.copml.member import Start
 from fedmpi.copml.params import Params
 from fedmpi.copml.scale import Scale
-from fedmpi.copml.service import State, largest_of
+from fedmpi.copml.service import largest_of
 from fedmpi.training import Training
 
 
-class OwnersWords(Training[Params, State]):
+class OwnersWords(Training[Params, Start]):
     """What a training tells people before it begins, in place of it (--dry-run), and when it is over."""
 
     @property
@@ -46,9 +47,12 @@ class OwnersWords(Training[Params, State]):
         params, sizes, data = self.params, self.sizes, self.data
         if params.method == "plain":
             return []
+        means = "the means of all rows, " if params.center and data.shape else ""
+        every = self.options.checkpoint_every
+        models = f"the models after every {every} iterations and the last" if every else "the last model"
         lines = [
             f"ranks 0 to {sizes['N'] - 1}: owners, see their rows, uniform shares, masked numbers "
-            f"(κ = {params.kappa}), and the last model; rank 0 leads",
+            f"(κ = {params.kappa}), {means}and {models}; rank 0 leads",
         ]
         rows, columns = len(data.y_train), data.X_train.shape[1] + 1
         if not rows:
@@ -72,9 +76,10 @@ class OwnersWords(Training[Params, State]):
                 f"once: {own + dealt:,} bytes of shares of an owner's rows and masks to each of {others} others, and "
                 f"{coded:,} of coded shares to each of {sizes['T']} others"
             )
+        holders = sizes["T"] + 1 + sizes["N"] - sizes["R"]
         lines.append(
-            f"each of {params.iterations} iterations: {vector:,} bytes to each other, and {2 * vector:,} more to "
-            f"{sizes['T'] + sizes['N'] - sizes['R']} of them"
+            f"each of {params.iterations} iterations: {vector:,} bytes to each of ranks 0 to {holders - 1}, who hold "
+            f"shares of the weights; {vector:,} from these to each other owner, and {vector:,} to one another"
         )
         return lines
 

@@ -11,21 +11,18 @@ import numpy as np
 import pytest
 
 from fedmpi.bench.projection import (
-    HEADER_BYTES,
+    OWNERS,
     PROTOCOLS,
     STEPS,
-    Machines,
-    Step,
-    Task,
     as_json,
     coded_layout,
     compare,
     project,
     project_all,
     table,
-    this_machine,
 )
 from fedmpi.bench.rates import Rates, calibrate
+from fedmpi.bench.steps import HEADER_BYTES, Machines, Step, Task, this_machine
 from fedmpi.cli import main
 from fedmpi.codedml import SYSTEM
 from fedmpi.codedml.baseline import mpc_master
@@ -35,6 +32,9 @@ from fedmpi.codedml.protocol import master
 from fedmpi.codedml.service import serve
 from fedmpi.codedml.task import Task as Job
 from fedmpi.codedml.training import masks, rounding_noise
+from fedmpi.copml.member import Task as Owned
+from fedmpi.copml.params import Params as Copml
+from fedmpi.copml.protocol import owner
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
 from fedmpi.net.orders import dismiss
@@ -125,6 +125,60 @@ def test_bytes_are_those_that_the_channels_count(protocol: str, workers: int, de
     assert {name for ch in channels for name in ch.meter.bytes_sent} <= known
 
 
+OWNERS_SEND: list[tuple[list[tuple[str, int]], set[str], bool]] = [
+    ([("distribute", 0)], {"RowShare", "CodedShare", "CodedRows"}, False),
+    ([("encode", 0), ("offline", 0)], {"RandomShare"}, True),
+    ([("offline", 1)], {"MaskShare"}, False),
+    ([("prepare", 0)], {"SumShare"}, True),
+    ([("prepare", 1), ("decode", 0)], {"OpenedShare"}, False),
+    ([("send", 0)], {"WeightShare"}, False),
+    ([("gather", 0)], {"GradientShare"}, True),
+    ([("gather", 1)], {"Chosen"}, False),
+    ([("reduce", 0)], {"MaskedShare"}, False),
+]
+"""Steps that exchange something, each the so manieth of its name, their messages, and whether more come in."""
+
+
+@pytest.mark.parametrize(("protocol", "encoding"), [("copml", "joint"), ("copml own", "own")])
+@pytest.mark.parametrize(("workers", "rows"), [(7, 14), (10, 60)])
+def test_bytes_of_owners_are_those_that_the_channels_count(
+    protocol: str, encoding: Any, workers: int, rows: int
+) -> None:
+    """All answers are needed, so that all are received; with 7 owners the last group overlaps the one before."""
+    task = Task(rows, 5, 1, 3)
+    params = Copml(encoding=encoding, iterations=3)
+    each = [rows // workers] * workers
+    X, Y = np.ones((each[0], 5)), np.ones((each[0], 1), np.int64)
+
+    def role(ch: Channel) -> Channel:
+        owner(ch, Owned(params, each, 5, 1, 1.0), X, Y)
+        return ch
+
+    channels = run_local([role] * workers, timeout_seconds=30.0)
+    layout, steps = STEPS[protocol](workers, task, RATES)
+    assert layout == params.sizes(workers)
+    named: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.messages:
+            named.setdefault(step.name, []).append(step)
+    for keys, types, received in OWNERS_SEND:
+        of = [named[name][k] for name, k in keys if name in named]
+        messages = sum(step.times * step.messages for step in of)
+        payload = sum(step.times * step.payload_bytes for step in of)
+        real_messages, real_bytes = traffic(channels, types, received=received)
+        assert real_messages == messages, types
+        assert payload < real_bytes <= payload + HEADER_BYTES * messages, types
+    known = {name for _, types, _ in OWNERS_SEND for name in types}
+    assert {name for ch in channels for name in ch.meter.bytes_sent} <= known
+
+
+def test_owners_have_no_master() -> None:
+    of = {name: project(name, 50, Task(), Machines(), RATES) for name in (*OWNERS, "bgw")}
+    assert [of[name].machines for name in of] == [50, 50, 51]
+    assert of["copml own"].seconds["distribute"] < of["copml"].seconds["distribute"]
+    assert of["copml"].busy_seconds["master's link"] == 0 == of["copml"].busy_seconds["master's processor"]
+
+
 def test_unequal_blocks_of_bh08_are_bounded() -> None:
     task = Task(181, 7, 1, 2)
     channels = channels_of("bh08", 10, task)
@@ -213,7 +267,7 @@ def test_computing_takes_its_terms_over_the_rates() -> None:
     assert mpc.seconds["reduce"] == pytest.approx(10 * 4 * 2 * 3000 / 1e6)  # the group of 4: J n (T+1) m/G
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", [*PROTOCOLS, *OWNERS])
 def test_faster_machines_take_less(protocol: str) -> None:
     task = Task(900, 30)
     slow = project(protocol, 20, task, Machines(), RATES)
@@ -303,7 +357,7 @@ def test_rates_are_measured() -> None:
 def test_a_line_per_protocol_and_number_of_machines() -> None:
     projections = project_all([10, 2000], Task(), Machines(), RATES)
     lines = table(projections)
-    assert len(lines) == 1 + 2 * len(PROTOCOLS)
+    assert len(lines) == 1 + 2 * len((*PROTOCOLS, *OWNERS))
     for line, p in zip(lines[1:], projections, strict=True):
         assert line.split()[0] == str(p.workers)
         assert f"{p.seconds['total']:.3f}" in line.split()
@@ -312,7 +366,7 @@ def test_a_line_per_protocol_and_number_of_machines() -> None:
     for line, p, row in zip(
         table(projections, 0.36)[1:], projections, as_json(projections, RATES, 0.36)["projections"], strict=True
     ):
-        assert row["usd"] == pytest.approx((p.workers + 1) * p.seconds["total"] * 1e-4)
+        assert row["usd"] == pytest.approx(p.machines * p.seconds["total"] * 1e-4)
         assert f"{row['usd']:.4f} USD" in line
 
 
@@ -322,7 +376,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     slow = json.loads(capsys.readouterr().out)
     assert main([*command, "--bandwidth-gbit", "1000", "--latency-ms", "0"]) == 0
     fast = json.loads(capsys.readouterr().out)
-    assert [p["protocol"] for p in slow["projections"]] == list(PROTOCOLS)
+    assert [p["protocol"] for p in slow["projections"]] == [*PROTOCOLS, *OWNERS]
     for before, after in zip(slow["projections"], fast["projections"], strict=True):
         assert before["seconds"]["send"] > after["seconds"]["send"]
     assert main([*command, "-r", "0"]) == 0

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from protocol.copml_threads import Before, Case, Lows
 
-from fedmpi.copml.member import OpenedShare
+from fedmpi.copml.member import OpenedShare, Owner, Task
+from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import Chosen, GradientShare, MaskedShare, WeightShare
 from fedmpi.copml.scale import residues
 from fedmpi.errors import DecodingError, PeerFailed, ProtocolError, TooFewWorkers
-from fedmpi.net import Channel
+from fedmpi.net import Channel, run_local
 
 
 class Death(Exception):
@@ -42,8 +43,8 @@ def late(dest: int, message: Any) -> Any:
 
 def dying(step: int) -> Before:
     def change(dest: int, message: Any) -> Any:
-        if isinstance(message, WeightShare) and message.step == step:
-            raise Death
+        if isinstance(message, WeightShare | GradientShare) and message.step == step:
+            raise Death  # who holds shares of w̄ with the first, others with the second
         return message
 
     return sending(change)
@@ -60,22 +61,41 @@ def lying(kind: type[Any], step: int, by: int = 1, to: int | None = None) -> Bef
     return sending(change)
 
 
-def test_an_owner_that_dies_once_the_rows_are_shared_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rank", [2, 5])
+def test_an_owner_that_dies_once_the_rows_are_shared_changes_no_bit(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who holds shares of the weights, or another."""
     case, lows = Case.of(6, spares=1), Lows(monkeypatch)
     with pytest.raises(Death):
-        case.train({4: dying(1)})
+        case.train({rank: dying(1)})
     np.testing.assert_array_equal(case.weights(), case.twin(lows))
-    assert sorted(case.trained) == [0, 1, 2, 3, 5]
-    assert [failure["rank"] for failure in case.trained[0].failures] == [4]
+    assert sorted(case.trained) == [other for other in range(6) if other != rank]
+    assert [failure["rank"] for failure in case.trained[0].failures] == [rank]
 
 
-def test_nobody_waits_for_a_late_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"spares": 3}, {"byzantine": 1}, {"privacy": 2, "spares": 4}, {"privacy": 3, "byzantine": 2}]
+)
+@pytest.mark.parametrize("N", [16, 17, 50])
+def test_whoever_is_lost_enough_are_left_who_hold_the_weights(N: int, options: dict[str, int]) -> None:
+    """The first T + 1 + N - R: with any R owners T + 1 of them are left, and 2A more, of whom A may lie."""
+    params = Params(**options)
+    sizes, task = params.sizes(N), Task(params, [9] * N, 4, 1, 1.0)
+    for me in run_local([lambda ch: Owner(ch, task)] * N):
+        assert me.holds == (me.ch.rank < len(me.holders) <= N)
+        assert len(me.holders) - (N - sizes["R"]) == sizes["T"] + 1
+        assert len(me.holders) >= sizes["T"] + 1 + 2 * params.byzantine
+        assert [*me.helped] == ([rank for rank in range(N) if rank != me.ch.rank] if me.holds else [])
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_nobody_waits_for_a_late_owner(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it holds shares of the weights or not."""
     case, lows = Case.of(5), Lows(monkeypatch)
-    case.train({3: sending(late)})
-    np.testing.assert_array_equal(case.weights(3), case.twin(lows))
+    case.train({rank: sending(late)})
+    np.testing.assert_array_equal(case.weights(rank), case.twin(lows))
     chosen = [message.owners.tolist() for _, message in case.views[1] if isinstance(message, Chosen)]
     assert all(len(owners) == 4 for owners in chosen)
-    assert [0, 1, 2, 4] in chosen
+    assert [other for other in range(5) if other != rank] in chosen
 
 
 def test_with_too_few_left_the_training_ends() -> None:
@@ -100,10 +120,10 @@ def test_a_liar_is_named_and_changes_no_bit(kind: type[Any], monkeypatch: pytest
     """Who computes something else, or shows another share of what is opened to all or to one."""
     case, lows = Case.of(6, byzantine=1, privacy=1), Lows(monkeypatch)
     step = 4 if kind is OpenedShare else 1
-    case.train({5: lying(kind, step)})
+    case.train({3: lying(kind, step)})
     np.testing.assert_array_equal(case.weights(), case.twin(lows))
     found = {(f["rank"], f["reason"]) for rank in (0, 1, 2) for f in case.trained[rank].failures}
-    assert found <= {(5, f"lied in iteration {step}")}
+    assert found <= {(3, f"lied in iteration {step}")}
     assert found or kind is not GradientShare, "others may be fast enough that nobody looks at the liar's share"
 
 

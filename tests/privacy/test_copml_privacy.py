@@ -13,9 +13,10 @@ from scipy.stats import ks_2samp
 
 from fedmpi.audit.statistics import buckets_for, least, p_value_uniform
 from fedmpi.copml import truncation
-from fedmpi.copml.member import MaskShare, OpenedShare, Owner, RandomShare, RowShare, SumShare
+from fedmpi.copml.member import MaskShare, MeanShare, OpenedMeans, OpenedShare, Owner, RandomShare, RowShare, SumShare
 from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import CodedRows, CodedShare, GradientShare, MaskedShare, WeightShare, group
+from fedmpi.copml.quantized import column_sums
 from fedmpi.copml.scale import residues
 from fedmpi.copml.sharing import Once, Ring
 from fedmpi.core import FieldArray, Residues
@@ -23,7 +24,7 @@ from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.core.residues import WIDE_PRIMES
 
 ALARM, N, D = 1e-6, 7, 60
-HIDDEN = (RowShare, CodedRows, RandomShare, MaskShare, GradientShare, SumShare)
+HIDDEN = (RowShare, CodedRows, RandomShare, MaskShare, GradientShare, SumShare, MeanShare)
 """What owners see of what nobody may know: uniform, each alone and the shares that colluders pool."""
 
 
@@ -85,6 +86,40 @@ def test_an_owner_sees_uniform_numbers_whatever_the_others_rows(kind: str, encod
     assert p_value(case, (6,)) > ALARM
 
 
+@pytest.mark.parametrize("mutated", [False, True])
+def test_of_the_means_that_are_opened_an_owner_s_part_stays_hidden(
+    mutated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sums of all rows nothing but the total is opened; mutation: owners send their sums as they are."""
+    if mutated:
+        monkeypatch.setattr(Owner, "total", in_the_clear(Owner.total))
+    case = trained(center=True)
+    shares = np.concatenate([*seen(case, 1, MeanShare)])[None]
+    p = p_value_uniform(shares, WIDE_PRIMES[0], buckets_for(1, shares.shape[1], 16))
+    assert (p < ALARM) == mutated
+    if not mutated:
+        assert p_value(case, (1,)) > ALARM
+        views = [pair for view in case.views.values() for pair in view]
+        opened = {source: message.values for source, message in views if isinstance(message, OpenedMeans)}
+        ring = Ring(residues(), N, 1)
+        np.testing.assert_array_equal(ring.residues.reals(ring.open(opened), 0), column_sums(case.X))
+
+
+def in_the_clear(total: Any) -> Any:
+    """Mutation of `Owner.total`: sums of columns are shared by polynomials of degree 0."""
+
+    def mutated(me: Owner, cls: type[Any], own: np.ndarray) -> FieldArray:
+        ring, share = me.ring, me.ring.share
+        if cls is MeanShare:
+            ring.share = lambda secret: np.stack([secret] * N)  # type: ignore[method-assign]
+        try:
+            return total(me, cls, own)
+        finally:
+            ring.share = share  # type: ignore[method-assign]
+
+    return mutated
+
+
 def test_two_owners_who_pool_what_they_see_do_so_too() -> None:
     case = trained(privacy=2, parallelization=1)
     assert p_value(case, (0, 1)) > ALARM
@@ -114,7 +149,7 @@ class Curious:
         self.w_tilde: dict[int, FieldArray] = {}
         random, opened_ = Owner.random, Owner.opened
 
-        def remembering(me: Owner, count: int) -> FieldArray:
+        def remembering(me: Owner, count: int, holders: Any) -> FieldArray:
             deal = me.ring.deal
 
             def dealing(count: int) -> FieldArray:
@@ -125,12 +160,12 @@ class Curious:
                 return shares
 
             monkeypatch.setattr(me.ring, "deal", dealing)
-            found = random(me, count)
+            found = random(me, count, holders)
             monkeypatch.setattr(me.ring, "deal", deal)
             return found
 
-        def looking(me: Owner, cls: type[Any], step: int, own: FieldArray) -> FieldArray:
-            value = opened_(me, cls, step, own)
+        def looking(me: Owner, cls: type[Any], step: int, own: FieldArray, shape: Any) -> FieldArray:
+            value = opened_(me, cls, step, own, shape)
             if me.ch.rank == 0 and cls is WeightShare:
                 self.w_tilde[step] = value
             return value
@@ -213,8 +248,9 @@ def test_nothing_else_is_opened() -> None:
         steps = {message.step for _, message in view if isinstance(message, OpenedShare)}
         assert steps == {0, case.params.iterations}, rank
         names = {type(message).__name__ for _, message in view}
-        expected = {"RowShare", "CodedShare", "RandomShare", "MaskShare", "SumShare", "OpenedShare", "MaskedShare"}
-        assert names == expected | {"WeightShare", "GradientShare"} | ({"Chosen"} if rank else set())
+        expected = {"RowShare", "CodedShare", "RandomShare", "OpenedShare", "WeightShare"}
+        of_holders = {"SumShare", "MaskShare", "MaskedShare", "GradientShare"} if rank < 2 else set()
+        assert names == expected | of_holders | ({"Chosen"} if rank else set())
 
 
 def test_views_of_one_owner_have_another_explanation() -> None:

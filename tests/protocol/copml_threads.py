@@ -11,7 +11,7 @@ from fedmpi.copml import member, plain
 from fedmpi.copml.member import Task, Trained
 from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import owner
-from fedmpi.copml.quantized import quantized
+from fedmpi.copml.quantized import of_raw_features
 from fedmpi.copml.truncation import contribution, rounded, secret_integers
 from fedmpi.net import Channel, Message, run_local
 
@@ -28,7 +28,7 @@ class Case:
 
     params: Params
     task: Task
-    X_bar: np.ndarray
+    X: np.ndarray
     Y: np.ndarray
     trained: dict[int, Trained] = field(default_factory=dict)
     views: dict[int, list[tuple[int, Message]]] = field(default_factory=dict)
@@ -41,9 +41,12 @@ class Case:
         rng, rows = np.random.default_rng(seed), [7 + i % 3 for i in range(N)]
         X = rng.uniform(-1, 1, (sum(rows), d)) if X is None else X
         chosen = Params(**{"iterations": 4} | params)
-        task = Task(chosen, rows, d, outputs, 1.0)
         Y = (X @ rng.normal(size=(d, outputs)) > 0).astype(np.int64)
-        return cls(chosen, task, quantized(X, task.scale().data_bits), Y)
+        return cls(chosen, Task(chosen, rows, d, outputs, 1.0, chosen.center), X, Y)
+
+    @property
+    def means(self) -> np.ndarray | None:
+        return plain.means(self.task, self.X)
 
     def own(self, p: int) -> slice:
         edges = np.cumsum([0, *self.task.rows])
@@ -56,7 +59,7 @@ class Case:
             self.views[ch.rank] = ch._views
             (before or {}).get(ch.rank, lambda ch: None)(ch)
             rows = self.own(ch.rank)
-            self.trained[ch.rank] = owner(ch, self.task, self.X_bar[rows], self.Y[rows], **options)
+            self.trained[ch.rank] = owner(ch, self.task, self.X[rows], self.Y[rows], **options)
 
         run_local([role] * len(self.task.rows), timeout_seconds=HANG_SECONDS, record_views=True)
 
@@ -64,10 +67,13 @@ class Case:
         """w̄, whole numbers, shape (d, C)."""
         return np.ldexp(self.trained[rank].W, self.task.scale().weight_bits)
 
-    def twin(self, lows: "Lows | None" = None) -> np.ndarray:
+    def twin(self, lows: "Lows | None" = None, **options: Any) -> np.ndarray:
         """w̄ of the same training in the clear: rounded by the coins of a private one, or to the nearest."""
         rounding = plain.nearest if lows is None else lows.rounding(self.task)
-        return plain.train(self.task, self.X_bar, self.Y, rounding)[0]
+        X_bar = plain.prepared(self.task, self.X, self.means)
+        w, *_ = plain.train(self.task, X_bar, self.Y, rounding, **options)
+        bits = self.task.scale().weight_bits
+        return np.ldexp(of_raw_features(np.ldexp(w.astype(float), -bits), self.means), bits)
 
 
 class Lows:
@@ -92,7 +98,8 @@ class Lows:
         total, count = np.sum(self.drawn, axis=0), task.columns * task.outputs
 
         def round_(step: int, a: np.ndarray, bits: int) -> np.ndarray:
-            low = total[step * count : (step + 1) * count].reshape(a.shape)
+            first = (step - task.begun) * count
+            low = total[first : first + count].reshape(a.shape)
             return rounded(a, low, bits, len(self.drawn))
 
         return round_

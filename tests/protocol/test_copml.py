@@ -1,6 +1,7 @@
 """COPML: the weights of the plain quantized twin to the bit, given the coins that rounded; how those fall; accuracy."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ from protocol.copml_threads import Case, Lows
 from scipy.stats import chisquare
 
 from fedmpi.codedml import SYSTEM as CODED
-from fedmpi.copml import SYSTEM, plain
-from fedmpi.copml.member import Task
+from fedmpi.copml import SYSTEM, plain, service
+from fedmpi.copml.member import MaskShare, RandomShare, Start, Task
 from fedmpi.copml.params import Params
-from fedmpi.copml.protocol import group
-from fedmpi.copml.quantized import quantized
+from fedmpi.copml.protocol import MaskedShare, WeightShare, group
+from fedmpi.copml.quantized import centred, column_sums, means_of, of_raw_features, quantized
 from fedmpi.copml.scale import Scale, residues
 from fedmpi.copml.sharing import Once, Ring
 from fedmpi.copml.truncation import contribution, distribution, masked, rounded, truncated
-from fedmpi.errors import UsageError
+from fedmpi.errors import ProtocolError, UsageError
 
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "joint": (7, {"parallelization": 2, "privacy": 1}),
@@ -27,6 +28,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "own": (7, {"parallelization": 2, "encoding": "own"}),
     "three outputs": (5, {"outputs": 3}),
     "liars looked for": (6, {"byzantine": 1}),
+    "centred": (5, {"center": True}),
     "bgw": (5, {"method": "bgw", "privacy": 2}),
 }
 
@@ -44,6 +46,14 @@ def test_the_weights_are_those_of_the_twin_that_rounds_by_the_same_coins(
         np.testing.assert_array_equal(case.trained[rank].W, case.trained[0].W)
     off = np.abs(case.weights() - case.twin()).max()
     assert off <= 4 * (len(lows.drawn) + 1), "and not far from those that are rounded to the nearest"
+
+
+def test_weights_of_centred_rows_do_the_same_to_rows_as_they_are() -> None:
+    X = np.hstack([np.random.default_rng(0).uniform(0, 1, (40, 5)), np.ones((40, 1))])
+    W, means = np.random.default_rng(1).normal(size=(6, 2)), means_of(column_sums(X).astype(float), 40)
+    np.testing.assert_allclose(means, X[:, :-1].mean(axis=0), atol=2.0**-20)
+    np.testing.assert_allclose(X @ of_raw_features(W, means), centred(X, means, 1.0) @ W, atol=1e-12)
+    assert np.abs(centred(-X, means, 1.0)).max() == 1, "and stay below the bound that κ rests on"
 
 
 def test_what_is_truncated_stays_below_the_bound_that_kappa_rests_on() -> None:
@@ -71,8 +81,64 @@ def test_rows_that_lie_apart_are_trained_on_as_if_they_did_not(tmp_path: Path) -
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert sum(metrics["test_classes"]) == sum((60 + 10 * rank) // 5 for rank in range(4))
     assert metrics["test_accuracy"] > 0.9
-    with pytest.raises(UsageError, match="--resume and --checkpoint-every must not be given: copml keeps no share"):
-        SYSTEM.on_threads(4, [*argv, "--checkpoint-every", "2"])
+
+
+@pytest.mark.parametrize("method", ["copml", "bgw"])
+def test_it_goes_on_from_a_model_that_was_opened(method: str) -> None:
+    """The bits are those of the twin with the same coins, and no mask or share of a mask is used twice."""
+    case, opened, twin = Case.of(5, iterations=6, method=method), dict[int, np.ndarray](), dict[int, np.ndarray]()
+    case.task = replace(case.task, every=2)
+    begun = whole_run(case, opened, twin)
+    assert list(opened) == list(twin) == [2, 4, 6]
+    assert all(np.array_equal(opened[done], twin[done]) for done in opened)
+    case.task = replace(case.task, start=Start(4, opened[4]), every=0)
+    gone_on = whole_run(case, opened, twin)
+    assert np.array_equal(opened[6], twin[6])
+    assert {trained.iterations for trained in case.trained.values()} == {6}
+    assert len(begun) > 100
+    assert begun.isdisjoint(gone_on)
+
+
+def whole_run(case: Case, opened: dict[int, np.ndarray], twin: dict[int, np.ndarray]) -> set[bytes]:
+    """A training and its twin: fills in what was opened after which iteration; every four random shares in a row."""
+    with pytest.MonkeyPatch.context() as patch:
+        lows = Lows(patch)
+        case.train(keep=opened.__setitem__)
+        case.twin(lows, keep=twin.__setitem__)
+    kinds = (RandomShare, MaskShare, MaskedShare, WeightShare)
+    views = [message for view in case.views.values() for _, message in view if isinstance(message, kinds)]
+    flat = [message.values.reshape(-1) for message in views]
+    return {numbers[i : i + 4].tobytes() for numbers in flat for i in range(len(numbers) - 3)}
+
+
+def test_a_run_goes_on_with_more_iterations_and_the_same_owners(tmp_path: Path) -> None:
+    argv = ["--dataset", "digits", "--classes", "4", "9", "--checkpoint-every", "3", "--quiet"]
+    SYSTEM.on_threads(4, [*argv, "--iterations", "4", "--out", str(tmp_path / "run")])
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").glob("*.npz")) == ["000003.npz", "000004.npz"]
+    with pytest.raises(UsageError, match=r"owners.* 4.*5|owners.* 5.*4"):
+        SYSTEM.on_threads(5, [*argv, "--iterations", "6", "--resume", str(tmp_path / "run")])
+    SYSTEM.on_threads(4, [*argv, "--iterations", "6", "--resume", str(tmp_path / "run")])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["resumed_from"], result["metrics"]["iterations"]) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"begun": 30}, "must go on below iteration 30, got 30"),
+        ({"every": -1}, "must go on below iteration 30, got 0, every -1"),
+        ({"begun": 3}, "must hold 7 whole weights below"),
+        ({"begun": 3, "w": np.full(7, 2.0**52)}, "must hold 7 whole weights below"),
+        ({"begun": 3, "w": np.full(7, np.nan)}, "must hold 7 whole weights below"),
+        ({"begun": 3, "w": np.full(7, 0.5)}, "must hold 7 whole weights below"),
+    ],
+)
+def test_an_owner_refuses_what_no_run_can_go_on_from(changes: dict[str, Any], wrong: str) -> None:
+    task = Task(Params(iterations=30), [9] * 4, 7, 1, 1.0)
+    fresh: dict[str, Any] = {"every": 0, "begun": 0, "w": np.zeros(0)}
+    told = service.Setup(np.zeros(0, np.uint8), 1.0, b"", **fresh | changes)
+    with pytest.raises(ProtocolError, match=wrong):
+        service.going_on(told, task)
 
 
 def test_a_callback_ends_it_for_all() -> None:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedmpi.bench.projection import PROTOCOLS, Machines, Task, coded_layout, project
+from fedmpi.bench.projection import PROTOCOLS, coded_layout, project
 from fedmpi.bench.rates import Rates, calibrate
+from fedmpi.bench.steps import Machines, Task
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
 from fedmpi.reproduce.codedml import pages

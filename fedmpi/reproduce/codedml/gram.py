@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fedmpi.bench.projection import Machines, Projection, Task, reduce_bgw, reduce_bh08
+from fedmpi.bench.projection import Projection, reduce_bgw, reduce_bh08
 from fedmpi.bench.rates import Rates
+from fedmpi.bench.steps import Machines, Task
 from fedmpi.codedml.params import Params
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fedmpi.bench.projection import Projection, Task, training_seconds
+from fedmpi.bench.projection import Projection, training_seconds
+from fedmpi.bench.steps import Task
 
 CURVE_ITERATIONS = 50
 
