@@ -12,6 +12,8 @@ succeed.
 `features`             what `linear` and `spear` tell of a layer's inputs behind convolutions
 `inverting`            inverting gradients: features or cosine distance, and total variation, by signed Adam
 `secret_head`          against SPN: DLG with the gradient of the features as one more unknown
+`imprint`              trap weights of a malicious server: single rows from a sum over many clients (imprint)
+`membership`           LiRA: was a row trained on? With a few reference models, and intervals of what it finds
 `inference`            membership and tracing distances (Algorithms 5, 6), loss-threshold membership and its ROC
 `metrics`              rMSE, PSNR, SSIM, ‖B_I‖/‖E_B‖, PPC and CAP
 =====================  ==========================================================================================

@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from fedmpi.attacks.case import Finding
+from fedmpi.attacks.case import Finding, flat_of
 from fedmpi.attacks.gradients import trained
-from fedmpi.attacks.metrics import match, mean_squared_errors, psnr, relative_errors, spread_of, ssim
+from fedmpi.attacks.metrics import PSNR, SSIM, match, mean_squared_errors, psnr, relative_errors, spread_of, ssim
 from fedmpi.attacks.params import DESCRIPTION, Params
-from fedmpi.attacks.protocol import lead
+from fedmpi.attacks.protocol import FRESH, lead
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.learn import build_model
@@ -20,6 +22,7 @@ from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
 from fedmpi.rules import printable_lines
 from fedmpi.runs.folder import RunFolder, finite
+from fedmpi.runs.model import read_arrays
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
 
@@ -36,6 +39,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     shape, classes = input_shape(data), len(data.classes)
     model = build_model(params.model, shape, classes, params.first)
     try_own(model, params.model, shape, classes)
+    weights = weights_of(params, model)
     if options.dry_run:
         print(printable_lines(heading(params, data, ch.size)))
         return
@@ -51,7 +55,7 @@ def run(ch: Channel, argv: list[str]) -> None:
         if not quiet:
             print(text_of(lines[-1]), flush=True)
 
-    findings = lead(ch, params, batches, len(data.classes), watch)
+    findings = lead(ch, params, batches, len(data.classes), watch, weights)
     summary = summarize(params, options, data, ch.size, sorted(lines, key=lambda line: int(line["case"])))
     numbers = sum(parameter.numel() for parameter in trained(model))
     if reason := why_not(params, summary, int(np.prod(shape)), numbers):
@@ -59,6 +63,19 @@ def run(ch: Channel, argv: list[str]) -> None:
     folder.write_arrays("images.npz", **pictures(findings, batches))
     folder.write_json("result.json", summary)
     print(json.dumps(summary) if options.json else f"{closing_line(summary)}\n{reason}written to {folder.path}")
+
+
+def weights_of(params: Params, model: nn.Module) -> NDArray[np.float64]:
+    """What the run of --weights has trained, if it fits the model; empty without that option."""
+    if params.weights is None:
+        return FRESH
+    arrays = read_arrays(Path(params.weights))
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if {name: array.shape for name, array in arrays.items()} != own:
+        raise UsageError(
+            f"--weights must be a run with --model {params.model} on such rows and classes, got {params.weights}"
+        )
+    return flat_of(arrays[name] for name in own)
 
 
 def batches_of(params: Params, data: Dataset) -> Batches:
@@ -183,9 +200,13 @@ def why_not(params: Params, summary: dict[str, Any], size: int, numbers: int) ->
         return f"not all recovered: --defence {params.defence} changes the gradient\n"
     if params.attack == "spear":
         return (
-            f"not all recovered: {rows - 1} units that are silent for one row must be drawn together, in about "
-            f"2^{rows - 1} tries; --steps allows more, and a smaller --batch-size needs fewer\n"
+            f"not all recovered: the {rows} rows are there as soon as all their directions are, and the search "
+            "ended before; --steps allows more starts, and a smaller --batch-size needs fewer\n"
         )
+    if params.attack == "cocktail":
+        near, alike = (np.concatenate([line[name] for line in summary["cases"]]) for name in ("psnr", "ssim"))
+        seen = np.sum((near >= PSNR) & (alike >= SSIM))
+        return f"images are found nearly: a person would recognize {seen} of {len(near)}, by PSNR and SSIM\n"
     if rows * size > numbers:
         return (
             f"not all recovered: {rows} rows are {rows * size} unknown numbers, and their gradient has {numbers}: "

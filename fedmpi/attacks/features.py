@@ -15,8 +15,8 @@ from fedmpi.attacks.spear import Found, batch_rows
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 
-TRIES = 200_000
-"""Choices of silent units, at most, for a batch."""
+TRIES = 20_000
+"""Starts of the search for a batch, at most."""
 
 
 @dataclass(frozen=True, eq=False)

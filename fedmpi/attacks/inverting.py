@@ -18,7 +18,7 @@ from fedmpi.attacks.deep_leakage import Reconstruction, Shape, initial_images
 from fedmpi.attacks.features import Features, features_of
 from fedmpi.attacks.gradients import Gradient, trained
 from fedmpi.attacks.labels import labels_of
-from fedmpi.learn import stream
+from fedmpi.learn import Loss, cross_entropy, stream
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Settings:
     learning_rate: float = 0.1
     smoothness: float = 1e-2
     """Weight of the total variation."""
+    colour: float = 3.0
+    """How many times as much as its brightness the colours of an image count there."""
     signed: bool = True
     """Adam sees only the signs of the derivatives."""
     box: bool = True
@@ -42,7 +44,7 @@ class Settings:
     """Of such a search."""
 
 
-STAGES = ((3.0, 1.0, 1 / 4), (0.3, 0.3, 1 / 8), (0.3, 0.1, 1 / 8))
+STAGES = ((3.0, 1.0, 1 / 4), (0.3, 0.3, 1 / 8), (0.1, 0.1, 1 / 8))
 """Of a search by features: smoothness and step length, as multiples of the settings', and the part of the steps. The
 last begins with the mean of what several starts found."""
 
@@ -50,8 +52,25 @@ NEAR_BEST = 1.5
 """Starts of which the mean is taken end with features so many times as far away as the best one, at most."""
 
 
-def total_variation(images: torch.Tensor) -> torch.Tensor:
-    """Mean absolute difference of neighbouring pixels, both ways; images (N, channels, height, width)."""
+OPPONENT = ((1, 1, 1), (1, 0, -1), (1, -2, 1))
+"""Of red, green and blue: brightness, red against blue, and both against green."""
+
+
+def total_variation(images: torch.Tensor, colour: float = 1.0) -> torch.Tensor:
+    """Mean absolute difference of neighbouring pixels, both ways; images (N, channels, height, width).
+
+    Of images with three channels in opponent colours: where photographs vary, it is mostly their brightness, in all
+    three channels at once.
+
+    Parameters
+    ----------
+    colour : float
+        How many times as much as brightness the other two of the opponent colours count.
+    """
+    if images.shape[1] == 3:
+        axes = nn.functional.normalize(torch.tensor(OPPONENT, dtype=images.dtype, device=images.device))
+        axes = axes * axes.new_tensor([1.0, colour, colour])[:, None]
+        images = torch.einsum("oc,nchw->nohw", axes, images)
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
 
@@ -70,6 +89,7 @@ def invert(
     labels: torch.Tensor | None = None,
     settings: Settings = Settings(),
     seed: int = 0,
+    loss: Loss = cross_entropy,
 ) -> Reconstruction:
     """Images whose gradient points where the one that was shared points; works with ReLU too, and without magnitudes.
 
@@ -80,6 +100,8 @@ def invert(
     labels : Tensor, optional
         Shape (N,). Default: as the gradient of the last layer tells.
     settings : Settings
+    loss : callable
+        What the client's gradient is of. By features, every loss is searched alike.
     """
     start = time.process_time()
     attacked = copy.deepcopy(model)
@@ -92,7 +114,7 @@ def invert(
         images, least, steps = _with_features(known, shape, settings, rng)
     else:
         labels = labels_of(attacked, gradient, shape) if labels is None else labels
-        images, least, steps = _with_gradient(attacked, gradient, labels, shape, settings, rng)
+        images, least, steps = _with_gradient(attacked, gradient, labels, shape, settings, rng, loss)
     one_hot = nn.functional.one_hot(labels, classes).double().numpy().astype(np.float64)
     return Reconstruction(images.double().numpy(), one_hot, least, steps, steps, 0, time.process_time() - start)
 
@@ -104,17 +126,17 @@ def _with_gradient(
     shape: Shape,
     settings: Settings,
     rng: np.random.Generator,
+    loss: Loss,
 ) -> tuple[torch.Tensor, float, int]:
     parameters = trained(model)
     images = initial_images(shape, "normal", rng).to(parameters[0].dtype).requires_grad_()
     optimizer, schedule = _adam(images, settings.learning_rate, settings.steps)
     best, least, step = images.detach().clone(), float("inf"), 0
     while step < settings.steps and least > settings.tolerance:
-        loss = nn.functional.cross_entropy(model(images), labels)
-        found = torch.autograd.grad(loss, parameters, create_graph=True)
+        found = torch.autograd.grad(loss(model, images, labels), parameters, create_graph=True)
         value = cosine_distance(found, gradient)
         if settings.smoothness and len(shape) == 4:
-            value = value + settings.smoothness * total_variation(images)
+            value = value + settings.smoothness * total_variation(images, settings.colour)
         (derivative,) = torch.autograd.grad(value, images)
         if float(value.detach()) < least:
             best, least = images.detach().clone(), float(value.detach())
@@ -147,7 +169,7 @@ def _with_features(
         for _ in range(count):
             found = known.before(images).reshape(-1, rows, features.shape[1])
             distances = (found - features).square().sum(dim=2) / energy
-            variation = len(images) * total_variation(images)  # of each image as much as if it were alone
+            variation = len(images) * total_variation(images, settings.colour)  # of each as if it were alone
             (derivative,) = torch.autograd.grad(distances.sum() + smoothness * settings.smoothness * variation, images)
             _step(images, derivative, settings, optimizer, schedule)
         images, distances, steps = images.reshape(-1, *shape), distances.detach(), steps + count

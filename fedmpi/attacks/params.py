@@ -1,7 +1,9 @@
 """What is attacked, and how."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from fedmpi.errors import UsageError
 from fedmpi.rules import at_least, positive
@@ -23,16 +25,20 @@ class Params:
         If a value breaks its rule.
     """
 
-    attack: Literal["linear", "dlg", "textbook", "inverting", "secret-head", "spear"] = "dlg"
+    attack: Literal["linear", "dlg", "textbook", "inverting", "secret-head", "spear", "cocktail"] = "dlg"
     """linear: the input of a first fully connected layer, in closed form. dlg: deep leakage. textbook: the same as in
     the DLG paper's program. inverting: signed Adam on the features that a fully connected layer tells, else on the
     cosine distance. secret-head: dlg by who knows of SPN. spear: a whole batch, from the gradient of a first fully
-    connected layer with ReLU."""
+    connected layer with ReLU. cocktail: images of a large batch, nearly, from the gradient of such a layer."""
     model: str = "dlnet"
     """mlp, logistic, cnn, dlnet, dlnet-tanh, alexnet, vgg16, or package.module:Class, called with (input_shape,
     classes)."""
     reach: float | None = None
     """Draw all parameters from U(-reach, reach). Default: as the model does (dlnet: 0.3; the DLG program has 0.5)."""
+    weights: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of a run of `fedmpi run` that ended with such a model: its weights, in every case. Default: fresh ones."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the clients' computation. dlg and secret-head search in float64 whatever it is, textbook in float32."""
     defence: Literal["none", "dp", "ppdl", "spn"] = "none"
     """What the client does to its gradient."""
     noise_std: float = 0.0
@@ -60,9 +66,11 @@ class Params:
     """Rows of a batch. Its mean gradient is attacked."""
     steps: int | None = None
     """Steps of the search, at most. Default: dlg and secret-head 150, textbook 300 (of L-BFGS, 20 iterations each),
-    inverting 2400, spear 200000 (choices of units)."""
+    inverting 2400, spear 20000 (starts)."""
     smoothness: float = 0.01
     """inverting: weight of the total variation of an image, which noise has much of."""
+    colour: float = 3.0
+    """inverting: how many times as much as the brightness of an image its colours count in its total variation."""
     init: Literal["grey", "normal", "uniform", "pattern"] = "grey"
     """Where dlg and secret-head begin: an image of this kind."""
     success: float = 1e-3
@@ -71,10 +79,12 @@ class Params:
 
     def __post_init__(self) -> None:
         at_least(self, cases=1, batch_size=1, bits=1, hidden=1, margin=1, steps=1, first=0, noise_std=0, alpha2=0)
-        at_least(self, smoothness=0)
+        at_least(self, smoothness=0, colour=0)
         positive(self, "reach", "secret_reach")
         if not 0 < self.share_fraction <= 1:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
+        if self.weights is not None and self.reach is not None:
+            raise UsageError(f"--reach must not be given with --weights, got {self.reach}")
         if self.attack in ("linear", "secret-head") and self.batch_size != 1:
             raise UsageError(f"--batch-size must be 1 for --attack {self.attack}, got {self.batch_size}")
 
@@ -94,5 +104,5 @@ class Params:
         """Of inverting gradients."""
         from fedmpi.attacks import inverting
 
-        base = inverting.Settings(smoothness=self.smoothness)
+        base = inverting.Settings(smoothness=self.smoothness, colour=self.colour)
         return base if self.steps is None else replace(base, steps=self.steps)

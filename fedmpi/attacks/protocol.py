@@ -18,15 +18,19 @@ from fedmpi.net.message import Float64, UInt64
 
 LEADER = 0
 
+FRESH: NDArray[np.float64] = np.zeros(0)
+"""Weights of a model that nobody trained."""
+
 
 class Case(Message, tag=1):
-    """Leader → rank: attack the gradient of this batch; parameters as JSON, rows in [0, 1]."""
+    """Leader → rank: attack the gradient of this batch; parameters as JSON, rows in [0, 1], weights if not fresh."""
 
     params: str
     seed: int
     classes: int
     X: Float64
     y: Annotated[UInt64, judged("fedmpi.attacks.protocol:_cases")]
+    weights: Float64
 
 
 DIVERGED = anything("an attack may end with infinities, and with NaN: it has found nothing then")
@@ -57,6 +61,7 @@ def lead(
     batches: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]],
     classes: int,
     watch: Callable[[int, Finding], None] = lambda seed, finding: None,
+    weights: NDArray[np.float64] = FRESH,
 ) -> dict[int, Finding]:
     """Leader: hand out the cases, do its own share, and collect the findings: seed → finding.
 
@@ -66,17 +71,19 @@ def lead(
         Seed → rows (N, *input_shape) in [0, 1] and their labels.
     watch : callable
         Called with each finding.
+    weights : array
+        Of the model; none for fresh ones.
     """
     seeds = list(batches)
     text = json.dumps(asdict(params))
     for position, seed in enumerate(seeds):
         if rank := position % ch.size:
             X, y = batches[seed]
-            ch.send(rank, Case(text, seed, classes, X, y.astype(np.uint64)))
+            ch.send(rank, Case(text, seed, classes, X, y.astype(np.uint64), weights))
     findings = {}
     for position, seed in enumerate(seeds):  # this rank's first: the others work at the same time
         if position % ch.size == LEADER:
-            findings[seed] = attack(params, seed, *batches[seed], classes)
+            findings[seed] = attack(params, seed, *batches[seed], classes, weights)
             watch(seed, findings[seed])
     for position, seed in enumerate(seeds):
         if rank := position % ch.size:
@@ -95,7 +102,7 @@ def follow(ch: Channel) -> None:
     """Rank: one attack after another."""
     for case in _cases(ch):
         params = Params(**json.loads(case.params))
-        done = attack(params, case.seed, case.X, case.y.astype(np.int64), case.classes)
+        done = attack(params, case.seed, case.X, case.y.astype(np.int64), case.classes, case.weights)
         r = done.reconstruction
         ch.send(
             LEADER,

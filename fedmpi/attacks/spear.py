@@ -3,45 +3,55 @@
 The gradient of the layer is a product Dᵀ X: X holds the b rows of the batch, D what is propagated back to each unit for
 each of them, which is zero where a unit is silent for a row. So its rank is b. Of all ways to write a matrix L of its
 left factors as D Q⁻¹, the true one is told by its zeros: a column q of Q is orthogonal to the rows of L of all units
-that are silent for one row of the batch. Units are drawn until some are silent together, which is seen by more zeros
-coming along than were asked for.
+that are silent for one row of the batch. The paper draws units until some are silent together, about 2^(b - 1) times;
+here q is improved from wherever it begins (`silence`).
 
 A protocol that sends c such gradients of one batch and one pattern of silence, as PBPFL sends its gradient, σ and β,
-gives c equations for each unit, so that (b - 1)/c units have to be silent together in place of b - 1: about 2^(b/c)
-tries. Several steps on the same rows add up to one product with the same X, in which a unit is silent for a row where
-it was so in all steps.
+gives c equations for each unit. Several steps on the same rows add up to one product with the same X, in which a unit
+is silent for a row where it was so in all steps.
 
-Who knows the layer's parameters knows which units a row leaves silent, and so whether what was found is true.
+Who knows the layer's parameters knows which units a row leaves silent. That shows where to begin: a row that is still
+missing is orthogonal to all directions that were found, and a guess at it tells units that may be silent. It also shows
+whether what was found is true.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
+from fedmpi.attacks.silence import STARTS, Matrix, Search, Silent
 from fedmpi.errors import UsageError
 
-Matrix = NDArray[np.float64]
+Layer = tuple[Matrix, Matrix]
+"""Weights (M, N) and biases (M,)."""
 
-DRAWN = 256
-"""Choices of units that are tried at once."""
+RANK, NOISE = 1e-5, 1e-4
+"""Singular values below the first part of the largest are rounding; so are those of more rows than there are, below the
+second one."""
 
-NEARLY, SILENT = 1e-3, 2e-5
-"""Parts of the largest value that is propagated back to a unit: below the first a unit is taken for silent, below the
-second it is."""
+ABOVE = 3.0
+"""A singular value is no noise if it is so many times what is."""
 
-RANK = 1e-5
-"""Singular values below this part of the largest are rounding."""
+FAINT = 100.0
+"""Gradients of units that are no more than so many times the noise are left out."""
 
-SINGLE = 1e-3
-"""Several rows share the silent units if the second smallest singular value is below this part of the largest."""
+LEFT_OUT = (0.0, 0.1, 0.3)
+"""Part of the directions that are not trusted when a missing row is guessed at, by turns: some may be false."""
 
-FEWEST = 12
-"""A row leaves silent at least one in so many of the units that are not silent for all rows."""
+ACTIVE = 1e-3
+"""A unit with less than this part of the largest factor of a row is taken for silent."""
 
-AGREED = 0.95
-"""A row is true if the layer's parameters say so of this part of the units: which are silent for it."""
+CERTAIN, BELIEVED = 4, 0.98
+"""So many units for each missing row, and the part of them that one has to tell apart, are no chance."""
+
+RIDGE = 1e-5
+"""Of the logistic regression."""
+
+AGREED, SURE = 0.95, 0.99
+"""A row is true if the layer's parameters say so of this part of the units: which are silent for it. Below the second a
+better one is looked for, but only as long again as it took to find this one: parameters may be no more than near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,36 +60,53 @@ class Found:
 
     Attributes
     ----------
-    rows : array, shape (k, N)
-        Inputs of the layer, one for each direction that was found: all of the batch if k is `batch`.
-    factors : array, shape (k, M)
+    rows : array, shape (b, N)
+        Inputs of the layer; none if no direction was found.
+    factors : array, shape (b, M)
         What the first of the gradients propagates back to each unit for each row.
     batch : int
         The rank of the gradient: rows of the batch, if no more than the layer has units for.
+    directions : int
+        How many were found; the last `batch` - `directions` rows are guesses, and the others may be mixed with them.
     tries : int
-    agreement : array or None, shape (k,)
+        Starts of the search.
+    agreement : array or None, shape (b,)
         Part of the units that a row leaves silent, or does not, as the layer's parameters say; None without them.
     """
 
     rows: Matrix
     factors: Matrix
     batch: int
+    directions: int
     tries: int
     agreement: Matrix | None = None
 
     @property
+    def true(self) -> Silent:
+        """Of each row whether it is one of the batch: none before all directions are there; without parameters, all."""
+        if self.agreement is None or self.directions < self.batch:
+            return np.full(len(self.rows), 0 < self.batch == self.directions)
+        agreed: Silent = self.agreement >= AGREED
+        return agreed
+
+    @property
+    def sure(self) -> Silent:
+        """Of each row whether the parameters leave no doubt of it."""
+        sure: Silent = np.zeros(len(self.rows), bool) if self.agreement is None else self.agreement > SURE
+        return sure
+
+    @property
     def whole(self) -> bool:
         """Whether all rows of the batch are there, and true as far as the parameters tell."""
-        true = self.agreement is None or bool((self.agreement >= AGREED).all())
-        return true and 0 < self.batch == len(self.rows)
+        return len(self.rows) > 0 and bool(self.true.all())
 
 
 def batch_rows(
     weights: Matrix,
     biases: Matrix,
     *,
-    layer: tuple[Matrix, Matrix] | None = None,
-    tries: int = 100_000,
+    layer: Layer | None = None,
+    tries: int = 20_000,
     seed: int = 0,
     most: int | None = None,
 ) -> Found:
@@ -91,12 +118,13 @@ def batch_rows(
         Gradients of the M units' weights; c of them are of one batch, with the same units silent for a row.
     biases : array, shape (c, M)
     layer : tuple of array, optional
-        Weights (M, N) and biases (M,) of the layer, where the adversary has them: the search goes on while what was
-        found does not agree with them.
+        Weights (M, N) and biases (M,) of the layer, where the adversary has them: the search begins where they show it
+        to, and goes on while what was found does not agree with them. Where that is not sure, or without parameters, it
+        goes on as long again as it took to find what it has.
     tries : int
-        Choices of units, at most.
+        Starts of the search, at most.
     seed : int
-        Of the choices.
+        Of the starts.
     most : int, optional
         Rows that the batch has, where that is known: a gradient of higher rank is none of so few rows (but noise, or of
         other rows too), and nothing is searched for in it.
@@ -104,7 +132,7 @@ def batch_rows(
     Returns
     -------
     Found
-        Its `rows` are those of the batch in no order. Where some were not found, the others may be mixed with them.
+        Its `rows` are those of the batch in no order.
 
     Raises
     ------
@@ -119,101 +147,125 @@ def batch_rows(
     if W.ndim != 3 or b.shape != W.shape[:2]:
         raise UsageError(f"gradients must have shapes (c, M, N) and (c, M), got {W.shape}, {b.shape}")
     joined = np.concatenate([W, b[..., None]], axis=2)  # a row of the batch ends in 1
-    sent = np.abs(joined).max(axis=(0, 2)) > 0  # units that are silent for all rows tell nothing
-    if not sent.any():
+    if not np.abs(joined).max() > 0:
         raise UsageError("gradients must not be zero, got zeros")
-    scales = np.linalg.norm(joined[:, sent], axis=(1, 2), keepdims=True)
-    c, M, _ = (joined := joined[:, sent] / scales).shape
-    left, sizes, right = np.linalg.svd(joined.reshape(c * M, -1), full_matrices=False)
-    batch = int((sizes > RANK * sizes[0]).sum())
-    if most is not None and batch > most:
-        return Found(np.empty((0, W.shape[2])), np.empty((0, W.shape[1])), batch, 0)
-    L = (left[:, :batch] * sizes[:batch]).reshape(c, M, batch).swapaxes(0, 1)  # of each unit c rows
-    found = Found(np.empty((0, W.shape[2])), np.empty((0, W.shape[1])), batch, 0)
-    for Q, tried in _directions(L, tries, np.random.default_rng(seed)):
+    product = _factored(joined, most)
+    if product.batch == 1:
+        return product.read(np.ones((1, 1)), 0, layer)
+    nothing = product.read(np.empty((0, product.batch)), 0, layer)
+    if most is not None and product.batch > most:
+        return nothing
+    search, rng = Search(product.left, product.noise, np.random.default_rng(seed)), np.random.default_rng([seed, 1])
+    if not search.possible:
+        return nothing
+    product = product.turned(search.frame)
+    found, basis, changed, tried = nothing, search.basis(), 0, 0
+    with threadpool_limits(1):  # threads only get in one another's way, with matrices as small as these
+        while tried < tries and not (found.whole and (found.sure.all() or tried >= 2 * changed)):
+            trusted = basis if len(basis) < product.batch else basis[found.sure]
+            believed = partial(product.believed, trusted, layer)
+            lucky = layer is None or tried // STARTS % 4 == 3  # the parameters may be no more than near
+            silent = search.drawn() if layer is None or lucky else product.guessed(trusted, layer, rng)
+            new, tried = search.improve(silent, believed), tried + STARTS
+            if new:
+                basis, before = search.basis(), found.whole
+                found = product.read(basis, tried, layer)
+                changed = changed if layer is not None and before else tried
+    return replace(found, tries=tried)
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """The gradients as L R."""
+
+    left: Matrix
+    """L, shape (m, c, b): of the m units that were sent."""
+    right: Matrix
+    """R, shape (b, N + 1)."""
+    sent: Silent
+    """Units, shape (M,)."""
+    scale: float
+    """Of the first gradient."""
+    noise: float
+    """Standard deviation of each number of L."""
+
+    @property
+    def batch(self) -> int:
+        return len(self.right)
+
+    def turned(self, frame: Matrix) -> "_Product":
+        """The same in other coordinates."""
+        return replace(self, left=self.left @ frame, right=np.asarray(np.linalg.solve(frame, self.right), np.float64))
+
+    def read(self, Q: Matrix, tried: int, layer: Layer | None) -> Found:
+        """The rows that go with directions, which are the rows of Q (k, b)."""
+        M = len(self.sent)
         if not len(Q):
-            return Found(found.rows, found.factors, batch, tried)
-        X = np.linalg.pinv(Q.T) @ right[:batch]
+            return Found(np.empty((0, self.right.shape[1] - 1)), np.empty((0, M)), self.batch, 0, tried)
+        directions = np.vstack([Q, _others(Q)])
+        X = np.linalg.solve(directions.T, self.right)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows = np.nan_to_num(X[:, :-1] / X[:, -1:])
-        factors = np.zeros((len(rows), W.shape[1]))
-        factors[:, sent] = X[:, -1:] * (L[:, 0] @ Q.T).T * scales[0, 0, 0]
-        found = Found(rows, factors, batch, tried, None if layer is None else _agreement(rows, factors, *layer))
-        if found.whole:
-            break
-    return found
+        factors = np.zeros((self.batch, M))
+        factors[:, self.sent] = X[:, -1:] * (self.left[:, 0] @ directions.T).T * self.scale
+        agreement = None if layer is None else _agreement(rows, factors, *layer)
+        return Found(rows, factors, self.batch, len(Q), tried, agreement)
+
+    def guessed(self, Q: Matrix, layer: Layer, rng: np.random.Generator) -> Silent:
+        """Which units missing rows may leave silent, shape (STARTS, m): rows that are orthogonal to directions Q."""
+        outputs = self._outputs(Q[rng.random(len(Q)) >= rng.choice(LEFT_OUT)], layer)
+        guesses = rng.normal(size=(STARTS, len(outputs))) @ outputs
+        silent: Silent = guesses[:, :-1] * np.sign(guesses[:, -1:]) <= 0
+        return silent
+
+    def believed(self, Q: Matrix, layer: Layer | None, silent: Silent) -> bool:
+        """Whether a row that is orthogonal to directions Q leaves just these units (m,) silent."""
+        if layer is None or len(silent) < CERTAIN * (self.batch - len(Q)):
+            return False
+        signs = np.append(np.where(silent, -1.0, 1.0), 1.0)
+        outputs = self._outputs(Q, layer).T * signs[:, None]
+        outputs /= np.linalg.norm(outputs, axis=1, keepdims=True) + np.finfo(float).tiny
+        row = np.zeros(outputs.shape[1])
+        for _ in range(40):
+            wrong = 1 / (1 + np.exp(np.clip(outputs @ row, -50, 50)))
+            curved = (outputs.T * (wrong * (1 - wrong))) @ outputs + RIDGE * np.eye(len(row))
+            row = row + np.linalg.solve(curved, outputs.T @ wrong - RIDGE * row)
+        return bool((outputs @ row > 0).mean() >= BELIEVED)
+
+    def _outputs(self, Q: Matrix, layer: Layer) -> Matrix:
+        """Of a basis of what is orthogonal to Q: what the layer makes of it, and its ends, shape (b - k, m + 1)."""
+        vectors = _others(Q) @ self.right
+        weights, biases = (np.asarray(part, np.float64)[self.sent] for part in layer)
+        outputs: Matrix = np.c_[vectors[:, :-1] @ weights.T + vectors[:, -1:] * biases, vectors[:, -1]]
+        return outputs
+
+
+def _factored(joined: Matrix, most: int | None) -> _Product:
+    """Gradients (c, M, N + 1) as a product, with what is noise left out."""
+    c = len(joined)
+    scales = np.maximum(np.linalg.norm(joined, axis=(1, 2), keepdims=True), np.finfo(float).tiny)
+    flat = (joined / scales).swapaxes(0, 1)  # (M, c, N + 1)
+    left, sizes, right = np.linalg.svd(flat.reshape(-1, flat.shape[2]), full_matrices=False)
+    floor = RANK * sizes[0]
+    if most is not None and len(sizes) > most:
+        floor = max(floor, min(ABOVE * sizes[most], NOISE * sizes[0]))
+    batch = int((sizes > floor).sum())
+    free = (len(left) - batch) * (flat.shape[2] - batch)
+    noise = float(np.sqrt(np.square(sizes[batch:]).sum() / max(free, 1)))
+    L = (left[:, :batch] * sizes[:batch]).reshape(-1, c, batch)
+    sent = np.linalg.norm(L, axis=(1, 2)) > FAINT * noise  # units that are silent for all rows tell nothing
+    return _Product(L[sent], right[:batch], sent, float(scales[0, 0, 0]), noise)
+
+
+def _others(Q: Matrix) -> Matrix:
+    """An orthonormal basis of what is orthogonal to the rows of Q (k, b), shape (b - k, b)."""
+    rest: Matrix = np.linalg.svd(Q)[2][len(Q) :] if len(Q) else np.eye(Q.shape[1])
+    return rest
 
 
 def _agreement(rows: Matrix, factors: Matrix, weights: Matrix, biases: Matrix) -> Matrix:
     outputs = rows @ np.asarray(weights, np.float64).T + np.asarray(biases, np.float64)
-    active = np.abs(factors) > NEARLY * np.abs(factors).max(axis=1, keepdims=True)
+    active = np.abs(factors) > ACTIVE * np.abs(factors).max(axis=1, keepdims=True)
     units = active.any(axis=0)  # the others may lead to nothing, active or not
     parts: Matrix = ((outputs > 0) == active)[:, units].mean(axis=1)
     return parts
-
-
-def _directions(L: Matrix, tries: int, rng: np.random.Generator) -> Iterator[tuple[Matrix, int]]:
-    """Guesses at Q, each with its columns as rows (k, b), after how many choices of units; the last may be in part."""
-    M, c, b = L.shape
-    chosen = max(-(-(b - 1) // c), 1)
-    if b == 1 or chosen >= M:
-        yield np.ones((int(b == 1), b)), 0
-        return
-    # the size of an equation says nothing; in turned coordinates no number of a direction is zero by accident
-    L = L / np.maximum(np.linalg.norm(L, axis=2, keepdims=True), np.finfo(float).tiny)
-    turn, _ = np.linalg.qr(rng.normal(size=(b, b)))
-    flat = (L := L @ turn).reshape(M * c, b)
-    least, silences, known, zeros = max(chosen + 3, M // FEWEST), np.ones(M), np.empty((0, b)), np.empty(0, int)
-    for tried in range(DRAWN, tries + DRAWN, DRAWN):
-        # units that are silent for many known rows are more likely to be so for another one
-        units = np.argpartition(rng.exponential(size=(DRAWN, M)) / silences**2, chosen, axis=1)[:, :chosen]
-        equations = L[units].reshape(DRAWN, chosen * c, b)[:, : b - 1]
-        guesses = np.ones((b, DRAWN))
-        square = equations[..., : b - 1] + 1e-12 * rng.normal(size=(DRAWN, b - 1, b - 1))  # units may be twins
-        guesses[: b - 1] = -np.linalg.solve(square, equations[..., b - 1 :])[..., 0].T
-        sizes = np.sqrt(np.square(flat @ guesses).reshape(M, c, DRAWN).sum(axis=1))
-        sizes /= sizes.max(axis=0)
-        silent, new = sizes < NEARLY, False
-        for at in np.flatnonzero(silent.sum(axis=0) >= least):
-            guess = guesses[:, at] / np.linalg.norm(guesses[:, at])
-            if len(known) and np.abs(known @ guess).max() > 1 - 1e-6:
-                continue
-            exact = sizes[:, at] < SILENT  # a unit that is nearly silent spoils the direction of those that are
-            q = np.linalg.svd(L[exact if exact.sum() >= least else silent[:, at]].reshape(-1, b))[2][-1]
-            left = np.linalg.norm(L @ q, axis=1)
-            exact = left < SILENT * left.max()
-            if exact.sum() >= least and _alone(L[exact]):
-                known, zeros, new = np.vstack([known, q]), np.append(zeros, exact.sum()), True
-                silences += exact
-        if new and len(Q := _most_silent(known, zeros)) == b:
-            yield Q @ turn.T, tried
-    yield _most_silent(known, zeros) @ turn.T, tries
-
-
-def _most_silent(known: Matrix, zeros: NDArray[np.int64]) -> Matrix:
-    """Of directions the independent ones for which most units are silent: a mixture of rows leaves fewer silent."""
-    chosen: list[Matrix] = []
-    basis: list[Matrix] = []
-    for q in known[np.argsort(-zeros, kind="stable")]:
-        rest = q - sum(((q @ one) * one for one in basis), np.zeros_like(q))
-        if np.linalg.norm(rest) > 1e-5:
-            chosen.append(q)
-            basis.append(rest / np.linalg.norm(rest))
-    return np.array(chosen).reshape(-1, known.shape[1])
-
-
-def _alone(L: Matrix) -> bool:
-    """Whether no other direction is orthogonal to all rows of some units, or to those of all but one of the units.
-
-    A direction that mixes several rows of the batch can be orthogonal to a unit that is not silent for them, if its
-    factors are chosen for that one unit.
-    """
-    *_, b = L.shape
-    for left_out in (None, *range(len(L))):
-        rows = (L if left_out is None else np.delete(L, left_out, axis=0)).reshape(-1, b)
-        if len(rows) < b - 1:
-            return False
-        strengths = np.linalg.svd(rows, compute_uv=False)
-        if not strengths[b - 2] > SINGLE * strengths[0]:
-            return False
-    return True

@@ -241,7 +241,10 @@ class BenchSpn:
 
 @dataclasses.dataclass(frozen=True)
 class BenchAttacks:
-    """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread."""
+    """Time deep leakage for each image it recovers, beside the DLG paper's loop, in one process and one thread.
+
+    Inverting gradients is timed beside its authors' program where there is a checkout of that.
+    """
 
     dataset: str = "cifar10"
     """The data set whose test rows are attacked."""
@@ -249,11 +252,17 @@ class BenchAttacks:
     """Images that are attacked: 0, 1, …, with the seeds 0, 1, …"""
     data_dir: Folder = None
     """Folder of the data sets. Default: $FEDMPI_DATA, else the cache that `fedmpi data fetch` fills."""
+    reference: Folder = None
+    """A checkout of JonasGeiping/invertinggradients. Default: inverting gradients is left out."""
+    images: int = 4
+    """Images that are inverted by both: 0, 1, …"""
+    iterations: int = 4800
+    """Iterations of the authors' program for an image; 4800 is its default."""
     json: Json = False
 
     def __call__(self, options: list[str]) -> int:
         """Measure and print."""
-        return _measure("attacks", self)
+        return _measure("attacks", self, cases=1, images=1, iterations=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from fedmpi.attacks.case import Finding, attack, fresh_model, share
+from fedmpi.attacks.case import Finding, attack, fresh_model, put, share
 from fedmpi.attacks.command import line_of, run, why_not
 from fedmpi.attacks.deep_leakage import Reconstruction
 from fedmpi.attacks.gradients import gradient_of
+from fedmpi.attacks.inverting import Settings as Inversion
 from fedmpi.attacks.metrics import spread_of
 from fedmpi.attacks.params import Params
 from fedmpi.attacks.protocol import Case, Done, follow, lead
@@ -21,6 +23,8 @@ from fedmpi.data import load
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.net import Channel
 from fedmpi.net.local import run_local
+from fedmpi.runs.folder import RunFolder
+from fedmpi.runs.model import write_model
 
 SHAPE = (1, 8, 8)
 
@@ -61,12 +65,15 @@ def test_a_batch_is_found_or_the_last_lines_say_why_not(tmp_path: Path, capsys: 
     assert "--defence dp changes the gradient" in text
     _, text = said("--model", "dlnet", "--steps", "1")
     assert "256 unknown numbers" in text
+    found, text = said("--model", "logistic", "--attack", "cocktail")
+    assert "images are found nearly: a person would recognize " in text
+    assert len(found["cases"][0]["psnr"]) == 4
 
 
 def test_why_not() -> None:
     summary = {"metrics": {"recovered": 0, "rows": 4}}
     assert why_not(Params(), summary, 64, 1000) == ""
-    assert "2^3 tries" in why_not(Params(attack="spear", model="mlp", batch_size=4), summary, 64, 1000)
+    assert "more starts" in why_not(Params(attack="spear", model="mlp", batch_size=4), summary, 64, 1000)
     assert "many batches have it" in why_not(Params(batch_size=4), summary, 64, 200)
     assert "another point" in why_not(Params(batch_size=4), summary, 64, 1000)
 
@@ -85,11 +92,38 @@ def test_leader_and_ranks_share_the_cases() -> None:
 
 def test_a_case_with_impossible_labels_is_refused() -> None:
     def liar(ch: Channel) -> None:
-        ch.send(1, Case("{}", 0, 3, np.zeros((1, *SHAPE)), np.array([3], np.uint64)))
+        ch.send(1, Case("{}", 0, 3, np.zeros((1, *SHAPE)), np.array([3], np.uint64), np.zeros(0)))
         ch.send(1, Done())
 
     with pytest.raises(FedmpiError, match="labels below 3"):
         run_local([liar, follow])
+
+
+def test_the_weights_that_a_run_has_trained_are_attacked_on_every_rank(tmp_path: Path) -> None:
+    """Killed: weights that stay with the leader; float32 for rows of --dtype float64."""
+    model = fresh_model(Params(model="mlp"), SHAPE, 10, 77)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    write_model(RunFolder(tmp_path / "trained", "niss", ""), {"kind": "torch"}, arrays)
+    told = ["--attack", "spear", "--model", "mlp", "--batch-size", "2", "--cases", "2", "--dtype", "float64", "--quiet"]
+    told += ["--weights", str(tmp_path / "trained")]
+    seen: list[list[np.ndarray]] = []
+
+    def watched(params: Params, model: nn.Module, *rest: Any) -> Any:
+        seen.append([value.numpy() for value in model.state_dict().values()])
+        return share(params, model, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedmpi.attacks.case.share", watched)
+        run_local([lambda ch: run(ch, [*told, "--out", str(tmp_path / "out")]), follow])
+    for state in seen:
+        assert all((mine == trained).all() for mine, trained in zip(state, arrays.values(), strict=True))
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert (len(seen), found["metrics"]["recovered"]) == (2, 4)
+    assert max(error for case in found["cases"] for error in case["mse"]) < 1e-20
+    with pytest.raises(UsageError, match="--weights must be a run with --model cnn"):
+        run_local([lambda ch: run(ch, [*told, "--model", "cnn", "--out", str(tmp_path / "none")])])
+    with pytest.raises(FedmpiError, match="must be 55210 numbers, got 3"):
+        put(model, np.zeros(3))
 
 
 @pytest.mark.parametrize(
@@ -181,6 +215,7 @@ def test_refusals() -> None:
         {"reach": -1.0},
         {"first": -1},
         {"noise_std": -1.0},
+        {"weights": "a", "reach": 0.3},
     ):
         with pytest.raises(UsageError):
             Params(**wrong)  # type: ignore[arg-type]
@@ -190,15 +225,46 @@ def test_refusals() -> None:
         attack(Params(attack="linear"), 0, *batch(0), 10)
     with pytest.raises(UsageError, match="fully connected layer and ReLU"):
         attack(Params(attack="spear"), 0, *batch(0), 10)
+    with pytest.raises(UsageError, match="must meet images and a model that begins with a fully connected layer"):
+        attack(Params(attack="cocktail"), 0, *batch(0), 10)
     with pytest.raises(UsageError, match="--smoothness"):
         Params(smoothness=-1.0)
 
 
-def test_the_benchmark_counts_what_both_loops_recover() -> None:
+PROGRAM = """
+import torch
+from inversefed.nn import MetaMonkey
+
+
+class GradientReconstructor:
+    def __init__(self, model, mean_std, config, num_images):
+        self.model = model
+        assert config["max_iterations"] == 7
+
+    def reconstruct(self, gradient, labels, img_shape):
+        assert [part.shape for part in gradient] == [p.shape for p in self.model.parameters()]
+        loss = torch.nn.functional.cross_entropy(self.model(torch.full((1, *img_shape), 0.5)), torch.tensor([0]))
+        bias = torch.autograd.grad(loss, self.model[-1].bias)[0]
+        assert torch.allclose(bias.abs().sum(), gradient[-1].abs().sum(), rtol=0.2)  # so the weights are the same
+        print("as it goes on")
+        return torch.full((1, *img_shape), 0.5), {}
+"""
+
+
+def test_the_benchmark_counts_what_both_loops_recover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what inverting gradients finds beside its authors' program, of which this is a shadow."""
     from fedmpi.bench.attacks import measure
 
-    figures = measure("digits", cases=1)
+    (tmp_path / "inversefed" / "nn").mkdir(parents=True)
+    (tmp_path / "inversefed" / "nn" / "modules.py").write_text("MetaMonkey = None")
+    with pytest.raises(UsageError, match="--reference must be a checkout"):
+        measure("digits", reference=tmp_path)
+    (tmp_path / "inversefed" / "reconstruction_algorithms.py").write_text(PROGRAM)
+    monkeypatch.setattr("fedmpi.attacks.params.Params.inversion", Inversion(steps=300))
+    figures = measure("digits", cases=1, reference=tmp_path, images=1, iterations=7)
     assert figures["dlg"]["recovered"] == figures["labels_right"] == 1
     assert figures["dlg"]["evaluations"] < figures["textbook"]["evaluations"]
     each = [figures[name]["seconds_each"] for name in ("textbook", "dlg")]
     assert figures["ratio"] == each[0] / each[1]
+    assert figures["inverting"]["mean_psnr"] > 20 > figures["reference"]["mean_psnr"]
+    assert figures["inverting"]["cpu_over_reference"] > 0

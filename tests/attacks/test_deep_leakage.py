@@ -191,6 +191,23 @@ def test_cosine_and_total_variation() -> None:
     board = torch.tensor([[0.0, 1.0], [1.0, 0.0]])[None, None]
     assert float(total_variation(board)) == 2
     assert float(total_variation(torch.ones(1, 3, 4, 4))) == 0
+    grey, red = board.expand(1, 3, 2, 2), torch.cat([board, torch.zeros(1, 2, 2, 2)], dim=1)
+    assert float(total_variation(grey, 7.0)) == pytest.approx(2 / 3 * 3**0.5)  # no colour varies, in the mean of three
+    assert float(total_variation(red, 2.0)) == pytest.approx(2 / 3 * (3**-0.5 + 2 * 2**-0.5 + 2 * 6**-0.5))
+
+
+def test_an_image_is_found_more_exactly_where_its_colours_are_taken_to_vary_little() -> None:
+    """Of the images with the same features. Killed: colours that count no more than brightness."""
+    model = build_model("cnn", (3, 16, 16), 10, 0)
+    side = torch.linspace(0, 1, 16)
+    brightness = (side[:, None] * 6).sin() * (side[None] * 9).cos() * 0.3 + 0.5
+    X = torch.stack([brightness, 0.9 * brightness, 0.8 * brightness])[None]
+    shared = gradient_of(model, X, torch.tensor([3]))
+    errors = [
+        mean_squared_errors(invert(model, shared, tuple(X.shape), 10, settings=settings).images, X.numpy())[0]
+        for settings in (InvertingSettings(steps=600), InvertingSettings(steps=600, colour=1.0))
+    ]
+    assert errors[0] < 0.7 * errors[1]
 
 
 @pytest.mark.parametrize("alpha2", [0.5, 20.0])

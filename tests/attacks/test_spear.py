@@ -13,25 +13,41 @@ from fedmpi.errors import UsageError
 from fedmpi.learn import build_model
 from fedmpi.pbpfl.gradients import Differentiator
 from fedmpi.pbpfl.params import Params
-from fedmpi.pbpfl.perturbation import draw, perturb
-from fedmpi.pbpfl.structure import structure_of
+from fedmpi.pbpfl.perturbation import Noise, draw, perturb
+from fedmpi.pbpfl.structure import Structure, structure_of
 
 D = 40
 
 
-def terms_of(X: torch.Tensor, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """∂L̂/∂Ŵ, σ and β of the first layer, as a client of pbpfl sends them for a batch: of weights and of biases."""
-    model = build_model("mlp-3", (D,), 4, seed, X.dtype)
+Layer = tuple[np.ndarray, np.ndarray]
+
+
+def own_of(seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Differentiator, Structure, Noise]:
+    """What a client of pbpfl has: the perturbed model, and the noise in it."""
+    model = build_model("mlp-3", (D,), 4, seed, dtype)
     structure = structure_of(model, (D,))
     noise = draw(structure, Params(), np.random.default_rng(seed).random)
     own = Differentiator(model, structure.last.name)
     own.flat.load(perturb(structure, own.flat.read(), noise))
+    return own, structure, noise
+
+
+def terms_of(X: torch.Tensor, seed: int = 0) -> Layer:
+    """∂L̂/∂Ŵ, σ and β of the first layer, as a client of pbpfl sends them for a batch: of weights and of biases."""
+    own, structure, noise = own_of(seed, X.dtype)
     outputs, hidden = own.forward(X)
     y = torch.nn.functional.one_hot(torch.arange(len(X)) % 4, 4).to(X.dtype)
     terms, _ = own.terms(outputs, hidden, y, torch.tensor(noise.r_a, dtype=X.dtype))
     first, found = structure.layers[0], terms.double().numpy()
     weights = np.stack([row[first.weight].reshape(first.shape[0], -1) for row in found])
     return weights, np.stack([row[first.bias] for row in found])
+
+
+def layer_of(seed: int = 0) -> Layer:
+    """The perturbed first layer, which the server of pbpfl has."""
+    own, structure, _ = own_of(seed)
+    first, flat = structure.layers[0], own.flat.read()
+    return np.asarray(flat[first.weight].reshape(first.shape[0], -1)), np.asarray(flat[first.bias])
 
 
 def batch(rows: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -52,6 +68,14 @@ def test_pbpfl_tells_its_server_a_whole_batch(dtype: torch.dtype) -> None:
     assert errors(found.rows, X).max() < 1e-8
 
 
+def test_pbpfl_tells_its_server_a_batch_of_the_default_size() -> None:
+    """32 rows, of which it needs 11 units that are silent together; who has the layer begins near them."""
+    X = batch(32)
+    found = batch_rows(*terms_of(X), layer=layer_of(), most=32)
+    assert found.whole
+    assert errors(found.rows, X).max() < 1e-6
+
+
 def test_the_sum_of_two_clients_tells_both_batches() -> None:
     """What pbpfl-masked gives the server: the same weights for both, and their terms added up."""
     X, Z = batch(4), batch(4, seed=1)
@@ -61,7 +85,7 @@ def test_the_sum_of_two_clients_tells_both_batches() -> None:
     assert max(errors(found.rows, X).max(), errors(found.rows, Z).max()) < 1e-8
 
 
-@pytest.mark.parametrize(("model", "rows"), [("mlp", 8), ("spn", 6)])
+@pytest.mark.parametrize(("model", "rows"), [("mlp", 16), ("spn", 6)])
 def test_one_gradient_tells_a_batch_to_who_has_the_model(model: str, rows: int) -> None:
     """SPEAR itself, also against SPN, whose secret head changes what is propagated back but not who is silent."""
     X, net = batch(rows).abs(), build_model("mlp", (D,), 10, 1)
@@ -114,6 +138,26 @@ def test_nothing_is_found_in_random_numbers() -> None:
     X = np.c_[rng.normal(size=(12, D)), np.ones(12)]
     gradients = rng.normal(size=(3, 64, 12)) @ X
     assert len(batch_rows(gradients[..., :-1], gradients[..., -1], tries=1000).rows) == 0
+
+
+def test_what_is_not_found_is_not_said_to_be_true() -> None:
+    """The search ends after a few starts: directions are missing, and may be mixed into all rows."""
+    X = batch(24)
+    found = batch_rows(*terms_of(X), layer=layer_of(), tries=64)
+    assert 0 < found.directions < found.batch == 24
+    assert not found.true.any()
+    assert not found.whole
+
+
+def test_noise_below_the_silence_of_units_does_not_hide_it() -> None:
+    """What rounding adds to the difference of two models: a hundred times the rounding of a gradient."""
+    X = batch(6)
+    weights, biases = terms_of(X)
+    noise, scale = np.random.default_rng(0), np.abs(weights).max(axis=(1, 2), keepdims=True)
+    noisy = weights + 1e-6 * scale * noise.normal(size=weights.shape)
+    found = batch_rows(noisy, biases, layer=layer_of(), most=6)
+    assert found.whole
+    assert errors(found.rows, X).max() < 1e-3
 
 
 def test_one_row_is_read_off() -> None:

@@ -248,7 +248,17 @@ def test_four_different_workers_are_killed_each_time() -> None:
 @pytest.mark.parametrize(
     ("name", "passed"),
     [
-        ("attacks", {"dataset": "cifar10", "cases": 6, "data_dir": None}),
+        (
+            "attacks",
+            {
+                "dataset": "cifar10",
+                "cases": 6,
+                "data_dir": None,
+                "reference": None,
+                "images": 4,
+                "iterations": 4800,
+            },
+        ),
         ("codedml", {"ranks": 51}),
         ("copml", {"ranks": 11, "dataset": "mnist", "iterations": 25, "rounds": 3, "spu_python": None}),
         ("encryption", {"ranks": 51, "rounds": 3}),

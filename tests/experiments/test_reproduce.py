@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fedmpi.bench.projection import PROTOCOLS, Machines, Task, project
+from fedmpi.bench.projection import PROTOCOLS, project
 from fedmpi.bench.rates import Rates
+from fedmpi.bench.steps import Machines, Task
 from fedmpi.cli import main
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.pages import figures

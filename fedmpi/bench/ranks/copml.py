@@ -34,8 +34,8 @@ def train(ch: Channel, dataset: str, params: Params) -> dict[str, Any]:
     """Every N-th row is an owner's. What all owners spent, and on rank 0 how good the model is."""
     data = load(dataset, classes=CLASSES)
     rows = [rows_of(rank, ch.size, len(data.y_train), data.groups) for rank in range(ch.size)]
-    task, X_bar, Y = service.prepared_rows(params, data, rows[ch.rank], [len(part) for part in rows])
-    trained = owner(ch, task, X_bar, Y)
+    task, X, Y = service.prepared_rows(params, data, rows[ch.rank], [len(part) for part in rows])
+    trained = owner(ch, task, X, Y)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cpu = trained.total_cpu_seconds, trained.cpu_seconds
     spent = [Spent(*cpu, float(ch.meter.bytes_sent.total()), float(memory))]
