@@ -25,9 +25,22 @@ REGISTRY = {
     "codedml": Attacks(("colluders:findings",), ("colluders:comparison",)),
     "copml": Attacks(("owners:findings",), ("owners:comparison",)),
     "ppadmm": Attacks(("servers:findings",), ("servers:comparison",)),
-    "niss": Attacks(("uploads:reconstructions", "members:findings", "canaries:findings", "secure_sums:findings")),
-    "pbpfl": Attacks(("uploads:reconstructions", "uploads:masked_words", "models:findings")),
-    "spn": Attacks(("uploads:reconstructions",)),
+    "niss": Attacks(
+        (
+            *("uploads:reconstructions", "members:findings", "canaries:findings"),
+            *("secure_sums:findings", "secure_sums:sealed"),
+        )
+    ),
+    "pbpfl": Attacks(
+        (
+            "uploads:reconstructions",
+            "uploads:masked_words",
+            "models:findings",
+            "members:findings",
+            "secure_sums:sealed",
+        ),
+    ),
+    "spn": Attacks(("uploads:reconstructions", "members:findings")),
 }
 
 

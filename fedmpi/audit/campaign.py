@@ -55,9 +55,12 @@ _EIGHT_ROWS = (
 """Clients with eight rows each, which take one step on all of them."""
 
 _MEMBERS = (
-    *("--dataset", "synthetic:m=200,d=1200,density=0.05,test=1000", "--clients", "4", "--fraction", "1"),
+    *("--dataset", "synthetic:m=200,d=1200,density=0.05,test=3000", "--clients", "4"),
     *("--rounds", "6", "--learning-rate", "0.1"),
 )
+"""Rows that a model learns by heart, and so many others that one part in a thousand can be told."""
+
+_ALL = ("--fraction", "1")
 
 _SUMMED = ("--dataset", "digits", "--clients", "10", "--max-rows", "80", "--rounds", "3", "--epochs", "1")
 
@@ -82,11 +85,11 @@ def settings() -> Iterator[Setting]:
     for method in ("fedavg", "dp-fedavg"):
         yield Setting(f"niss-{method}", "niss", 3, (*_UPLOAD["niss"], "--method", method))
         yield Setting(f"niss-{method}-batch", "niss", 3, (*_EIGHT_ROWS, "--fraction", "1", "--method", method))
-        yield Setting(f"niss-{method}-members", "niss", 3, (*_MEMBERS, "--method", method))
+        yield Setting(f"niss-{method}-members", "niss", 3, (*_MEMBERS, *_ALL, "--method", method))
     for tau2 in ("0", "0.5", "1"):
         cancelling = (*_UPLOAD["niss"], "--share-count", "3", "--tau-squared", tau2)
         yield Setting(f"niss-tau2-{tau2}", "niss", 3, cancelling)
-    yield Setting("niss-members", "niss", 3, (*_MEMBERS, "--share-count", "3"))
+    yield Setting("niss-members", "niss", 3, (*_MEMBERS, *_ALL, "--share-count", "3"))
     for scheme in ("double", "lightsecagg"):
         summed = (*_SUMMED, "--method", "fedavg", "--secure-sum", scheme)
         yield Setting(f"niss-{scheme}", "niss", 3, summed)
@@ -96,16 +99,22 @@ def settings() -> Iterator[Setting]:
     cancelling = (*_EIGHT_ROWS, "--fraction", "1", "--share-count", "2", "--tau-squared", "0")
     yield Setting("niss-batch", "niss", 3, cancelling)
     yield Setting("pbpfl", "pbpfl", 2, _UPLOAD["pbpfl"])
+    yield Setting("pbpfl-open", "pbpfl", 2, (*_UPLOAD["pbpfl"], "--gamma-range", "0", "0"))
     masked = (*_UPLOAD["pbpfl"], "--rounds", "3", "--method", "pbpfl-masked")
     yield Setting("pbpfl-masked", "pbpfl", 2, masked)
     model = ("--dataset", "digits", "--clients", "3", "--rounds", "60", "--checkpoint-every", "1", "--no-compare")
     yield Setting("pbpfl-model", "pbpfl", 2, model)
+    learnt = (*_MEMBERS[:-4], "--rounds", "300", "--learning-rate", "0.1", "--batch-size", "10")
+    yield Setting("pbpfl-members", "pbpfl", 2, (*learnt, "--checkpoint-every", "100", "--no-compare"))
     for network in ("mlp", "dlnet"):
         own = (*_UPLOAD["spn"], "--model", network)
         yield Setting(f"spn-{network}", "spn", 2, (*own, "--method", "spn", "--alpha2", "0.5"))
         yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--share-fraction", "0.05"))
     batch = (*_EIGHT_ROWS, "--optimizer", "sgd", "--method", "spn", "--alpha2", "0.5")
     yield Setting("spn-mlp-batch", "spn", 2, batch)
+    known = (*_MEMBERS, "--model", "mlp", "--epochs", "5", "--optimizer", "sgd", "--method")
+    yield Setting("spn-members", "spn", 2, (*known, "spn", "--alpha2", "0.5"))
+    yield Setting("spn-fedavg-members", "spn", 2, (*known, "fedavg"))
     # a perturbation a hundred times the gradient: the case in which the paper promises that reconstruction fails
     yield Setting("spn-dlnet-20", "spn", 2, (*own, "--method", "spn", "--alpha2", "20"))
     yield Setting("spn-fedavg-dlnet", "spn", 2, (*own, "--method", "fedavg"))

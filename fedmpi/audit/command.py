@@ -24,8 +24,11 @@ ON_THREADS = (
     "coalitions:findings",
     "liars:findings",
     "secure_sums:together",
+    "columns:findings",
+    "steps:findings",
+    "traps:findings",
 )
-"""Attacks by who knows keys or seeds of its own, which no run folder has, or who lies."""
+"""Attacks by who knows keys or seeds of its own, which no run folder has, or who lies; and what needs no run."""
 
 
 _LETTERS = str.maketrans({"τ": "tau", "²": "2", "₂": "2", "ε": "epsilon", "α": "alpha", "σ": "sigma", "θ": "theta"})

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from fedmpi.attacks.membership import RATES, Membership
 from fedmpi.audit.bounds import Game
 
 Images = Mapping[str, NDArray[np.floating]]
@@ -60,6 +61,8 @@ class Finding:
     """Further attempts of which a person recognizes the picture."""
     game: Game | None = None
     """Where an ε is tried: the attempts to tell two neighbouring inputs apart."""
+    membership: Membership | None = None
+    """Where rows are asked for that were trained on: the scores of all rows."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -123,7 +126,7 @@ class Finding:
             "to get": self.target,
             "successes": f"{self.successes} of {self.attempts}"
             + (f", {self.recognized} more seen" if self.recognized else ""),
-            "median": f"{self.measure} {self.score:.2g}",
+            "median": str(self.membership) if self.membership else f"{self.measure} {self.score:.2g}",
             "ε printed": printed,
             "ε is at least": shown,
             "claim": self.claim,
@@ -152,9 +155,23 @@ def tried(row: Finding, game: Game) -> Finding:
     return replace(row, scores=(right / max(game.attempts, 1),), successes=right, chance=0.5, game=game)
 
 
+def told(row: Finding, scores: Membership, rate: float = RATES[0]) -> Finding:
+    """A row about membership: a member is an attempt, and found where few others have such a score."""
+    count, found = len(scores.inside), scores.found(rate)
+    return replace(
+        row,
+        scores=tuple(scores.inside.tolist()),
+        successes=found if count else 0,
+        chance=scores.chance(rate),
+        membership=scores,
+    )
+
+
 def _added(first: Finding, one: Finding) -> Finding:
     if first.game and one.game:
         return replace(tried(first, first.game.joined(one.game)), seeds=first.seeds | one.seeds)
+    if first.membership and one.membership:
+        return replace(told(first, first.membership.joined(one.membership)), seeds=first.seeds | one.seeds)
     return replace(
         first,
         scores=first.scores + one.scores,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedmpi.audit.finding import PICTURED, Finding, as_images
 from fedmpi.audit.recording import Recorded
 from fedmpi.audit.statistics import ALARM, buckets_for, least, p_value_same, p_value_uniform
-from fedmpi.copml import service
+from fedmpi.copml import plain, service
 from fedmpi.copml.member import Task
 from fedmpi.copml.params import Params
 from fedmpi.copml.scale import residues
@@ -27,7 +27,17 @@ from fedmpi.data import load
 from fedmpi.data.partition import rows_of
 
 HIDDEN = (
-    *("RowShare", "CodedShare", "CodedRows", "SumShare", "RandomShare", "MaskShare", "WeightShare", "GradientShare"),
+    *(
+        "RowShare",
+        "CodedShare",
+        "CodedRows",
+        "SumShare",
+        "MeanShare",
+        "RandomShare",
+        "MaskShare",
+        "WeightShare",
+        "GradientShare",
+    ),
     "SubShare",
 )
 """Messages that must tell T owners nothing, even all of them together."""
@@ -80,8 +90,10 @@ class Judge:
         if not data.shape or self.params.split_by:
             return None
         mine = [rows_of(rank, owners, len(data.y_train)) for rank in self.run.ranks]
-        parts = [service.prepared_rows(self.params, data, part, [*map(len, mine)]) for part in mine]
-        return parts[0][0], [part[1] for part in parts], [part[2] for part in parts]
+        rows = [*map(len, mine)]
+        task, X, Y = service.prepared_rows(self.params, data, np.concatenate(mine), rows)
+        X_bar, edges = plain.prepared(task, X, plain.means(task, X)), np.cumsum(rows)[:-1]
+        return task, np.split(X_bar, edges), np.split(Y, edges)
 
     @cached_property
     def opened(self) -> list[FieldArray]:
@@ -91,6 +103,13 @@ class Judge:
             for seen in self.run.view(rank, "MaskedShare"):
                 shares.setdefault(int(seen["step"]), {})[seen.source] = seen["values"]
         return [self.ring.open(shares[step]) for step in sorted(shares)]
+
+    @cached_property
+    def sums_of_columns(self) -> FieldArray:
+        """What all owners see of images with --center: shares that any of them received, added up; else nothing."""
+        views = (seen for rank in self.run.ranks for seen in self.run.view(rank, "OpenedMeans"))
+        shares = {seen.source: seen["values"] for seen in views}
+        return self.ring.open(shares) if shares else np.zeros(0, np.uint32)
 
     @property
     def step_bits(self) -> int:
@@ -130,12 +149,15 @@ def comparison(run: Recorded, other: Recorded) -> Iterator[Finding]:
         return
     judge = Judge(run)
     differ = [run.result["params"].get(name) != other.result["params"].get(name) for name in ("learning_rate", "rows")]
+    sums, theirs = judge.sums_of_columns, Judge(other).sums_of_columns
+    differ.append(not np.array_equal(sums, theirs))
+    columns = " with --center also the sum of each pixel," if len(sums) else ""
     yield row(
         judge,
         "1 of the owners",
         "what is opened before training",
         "equality between two data sets",
-        "the sum of the owners' largest eigenvalues, which sets the step, is opened",
+        f"the sum of the owners' largest eigenvalues, which sets the step,{columns} is opened",
         None,
         "whether they differ",
         (float(any(differ)),),
@@ -261,7 +283,7 @@ def gradient(judge: Judge, size: int) -> Finding:
     guess = judge.opened[0]
     if size > judge.T:
         bits = scale.truncated_bits(judge.step_bits)
-        inside = range(judge.T + 1, judge.T + 1 + size)  # none of them contributed to a mask
+        inside = range(size)  # they hold shares, and none of them contributed to a mask
         shares: dict[int, FieldArray] = {}
         for rank in inside:
             own = [seen["values"][:, :, : len(true)] for seen in judge.run.view(rank, "MaskShare")]

@@ -20,6 +20,11 @@ CLAIM = "the server, and T clients with it, learn the sum of a round's uploads a
 
 CONTROL = "U clients and the server read every upload (positive control)"
 
+CARRIED = ("Envelopes", "Shares")
+"""Messages with envelopes in them."""
+
+SEALED = "who carries an envelope learns nothing of what is in it (X25519, AES-256-GCM)"
+
 CLIENTS, THRESHOLD, COLLUDING, LENGTH = 10, 7, 4, 500
 
 BITS = 20
@@ -56,6 +61,30 @@ def findings(run: Recorded) -> Iterator[Finding]:
         sum(p < ALARM for p in p_values),
         seeds=frozenset([run.seed]),
         target="updates",
+    )
+
+
+def sealed(run: Recorded) -> Iterator[Finding]:
+    """Whoever carries envelopes, as the server does: is what clients seal for one another uniform?"""
+    seen = [one for rank in run.ranks for one in run.view(rank, *CARRIED)]
+    apart = [one["sealed"].reshape(-1, one["sealed"].shape[-1]) for one in seen if one["sealed"].size]
+    whole = [envelopes[envelopes.any(axis=1)] for envelopes in apart]  # a client has none for itself
+    p_values = [p_value_of_words([one]) for one in whole if buckets_for(1, one.size) > 1]
+    if not p_values:
+        return
+    yield Finding(
+        run.system,
+        described(run),
+        "who carries them",
+        "sealed shares of masks or of noise",
+        "uniformity of bytes (χ²)",
+        SEALED,
+        True,
+        "p-value",
+        tuple(p_values),
+        sum(p < ALARM for p in p_values),
+        seeds=frozenset([run.seed]),
+        target="shares",
     )
 
 

@@ -38,6 +38,10 @@ FRESH = frozenset(("public", "order"))
 
 UPDATES = "masked updates of each participant"
 
+COLUMNS = "masked sums of columns, and of squares, of each participant"
+
+MASKS = "sums of masks, from S2"
+
 SUCCESS = 1e-6
 """Relative error of sums that counts as having read them."""
 
@@ -50,9 +54,10 @@ def findings(run: Recorded) -> Iterator[Finding]:
     """S1: uniformity of every participant's words. S2: whether anything but keys and round numbers came."""
     if run.method != "ppadmm":
         return
-    p_values = [p_value_of_words([*words, *differences(words)]) for words in updates_of(run).values()]
     attack = "uniformity of words, and from one round to the next (χ²)"
-    yield finding(run.seed, "S1", UPDATES, attack, "p-value", p_values, [p < ALARM for p in p_values])
+    for saw, lots in ((UPDATES, updates_of(run)), (COLUMNS, columns_of(run)), (MASKS, masks_of(run))):
+        p_values = [p_value_of_words([*words, *differences(words)]) for words in lots.values()]
+        yield finding(run.seed, "S1", saw, attack, "p-value", p_values, [p < ALARM for p in p_values])
     strange = sum(not harmless(seen) for seen in run.view(AUXILIARY))
     saw, attack = "all messages to it", "any field that could depend on data"
     yield finding(run.seed, "S2", saw, attack, "messages with one", [float(strange)], [strange > 0])
@@ -81,9 +86,24 @@ def updates_of(run: Recorded) -> dict[int, list[Words]]:
     return updates
 
 
+def columns_of(run: Recorded) -> dict[int, list[Words]]:
+    """Participant → its words of what comes before the iterations, as S1 got them."""
+    early: dict[int, list[Words]] = {}
+    for seen in run.view(PRIMARY, "MaskedUpdate"):
+        if int(seen["round"]) < FIRST_ITERATION:
+            early.setdefault(seen.source, []).append(seen["words"])
+    return early
+
+
+def masks_of(run: Recorded) -> dict[int, list[Words]]:
+    """What S2 told of the iterations: sums that are as uniform as the masks in them."""
+    told = run.view(PRIMARY, "MaskSum")
+    return {AUXILIARY: [seen["words"] for seen in told if int(seen["round"]) >= FIRST_ITERATION]}
+
+
 def differences(words: list[Words]) -> list[Words]:
     """Between one round and the next: of fresh masks they are uniform too."""
-    return [b - a for a, b in itertools.pairwise(words)]
+    return [b - a for a, b in itertools.pairwise(words) if a.shape == b.shape]
 
 
 def harmless(seen: Seen) -> bool:

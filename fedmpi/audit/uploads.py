@@ -15,7 +15,7 @@ from fedmpi.attacks.features import parts_of
 from fedmpi.attacks.gradients import Gradient
 from fedmpi.attacks.labels import label_of
 from fedmpi.attacks.linear import layer_input
-from fedmpi.attacks.metrics import mean_squared_errors, psnr, ssim
+from fedmpi.attacks.metrics import PSNR, SSIM, mean_squared_errors, psnr, ssim
 from fedmpi.attacks.spear import batch_rows
 from fedmpi.audit.clients import SERVER, Client, Federated, Step, Upload, federated, step_of, uploads
 from fedmpi.audit.finding import PICTURED, Finding, as_images
@@ -28,11 +28,8 @@ SUCCESS = 1e-3
 """A row counts as recovered below this mean squared error: of images with pixels in [0, 1], of tables with each column
 in units of its deviation over all clients."""
 
-PSNR, SSIM = 18.0, 0.5
-"""A person recognizes an image at both, or more. A grey or mean image has neither."""
-
-SHARED = 11
-"""Units that must be silent together, at most, for a search to begin: about 2^11 tries for a row."""
+LARGEST = 40
+"""Rows of a client, at most, for a search for all of them to begin."""
 
 SEARCHED = 4
 """Clients of a run that are searched for, at most; what has a closed form is tried on all."""
@@ -60,8 +57,8 @@ CLOSED_FORM = "first layer in closed form (Theorem 2.1)"
 
 WHOLE_BATCH = "all rows by units that are silent together (SPEAR)"
 
-TRIES = 20_000
-"""Choices of units, at most, in a search for a batch."""
+TRIES = 5_000
+"""Starts, at most, of a search for a batch."""
 
 Guess = Callable[[Federated, Upload, Client], NDArray[np.float64]]
 """An attack: one row, in the shape of an input. It is given the client for the shape of a batch alone."""
@@ -131,7 +128,7 @@ def whole_batches(run: Recorded, fed: Federated, ours: list[Upload], step: Step)
     rows = max((step.used(len(fed.clients[upload.client].X)) for upload in ours), default=0)
     if not begins_dense(fed) or parts is None or len(parts[1]) < 2 or not isinstance(parts[1][1], nn.ReLU):
         return None
-    if rows < 2 or (rows - 1) > SHARED * (1 + len(ours[0].more)):
+    if not 2 <= rows <= LARGEST:
         return None
     errors: list[float] = []
     originals, found, units = [], [], spread(fed)
@@ -262,6 +259,7 @@ def described(run: Recorded) -> str:
         ("niss", "niss"): f"niss, τ² = {kept:.3g}{', budgets' * ('budgets' in config)}",
         ("niss", "dp-fedavg"): f"dp-fedavg, ε = {config.get('epsilon', 0.0):g}",
         ("niss", "distributed-dp"): f"distributed-dp, {of_noise(config)}",
+        ("pbpfl", "pbpfl"): "pbpfl" + ", γ = 0" * (not any(config.get("gamma_range", (1,)))),
         ("spn", "spn"): f"spn, α₂ = {config.get('alpha2', 0.0):g}, {config.get('model')}",
         ("spn", "dp"): f"dp, σ = {config.get('noise_std', 0.0):g}, {config.get('model')}",
         ("spn", "ppdl"): f"ppdl, θ = {config.get('share_fraction', 0.0):g}, {config.get('model')}",

@@ -12,7 +12,7 @@ import pytest
 from report.test_report_files import Elements
 
 from fedmpi import cli
-from fedmpi.audit import campaign, command, members, report, secure_sums
+from fedmpi.audit import campaign, command, members, report, secure_sums, steps, traps
 from fedmpi.audit.applicability import attack
 from fedmpi.audit.finding import PARTLY, TOO_FEW, Finding, merged
 from fedmpi.audit.partners import findings
@@ -183,8 +183,25 @@ def test_noise_that_stays_is_seen_where_collusion_asks_for_it(
     """Its τ² is no option of the run, but stands in its result."""
     few = ("--dataset", "digits", "--clients", "5", "--max-rows", "200", "--rounds", "1", "--epochs", "1")
     recorded_on_threads("niss", 3, [*few, "--fraction", "1", "--share-count", "3", *own], tmp_path / "run")
-    (found,) = members.findings(Recorded.read(tmp_path / "run"))
-    assert (found.method, found.protects) == (f"niss, τ² = {noise}", protects)
+    found = list(members.findings(Recorded.read(tmp_path / "run")))
+    assert [(one.method, one.protects) for one in found[:2]] == [(f"niss, τ² = {noise}", protects)] * 2
+    assert len(found) == (2 if protects else 3), "a control at random only where something is found"
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg-members", CONTROL), ("pbpfl-members", "broken")])
+def test_membership_of_models_that_know_their_rows_by_heart(name: str, verdict: str, tmp_path: Path) -> None:
+    """By their losses and by LiRA; members and others exchanged are not told apart."""
+    few = ("--rounds", "150") if name.startswith("pbpfl") else ()
+    found = list(members.findings(Recorded.read(on_threads(name, tmp_path / "run", *few))))
+    assert [one.verdict for one in found] == [verdict, verdict, HOLDS][: len(found)]
+    assert all("AUC" in one.cells["median"] for one in found)
+
+
+def test_without_noise_on_the_outputs_a_client_has_true_predictions(tmp_path: Path) -> None:
+    """There is a row that says so."""
+    folder = on_threads("pbpfl-open", tmp_path / "run")
+    found = {one.attack.split(":")[0]: one.verdict for one in attack([Recorded.read(folder)])}
+    assert found["true predictions"] == CONTROL
 
 
 @pytest.mark.parametrize(("name", "verdict"), [("niss-fedavg", CONTROL), ("niss-tau2-1", HOLDS)])
@@ -215,7 +232,8 @@ def test_a_batch_of_eight_rows_is_no_protection(name: str, verdict: str, tmp_pat
     assert (row.verdict, row.attempts) == (verdict, 24)
 
 
-def test_pbpfl_hides_scales_alone(tmp_path: Path) -> None:
+def test_pbpfl_hides_scales_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedmpi.audit.uploads.TRIES", 64)  # rows of batches are test_spear's
     found = verdicts(on_threads("pbpfl-model", tmp_path / "run"))
     assert found["client", "directions"] == found["client", "signs"] == found["client", "γ"] == FALLS
     assert found["client", "lengths"] == HOLDS
@@ -394,12 +412,24 @@ def test_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     few = [SETTINGS[name] for name in ("codedml-coded", "niss-fedavg-members", "pbpfl-model")]
     monkeypatch.setattr(campaign, "settings", lambda: iter(few))
+    for module in (steps, traps):  # their own tests have all of them
+        own = [next(case for case in module.cases() if case.options.get("model", "mlp") == "mlp")]
+        monkeypatch.setattr(module, "cases", lambda own=own: iter(own))
     monkeypatch.setattr(campaign, "train", train)
+    monkeypatch.setattr("fedmpi.audit.uploads.TRIES", 64)
     path = command.audit_all(campaign.QUICK, tmp_path)
     text = path.read_text()
     assert (tmp_path / "report" / "pictures" / "membership.png").is_file()
     assert "THE CONTROL FAILED" not in text
-    for expected in ("two-sample test", "S1 and S2", "membership by loss", "directions of rows", "γ by regression"):
+    for expected in (
+        "two-sample test",
+        "S1 and S2",
+        "membership by LiRA",
+        "(imprint)",
+        "step of Adam",
+        "directions of rows",
+        "γ by regression",
+    ):
         assert expected in text
     assert "S1 and S2" in capsys.readouterr().out
 

@@ -28,12 +28,17 @@ def test_two_owners_learn_nothing_and_three_the_rows(name: str, tmp_path: Path) 
     }
 
 
-def test_one_owner_learns_nothing_where_each_encodes_its_own_rows(tmp_path: Path) -> None:
-    found = verdicts(on_threads("copml-own", tmp_path / "run"))
+def test_one_owner_learns_nothing_where_each_encodes_its_own_rows_but_the_sums_of_columns(tmp_path: Path) -> None:
+    """With --center; two data sets are told apart by what is opened."""
+    runs = [
+        on_threads("copml-own", tmp_path / name, "--center", *more)
+        for name, more in (("one", ()), ("two", SETTINGS["copml-own"].alternatives[1]))
+    ]
+    found = verdicts(*runs)
     one, two = "1 of the owners (T)", "2 of the owners (T + 1)"
-    assert found == {(one, attack): HOLDS for attack in ("uniformity", "change", "gradient")} | {
-        (two, "gradient"): CONTROL
-    }
+    assert found.pop(("1 of the owners", "equality")) == "broken"
+    held = ("uniformity", "change", "gradient", "two-sample")
+    assert found == {(one, attack): HOLDS for attack in held} | {(two, "gradient"): CONTROL}
 
 
 def test_a_mask_used_twice_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
