@@ -64,8 +64,9 @@ def main(argv: Sequence[str]) -> int:
 
 def forecast(options: argparse.Namespace, runs: int) -> None:
     """Print the time and the price to be expected, by the cost model."""
-    from fedmpi.bench.projection import PROTOCOLS, Machines, project
+    from fedmpi.bench.projection import PROTOCOLS, project
     from fedmpi.bench.rates import calibrate
+    from fedmpi.bench.steps import Machines
     from fedmpi.reproduce.codedml.settings import CIFAR10, FULL
 
     rates, machines = calibrate(), Machines(BANDWIDTH_BYTES, LATENCY_SECONDS, 1.0)
