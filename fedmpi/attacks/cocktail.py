@@ -10,14 +10,10 @@ ReLU, no parameters of the layer, and a unit for each row; what it finds is near
 import warnings
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedmpi.attacks.silence import Matrix
+from fedmpi.attacks.spear import RANK
 from fedmpi.errors import UsageError
-
-Matrix = NDArray[np.float64]
-
-RANK = 1e-5
-"""Singular values below this part of the largest are rounding."""
 
 ITERATIONS, TOLERANCE = 600, 1e-5
 """Of FastICA."""
@@ -75,5 +71,4 @@ def independent_images(
 def edges(images: Matrix, shape: tuple[int, int, int]) -> Matrix:
     """Differences of neighbouring pixels, both ways, of images (b, N)."""
     pictures = images.reshape(-1, *shape)
-    both = [pictures[:, :, 1:] - pictures[:, :, :-1], pictures[..., 1:] - pictures[..., :-1]]
-    return np.concatenate([part.reshape(len(images), -1) for part in both], axis=1)
+    return np.concatenate([np.diff(pictures, axis=axis).reshape(len(images), -1) for axis in (2, 3)], axis=1)

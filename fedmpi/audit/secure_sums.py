@@ -48,20 +48,9 @@ def findings(run: Recorded) -> Iterator[Finding]:
         return
     test = of_words if name == "double" else of_residues
     p_values = [test(words) for words in views.values()]
-    yield Finding(
-        run.system,
-        described(run),
-        "server",
-        f"one client's hidden words of {max(map(len, views.values()))} rounds",
-        "uniformity of words, and between rounds (χ²)",
-        CLAIM,
-        True,
-        "p-value",
-        tuple(p_values),
-        sum(p < ALARM for p in p_values),
-        seeds=frozenset([run.seed]),
-        target="updates",
-    )
+    saw = f"one client's hidden words of {max(map(len, views.values()))} rounds"
+    row = "server", saw, "uniformity of words, and between rounds (χ²)", CLAIM
+    yield tested(run, row, p_values, target="updates")
 
 
 def sealed(run: Recorded) -> Iterator[Finding]:
@@ -72,19 +61,22 @@ def sealed(run: Recorded) -> Iterator[Finding]:
     p_values = [p_value_of_words([one]) for one in whole if buckets_for(1, one.size) > 1]
     if not p_values:
         return
-    yield Finding(
+    row = "who carries them", "sealed shares of masks or of noise", "uniformity of bytes (χ²)", SEALED
+    yield tested(run, row, p_values, target="shares")
+
+
+def tested(run: Recorded, row: tuple[str, str, str, str], p_values: list[float], target: str) -> Finding:
+    """Of numbers that must be uniform; the row names who sees which of them, the test, and the claim."""
+    return Finding(
         run.system,
         described(run),
-        "who carries them",
-        "sealed shares of masks or of noise",
-        "uniformity of bytes (χ²)",
-        SEALED,
+        *row,
         True,
         "p-value",
         tuple(p_values),
         sum(p < ALARM for p in p_values),
         seeds=frozenset([run.seed]),
-        target="shares",
+        target=target,
     )
 
 

@@ -8,6 +8,11 @@ and the same by products of Shamir shares, without coding, in `bgw`.
 
 from fedmpi.system import System
 
+OWNERS_LEARN = (
+    "Any {T} of the {N} owners learn the last model and those that --checkpoint-every opens, the sum that sets the "
+    "step, and those of columns that are centred; of each number that is opened to round it, at most 2^-{kappa}."
+)
+
 SYSTEM = System(
     "copml",
     "Logistic regression on the rows of many owners, with no trusted party. Every rank is an owner; rank 0 leads.",
@@ -19,12 +24,8 @@ SYSTEM = System(
     takes_own_rows=True,
     no_class_weight="has no weights of rows",
     learns={
-        "copml": "Any {T} of the {N} owners learn the last model and those that --checkpoint-every opens, the sum "
-        "that sets the step, and those of columns that are centred; of each number "
-        "that is opened to round it, at most 2^-{kappa}.",
-        "bgw": "Any {T} of the {N} owners learn the last model and those that --checkpoint-every opens, the sum "
-        "that sets the step, and those of columns that are centred; of each number "
-        "that is opened to round it, at most 2^-{kappa}.",
+        "copml": OWNERS_LEARN,
+        "bgw": OWNERS_LEARN,
         "plain": "Nothing is hidden: the leader has all rows, and trains in the clear.",
     },
     plain="plain",

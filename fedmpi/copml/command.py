@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml import plain, service
-from fedmpi.copml.member import LEADER, Start, Trained
+from fedmpi.copml.member import LEADER, Keep, Start, Trained
 from fedmpi.copml.params import Params
 from fedmpi.copml.quantized import of_raw_features
 from fedmpi.copml.scale import Scale
@@ -111,19 +111,17 @@ class OwnersTraining(OwnersWords):
 
     def train(self, start: Start | None, keeper: Keeper[Start]) -> None:
         """Train with the other owners, or in the clear; and hear their reports."""
+        every = self.options.checkpoint_every
+
+        def keep(done: int, w: NDArray[np.int64]) -> None:
+            keeper.advance(Start(done, w))
+
         if self.params.method == "plain":
-            self.outcome = self.in_the_clear(start, keeper)
+            self.outcome = self.in_the_clear(start, every, keep)
         else:
             mine = service.part(self.job, self.own_part, LEADER, self.ch.size)
             self.outcome = service.lead(
-                self.ch,
-                self.job,
-                self.own_part,
-                mine,
-                self.watch,
-                start=start,
-                every=self.options.checkpoint_every,
-                keep=lambda done, w: self.keep(keeper, done, w),
+                self.ch, self.job, self.own_part, mine, self.watch, start=start, every=every, keep=keep
             )
         self.total_seconds = self.outcome.total_seconds
         self.failures += self.outcome.failures
@@ -142,19 +140,14 @@ class OwnersTraining(OwnersWords):
         """What a line of progress counts."""
         return self.ch.meter, self.answers
 
-    def keep(self, keeper: Keeper[Start], done: int, w: NDArray[np.int64]) -> None:
-        """Write weights that were opened."""
-        keeper.advance(Start(done, w))
-
-    def in_the_clear(self, start: Start | None, keeper: Keeper[Start]) -> Trained:
+    def in_the_clear(self, start: Start | None, every: int, keep: Keep) -> Trained:
         """The twin, on all rows."""
         data, owners, begun = self.data, range(self.ch.size), time.perf_counter()
         parts = [service.part(self.job, data, p, len(owners)) for p in owners]
         order, rows = np.concatenate(parts), [len(part) for part in parts]
         task, X, Y = service.prepared_rows(self.params, data, order, rows)
-        task = replace(task, start=start, every=self.options.checkpoint_every)
+        task = replace(task, start=start, every=every)
         means, scale = plain.means(task, X), task.scale()
-        keep = lambda done, w: self.keep(keeper, done, w)  # noqa: E731
         w, done, step_bits = plain.train(task, plain.prepared(task, X, means), Y, watch=self.watch, keep=keep)
         W = of_raw_features(np.ldexp(w.astype(np.float64), -scale.weight_bits), means)
         seconds = time.perf_counter() - begun

@@ -106,6 +106,11 @@ class Task:
         return self.start.iteration if self.start else 0
 
     @property
+    def weights(self) -> NDArray[np.int64]:
+        """w̄ to begin with, shape (d, C)."""
+        return self.start.w if self.start else np.zeros((self.columns, self.outputs), np.int64)
+
+    @property
     def left(self) -> int:
         """Iterations to do, each of which takes masks of its own."""
         return self.params.iterations - self.begun

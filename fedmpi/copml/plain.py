@@ -48,8 +48,7 @@ def train(
     own = [largest_eigenvalue(X_bar[a:b]) * 4.0**-scale.data_bits for a, b in pairwise(edges)]
     step_bits = scale.step_bits(float(np.ceil(own).sum()))
     bits, c = scale.truncated_bits(step_bits), scale.coefficients
-    X, w = X_bar.astype(np.float64), np.zeros((task.columns, task.outputs), np.int64)  # every sum is below 2^53
-    w = w if task.start is None else task.start.w
+    X, w = X_bar.astype(np.float64), task.weights  # every sum is below 2^53
     targets = (X.T @ Y).astype(np.int64) << scale.residual_bits
     done, last = task.begun, False
     while not last:

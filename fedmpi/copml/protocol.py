@@ -125,8 +125,9 @@ def owner(
         done += 1
         if last or task.opens(done):
             opened = me.open(OpenedShare, done, None if held is None else held.w, (me.count,))
-            keep(done, me.ring.residues.reals(opened, 0).astype(np.int64).reshape(shape))
-    W = me.ring.residues.reals(opened, me.scale.weight_bits).reshape(shape)
+            w_bar = me.ring.residues.reals(opened, 0).reshape(shape)
+            keep(done, w_bar.astype(np.int64))
+    W = np.ldexp(w_bar, -me.scale.weight_bits)
     now, cpu = time.perf_counter(), time.thread_time()
     seconds = now - begun, now - start
     W = of_raw_features(W, means)
@@ -147,9 +148,8 @@ class Weights:
 
     def __init__(self, me: Owner, correlation: FieldArray, masks: tuple[Once, Once], bits: int):
         self.me, self.low, self.high, self.bits = me, *masks, bits
-        start = me.task.start  # all know it: as good as a share of degree 0 for everybody
-        w = np.zeros(me.count, np.int64) if start is None else start.w.reshape(-1)
-        self.w = me.ring.residues.from_signed(w)
+        # All know what the weights begin with: as good as a share of degree 0 for everybody.
+        self.w = me.ring.residues.from_signed(me.task.weights.reshape(-1))
         self.targets = me.ring.times(2**me.scale.residual_bits, correlation)
 
     def step(self, step: int, total: FieldArray) -> None:

@@ -139,12 +139,7 @@ def _side_by_side(runs: Sequence[Run], at_once: int) -> Iterator[dict[Future[dic
     try:
         with ThreadPoolExecutor(at_once) as pool:
             try:
-                yield {
-                    pool.submit(
-                        train, run.folder, run.ranks, run.options, run.system, resume=run.resume, slurm=run.slurm
-                    ): run
-                    for run in runs
-                }
+                yield {pool.submit(_train, run): run for run in runs}
             except BaseException:  # Ctrl-C and SIGTERM too
                 _ending.set()
                 pool.shutdown(cancel_futures=True)
