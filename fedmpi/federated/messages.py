@@ -12,12 +12,12 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers, UsageError
+from fedmpi.errors import PeerFailed, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Message
 from fedmpi.net.costs import Report, gather_reports, report
 from fedmpi.net.meaning import DISTINCT, POSITIVE, ROWS, between, judged
 from fedmpi.net.message import Shape, UInt8, UInt32, UInt64, bytes_of
-from fedmpi.net.orders import dismiss
+from fedmpi.net.orders import dismiss, refuse_broken_rules
 
 SERVER = 0
 
@@ -69,7 +69,7 @@ def setup(
     rows = np.zeros(clients, np.int64)
     homes = {rank: np.arange(rank - first_host, clients, len(hosts)) for rank in hosts}
     answers = ch.gather_within(ch.timeout_seconds, hosts, Ready, judge=partial(check_rows, homes, dealt))
-    check_rules(ch)
+    refuse_broken_rules(ch)
     for rank in hosts:
         if rank not in answers and rank not in ch.departed:
             ch.depart(PeerFailed(rank, ch.role_of(rank), f"sent no Ready for {ch.timeout_seconds:g} s"))
@@ -79,18 +79,6 @@ def setup(
     for rank, ready in answers.items():
         rows[homes[rank]] = ready.rows
     return rows
-
-
-def check_rules(ch: Channel) -> None:
-    """Server: end the job for a host whose rows or files break a rule: they are for people to mend.
-
-    Raises
-    ------
-    PeerFailed
-    """
-    for failed in ch.departed.values():
-        if failed.exit_code == UsageError.exit_code:
-            raise failed
 
 
 def check_rows(

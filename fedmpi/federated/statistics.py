@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from fedmpi.core.exact import WORDS, add, from_words, to_words
 from fedmpi.errors import ProtocolError, TooFewWorkers, UsageError
-from fedmpi.federated.messages import SERVER, check_rules
+from fedmpi.federated.messages import SERVER
 from fedmpi.net import Channel, Message
 from fedmpi.net.meaning import DISTINCT, POSITIVE, UNIFORM, judged
 from fedmpi.net.message import UInt8, UInt32, UInt64, bytes_of, text_of
+from fedmpi.net.orders import refuse_broken_rules
 from fedmpi.securesum.pairwise import KEY_BYTES, Member
 from fedmpi.securesum.public_keys import PUBLIC_KEYS
 
@@ -113,7 +114,7 @@ def add_up(ch: Channel, hosts: Collection[int], count: int) -> list[int]:
     try:
         return _sum(ch, hosts, count)
     except TooFewWorkers:
-        check_rules(ch)
+        refuse_broken_rules(ch)
         raise
 
 

@@ -32,6 +32,13 @@ while read -r file; do rm -f -- "$file"; done < "$1/memory"
 rm -rf -- "$@"
 """
 
+_AFTERWARDS = r"""
+read -r word && exit
+mpirun=$1; shift
+while kill -0 "$mpirun"; do sleep 1; done
+rm -rf -- "$@"
+"""
+
 MEMORY = "memory"
 """File in the job's folder that names files of shared memory that nobody removes where ranks are killed."""
 
@@ -49,8 +56,21 @@ def guarded(mpirun: int, folders: Sequence[Path]) -> Iterator[None]:
     folders : sequence of Path
         The job's first.
     """
+    with _watched(_SCRIPT, mpirun, SAVE_SECONDS, *folders):
+        yield
+
+
+@contextlib.contextmanager
+def cleared(mpirun: int, folders: Sequence[Path]) -> Iterator[None]:
+    """The same for a job that goes on when its launcher has been killed: its folders are removed when mpirun ends."""
+    with _watched(_AFTERWARDS, mpirun, *folders):
+        yield
+
+
+@contextlib.contextmanager
+def _watched(script: str, *words: object) -> Iterator[None]:
     guard = subprocess.Popen(
-        ["sh", "-c", _SCRIPT, "fedmpi", str(mpirun), str(SAVE_SECONDS), *map(str, folders)],
+        ["sh", "-c", script, "fedmpi", *map(str, words)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

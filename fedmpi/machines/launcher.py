@@ -19,7 +19,7 @@ from fedmpi.machines.placement import PLACES, named_places
 from fedmpi.machines.schedulers import on_this_machine
 from fedmpi.machines.srun import NAME as SRUN
 from fedmpi.machines.srun import in_job, srun_options
-from fedmpi.machines.supervision import START_SECONDS, Job
+from fedmpi.machines.supervision import START_SECONDS, Job, leaving_in_order
 from fedmpi.net import job_folder
 from fedmpi.rules import printable
 
@@ -230,6 +230,12 @@ def environment(*, alone: bool = True) -> Iterator[dict[str, str]]:
             }
 
 
+def folders_of(variables: Mapping[str, str]) -> list[Path]:
+    """The folders that `environment` has made: the job's, and that of shared memory, if there is one."""
+    memory = {_MEMORY_FOLDER} & variables.keys() - os.environ.keys()
+    return [Path(variables[name]) for name in (job_folder.VARIABLE, *memory)]
+
+
 @contextlib.contextmanager
 def shared_memory(wanted: bool) -> Iterator[dict[str, str]]:
     """A folder for the memory that Open MPI's ranks share, where there is room for one and the user names none."""
@@ -273,7 +279,7 @@ def run_ranks(
     """
     if not 0 < start_timeout < math.inf:
         raise UsageError(f"--start-timeout must be a positive number of seconds, got {start_timeout:g}")
-    with environment(alone=hostfile is None and on_this_machine()) as variables:
+    with leaving_in_order(), environment(alone=hostfile is None and on_this_machine()) as variables:
         folder = Path(variables[job_folder.VARIABLE])
         order = _order(ranks, hostfile, places) if places else []
         command, warnings = mpirun_command(
@@ -293,7 +299,7 @@ def run_ranks(
             ranks,
             start_timeout=start_timeout,
             blame=functools.partial(blame, hostfile) if hostfile else None,
-            folders=[Path(variables[name]) for name in {_MEMORY_FOLDER} & variables.keys() - os.environ.keys()],
+            folders=folders_of(variables)[1:],
         )
         alarm = {START_ALARM: str(math.ceil(start_timeout) + _ALARM_SECONDS)}
         return job.run(command, variables | alarm | {PLACES: named_places(places or {})})

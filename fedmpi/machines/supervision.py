@@ -44,6 +44,30 @@ _POLL_SECONDS = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGQUIT)
 
 
+@contextlib.contextmanager
+def leaving_in_order() -> Iterator[None]:
+    """For the time of a block signals that end a process at once do so by an exception: its folders are removed."""
+
+    def leave(number: int, _: object) -> None:
+        say(f"stopped by {name_of(number)}, before a rank was started")
+        raise SystemExit(STOPPED)
+
+    with _handled((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), leave):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: Sequence[int], handler: Callable[[int, object], None]) -> Iterator[None]:
+    """What is ignored, as with nohup, stays ignored."""
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, last in before.items():
+            signal.signal(number, last)
+
+
 class Job:
     """A job that mpirun runs.
 
@@ -86,14 +110,9 @@ class Job:
 
     @contextlib.contextmanager
     def heeding_signals(self) -> Iterator[None]:
-        """For the time of a block signals end the job in order. What is ignored, as with nohup, stays ignored."""
-        heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._heed) for number in heeded}
-        try:
+        """For the time of a block signals end the job in order."""
+        with _handled(_SIGNALS, self._heed):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _heed(self, number: int, _: object) -> None:
         self.received.append(number)

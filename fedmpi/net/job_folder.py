@@ -206,7 +206,7 @@ def _look(number: int) -> tuple[str, str]:
     try:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         return fields[0], fields[19]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it had ended before, or has since the file was opened
         pass
     if Path("/proc/self").exists():
         return "", ""

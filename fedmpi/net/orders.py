@@ -1,5 +1,6 @@
-"""What rank 0 orders the other ranks of every system: to go home."""
+"""What rank 0 decides for all ranks of every system: that they go home, and that the job ends."""
 
+from fedmpi.errors import UsageError
 from fedmpi.net.channel import Channel
 from fedmpi.net.message import Message
 
@@ -12,3 +13,15 @@ def dismiss(ch: Channel) -> None:
     """Rank 0: send all others home."""
     for rank in range(1, ch.size):
         ch.send(rank, Leave())
+
+
+def refuse_broken_rules(ch: Channel) -> None:
+    """Rank 0: end the job for a rank whose data, files or values break a rule. They are for people to mend.
+
+    Raises
+    ------
+    PeerFailed
+    """
+    for failed in ch.departed.values():
+        if failed.exit_code == UsageError.exit_code:
+            raise failed

@@ -18,6 +18,7 @@ from fedmpi.errors import Interrupted, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
 from fedmpi.net.costs import Report, gather_reports, report
 from fedmpi.net.meaning import between
+from fedmpi.net.orders import refuse_broken_rules
 from fedmpi.ppadmm.admm import Consensus, Scaling, Shard, Vector
 from fedmpi.ppadmm.auxiliary import Ready
 from fedmpi.ppadmm.local import Local, Shelf
@@ -33,7 +34,6 @@ from fedmpi.ppadmm.rounds import (
     Unkept,
     absence,
     check_present,
-    refuse_rules,
     words_of,
 )
 from fedmpi.ppadmm.secure_sum import AUXILIARY, PRIMARY, Done, Sender, participants
@@ -165,7 +165,7 @@ def join(ch: Channel, params: Params) -> tuple[int, list[int]]:
     with ch.phase("offline"):
         everybody = participants(ch)
         joined = ch.gather(everybody, Joined) if stop else ch.gather_within(seconds, everybody, Joined)
-        refuse_rules(ch)
+        refuse_broken_rules(ch)
         if params.method == "ppadmm":
             # Where nobody has joined, all may have waited for an S2 that is silent: it is not given so long again.
             with ch.patience(seconds if joined else max(seconds / 4, min(seconds / 2, 5.0))):

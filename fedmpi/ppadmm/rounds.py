@@ -15,10 +15,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from fedmpi.core.fixed_point import WIDE_BITS, decode, decode_wide, limit
-from fedmpi.errors import FedmpiError, ProtocolError, TooFewWorkers, UsageError
+from fedmpi.errors import FedmpiError, ProtocolError, TooFewWorkers
 from fedmpi.net import Channel, Float64, Message
 from fedmpi.net.channel import no_judge
 from fedmpi.net.meaning import LARGEST_FLOAT, PART, between, judged, sized
+from fedmpi.net.orders import refuse_broken_rules
 from fedmpi.ppadmm.admm import NORMS, Vector
 from fedmpi.ppadmm.params import FIRST_ITERATION, SUMS, Params
 from fedmpi.ppadmm.secure_sum import MaskedUpdate, open_sum, participants
@@ -200,7 +201,7 @@ class Rounds:
             updates: dict[int, Any] = self.ch.gather_within(
                 self.params.deadline, self.members, cls, shapes={name: (count,)}, judge=judge, round=self._round
             )
-        refuse_rules(self.ch)
+        refuse_broken_rules(self.ch)
         return updates
 
     def _open_masked(self, stage: int) -> tuple[Vector, Vector] | None:
@@ -239,18 +240,6 @@ class Rounds:
             self.away.add(rank)
         else:
             self.ch.send(rank, Finish())
-
-
-def refuse_rules(ch: Channel) -> None:
-    """S1: end the training for a participant whose data or values break a rule: no round can mend that.
-
-    Raises
-    ------
-    PeerFailed
-    """
-    for failed in ch.departed.values():
-        if failed.exit_code == UsageError.exit_code:
-            raise failed
 
 
 def check_clear(stage: int, narrow: int, fraction_bits: int, rank: int, update: ClearUpdate) -> None:

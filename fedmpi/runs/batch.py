@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmpi.errors import FedmpiError, UsageError
-from fedmpi.machines.launcher import environment, mpirun_command
+from fedmpi.machines.guard import cleared
+from fedmpi.machines.launcher import environment, folders_of, mpirun_command
 from fedmpi.machines.slurm import submission
 from fedmpi.runs.programs import program as program_of
 from fedmpi.runs.result import SCHEMA
@@ -262,6 +263,7 @@ def _ended(command: Sequence[str], lock: int) -> tuple[int, str]:
     with (
         environment() as variables,
         subprocess.Popen(command, env=variables, stdout=pipe, stderr=pipe, text=True, pass_fds=[lock]) as process,
+        cleared(process.pid, folders_of(variables)),
     ):
         while True:
             try:

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from fedmpi.errors import FedmpiError
+from fedmpi.net.job_folder import VARIABLE
 from fedmpi.runs import batch as jobs
 from fedmpi.runs.result import SCHEMA
 
 SECONDS = 60.0
+
+FOLDERS = (VARIABLE, "OMPI_MCA_btl_sm_backing_directory")
+"""What tells ranks the folder of their job, and that of the memory they share."""
 
 RUN = f"""
 import os, sys, time
@@ -22,6 +26,7 @@ from pathlib import Path
 out = Path(sys.argv[sys.argv.index('--out') + 1])
 with (out.parent / 'log').open('a') as log:
     log.write(f'begin {{out.name}} {{os.getpid()}} {{len(list(out.parent.glob("*/")))}}\\n')
+(out / 'folders').write_text('\\n'.join(os.environ[name] for name in {FOLDERS} if name in os.environ))
 end = time.monotonic() + {SECONDS}
 for name in sys.argv[sys.argv.index('--wait-for') + 1].split(',') if '--wait-for' in sys.argv else ():
     while not (out.parent / name).exists():
@@ -170,6 +175,9 @@ def test_a_run_that_outlived_its_starter_is_waited_for(
         wait_until(waits)
         (tmp_path / "go").touch()
         assert len(future.result(SECONDS)) == 2
+    left = [Path(name) for name in (tmp_path / "b/folders").read_text().split()]
+    assert left
+    wait_until(lambda: not any(folder.exists() for folder in left))
     assert "".join(said) == f"the run in {tmp_path / 'b'} still goes on: waiting for its end\n"
     assert sorted(begun_and_ended(tmp_path)) == [["begin", "a"], ["begin", "b"], ["end", "a"], ["end", "b"]]
 

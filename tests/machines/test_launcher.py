@@ -445,3 +445,24 @@ def test_fedmpi_run_with_too_few_ranks_says_how_many_and_writes_nothing(tmp_path
     assert "got N=2 (start 4 ranks or more)" in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_before_mpirun_is_there_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+
+    def stopped(*_: object, folder: Path, **__: object) -> None:
+        made.append(folder)
+        assert folder.exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr(launcher, "mpirun_command", stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end:
+        launcher.run_ranks(2, PROGRAM)
+    assert end.value.code == 143
+    assert capsys.readouterr().err == "fedmpi: stopped by SIGTERM, before a rank was started\n"
+    assert not made[0].exists()
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,20 @@ def test_a_process_that_has_ended_gets_no_signal(folder: Path) -> None:
     assert not other.signal(signal.SIGKILL)
     assert job_folder.state_of(os.getpid()) in "RS"
     assert job_folder.state_of(2**22 + 1) == ""
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux lets an open file of /proc fail once its process has been waited for."""
+    process = subprocess.Popen(["sleep", "60"])
+
+    def read_late(path: Path) -> str:
+        with path.open() as opened:
+            process.kill()
+            process.wait()
+            return opened.read()
+
+    monkeypatch.setattr(Path, "read_text", read_late)
+    assert job_folder.state_of(process.pid) == ""
 
 
 def test_a_folder_that_has_gone_takes_nothing_with_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
