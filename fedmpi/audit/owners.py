@@ -321,12 +321,11 @@ def rows(judge: Judge, size: int) -> Finding:
     scores, images = list[float](), dict[str, NDArray[np.floating]]()
     for victim in owners[:COALITIONS]:
         inside = [rank for rank in owners if rank != victim][-size:]
-        shares = {
-            rank: seen["values"]
+        slices = {
+            rank: [seen["values"] for seen in judge.run.view(rank, "RowShare") if seen.source == victim]
             for rank in inside
-            for seen in judge.run.view(rank, "RowShare")
-            if seen.source == victim
         }
+        shares = {rank: np.concatenate(of, axis=-2) for rank, of in slices.items()}
         found = ring.residues.reals(ring.open(shares, size - 1), 0).reshape(-1, X[victim].shape[1])[: len(X[victim])]
         scores.append(float(np.mean(found != X[victim])))
         if not images:

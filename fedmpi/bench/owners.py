@@ -8,6 +8,7 @@ from typing import Literal
 
 from fedmpi.bench.rates import Rates
 from fedmpi.bench.steps import Step, Task
+from fedmpi.copml.member import rows_at_once
 from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import group
 from fedmpi.core.residues import WIDE_PRIMES
@@ -61,13 +62,14 @@ def joint(layout: dict[str, int], mine: int, task: Task, rates: Rates) -> list[S
     encode = shared(N, T, K * part, rates) + PRIMES * rates.convert(K * part)
     encode += PRIMES * N * (rates.matmul(coded, K + T, part) + rates.recombine(T + 1, part))
     encode += checked(N * (K + T) * part, rates) + N * ELEMENT_BYTES * part / rates.copy_bytes
+    slices = -(-part // (task.columns * rows_at_once(N, K * task.columns)))
     payload = ELEMENT_BYTES * ((N - 1) * K * part + N * (coded - 1) * part)
-    messages = N - 1 + N * (coded - 1)
-    received = N - 1 + N * T
+    messages = slices * (N + coded - 2)
+    received = slices * (N - 1 + T)
     return [
         Step("encode", "worker", encode, actors=N),
-        random("encode", N, T, T * part, rates, times=N),
-        Step("distribute", "worker", 0.0, payload, messages, messages + received, 2, actors=N),
+        random("encode", N, T, N * T * part // slices, rates, times=slices),
+        Step("distribute", "worker", 0.0, payload, messages, messages + received, 2 * slices, actors=N),
     ]
 
 
@@ -77,9 +79,11 @@ def own(layout: dict[str, int], mine: int, task: Task, rates: Rates) -> list[Ste
     part = -(-mine // K) * task.columns
     encode = PRIMES * (rates.convert(K * part) + rates.draw(T * part) + rates.matmul(N, K + T, part))
     encode += checked(N * part, rates) + N * ELEMENT_BYTES * part / rates.copy_bytes
+    slices = -(-part // (task.columns * rows_at_once(N, task.columns)))
+    payload, messages = (N - 1) * ELEMENT_BYTES * part, slices * (N - 1)
     return [
         Step("encode", "worker", encode, actors=N),
-        Step("distribute", "worker", 0.0, (N - 1) * ELEMENT_BYTES * part, N - 1, 2 * (N - 1), 1, actors=N),
+        Step("distribute", "worker", 0.0, payload, messages, 2 * messages, slices, actors=N),
     ]
 
 

@@ -22,12 +22,12 @@ class Products:
             Party(me.ch, field, range(me.N), me.T, uniform)
             for field, uniform in zip(ring.residues.fields, ring.uniforms, strict=True)
         ]
-        shares = ring.share(ring.residues.from_signed(X_bar))
-        me.send(RowShare, 0, shares)
-        parts = {me.ch.rank: shares[me.ch.rank]}
-        for p in me.others:
-            parts |= me.collect(RowShare, 0, (me.task.rows[p], me.task.columns), [p])
-        self.X = np.concatenate([parts[p] for p in range(me.N)], axis=1)
+
+        def shares(some: slice) -> FieldArray:
+            return ring.share(ring.residues.from_signed(X_bar[some]))
+
+        slices = me.swapped(RowShare, me.task.rows, (), shares)
+        self.X = me.laid((part for parts in slices for part in parts), sum(me.task.rows))
         self.constants = me.scale.coefficients
 
     def prepare(self) -> None:

@@ -3,7 +3,8 @@
 Letters as in `protocol`.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,60 +17,57 @@ from fedmpi.copml.scale import Scale, residues
 from fedmpi.copml.sharing import Once, Ring
 from fedmpi.copml.truncation import contribution
 from fedmpi.core import FieldArray
+from fedmpi.core.residues import WIDE_PRIMES
 from fedmpi.errors import ProtocolError
 from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.meaning import judged
 
 LEADER = 0
 
+SLICE_BYTES = 8 << 20
+"""Of what an owner makes of its rows for all others at once: to write to memory that is new takes several times as long
+as what is done in it, and the next slice uses this again."""
 
-class RowShare(Message, tag=4):
-    """Owner p → owner, once: [X̄_k] of p's rows in each block k, shape (q, K, rows, d)."""
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """What owners send one another: elements modulo each prime, in a step of the protocol."""
 
     step: int
     values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
-class SumShare(Message, tag=7):
+class RowShare(Message, Numbers, tag=4):
+    """Owner p → owner, once for each slice of rows: [X̄_k] of p's in each block k, shape (q, K, rows, d)."""
+
+
+class SumShare(Message, Numbers, tag=7):
     """Owner p → who holds [w̄], once: shares of its X̄_pᵀȲ_p and the largest eigenvalue of its X_pᵀX_p, (q, dC + 1)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class RandomShare(Message, tag=8):
+class RandomShare(Message, Numbers, tag=8):
     """Owner → owner, offline: shares of random numbers of its own, shape (q, batch)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class MaskShare(Message, tag=9):
+class MaskShare(Message, Numbers, tag=9):
     """Contributor → who holds [w̄], offline: shares of the low and high parts of its masks, shape (q, 2, count)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class OpenedShare(Message, tag=10):
+class OpenedShare(Message, Numbers, tag=10):
     """Who holds [w̄] → owner: its share of a number that all learn; of the sum of eigenvalues, and of w̄ at the end."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class MeanShare(Message, tag=18):
+class MeanShare(Message, Numbers, tag=18):
     """Owner p → who holds [w̄], once, with --center: shares of the sums of its columns, shape (q, d - 1)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class OpenedMeans(Message, tag=19):
+class OpenedMeans(Message, Numbers, tag=19):
     """Who holds [w̄] → owner, once, with --center: a share of the sums of all rows, shape (q, d - 1)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+
+def rows_at_once(owners: int, numbers: int) -> int:
+    """In a slice, where each owner gets so many numbers of a row."""
+    return max(1, SLICE_BYTES // (np.uint32().nbytes * len(WIDE_PRIMES) * owners * numbers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,7 +258,42 @@ class Owner:
             return np.zeros((len(self.ring), 0), np.uint32)
         found = {self.ch.rank: dealt[self.ch.rank]}
         found |= self.collect(RandomShare, step, (self.ring.batch(count),), self.others)
-        return self.ring.extract(np.stack([found[rank] for rank in range(self.N)]), count)
+        return self.ring.extract([found[rank] for rank in range(self.N)], count)
+
+    def swapped(
+        self, cls: type[Any], rows: Sequence[int], lead: tuple[int, ...], made: Callable[[slice], FieldArray]
+    ) -> Iterator[list[FieldArray]]:
+        """What every owner makes of its rows for this one, slice by slice: of each who has such rows, in their order.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Of each owner.
+        lead : tuple of int
+            What each row stands in: K blocks, or nothing.
+        made : callable
+            Which of this owner's rows → what each owner gets, shape (N, q, *lead, rows, d).
+        """
+        own, some = self.ch.rank, rows_at_once(self.N, math.prod(lead) * self.task.columns)
+        for step, start in enumerate(range(0, max(rows), some)):
+            counts = [min(max(count - start, 0), some) for count in rows]
+            found = {}
+            if counts[own]:
+                values = made(slice(start, start + counts[own]))
+                self.send(cls, step, values)
+                found[own] = values[own]
+            for count in {*counts} - {0}:
+                sources = [p for p in self.others if counts[p] == count]
+                found |= self.collect(cls, step, (*lead, count, self.task.columns), sources)
+            yield [found[p] for p in sorted(found)]
+
+    def laid(self, parts: Iterable[FieldArray], rows: int) -> FieldArray:
+        """Parts of so many rows together behind one another, shapes (q, some, d) → (q, rows, d)."""
+        whole, end = np.empty((len(self.ring), rows, self.task.columns), np.uint32), 0
+        for part in parts:
+            start, end = end, end + part.shape[1]
+            whole[:, start:end] = part
+        return whole
 
     def total(self, cls: type[Any], own: NDArray[Any]) -> FieldArray | None:
         """[Σ_p own_p] of all owners' whole numbers, shape (n,) → (q, n), for those who hold shares."""

@@ -7,16 +7,18 @@ whoever is fast: R owners to decode from, of whom rank 0, which says who is coun
 here so many do that enough are left with any R owners: `Owner.roles`.
 """
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmpi.copml.bgw import Products
-from fedmpi.copml.member import LEADER, Keep, OpenedShare, Owner, RowShare, Task, Trained, Watch
+from fedmpi.copml.member import LEADER, Keep, Numbers, OpenedShare, Owner, RowShare, Task, Trained, Watch
 from fedmpi.copml.quantized import centred, of_raw_features, quantized
 from fedmpi.copml.sharing import Once
 from fedmpi.copml.truncation import masked, truncated
@@ -27,32 +29,20 @@ from fedmpi.net import Channel, Message, UInt32
 from fedmpi.net.meaning import judged
 
 
-class CodedShare(Message, tag=5):
-    """Owner → owner j of its group, once for each owner p: its share of p's rows in X̃_j, shape (q, rows, d)."""
-
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+class CodedShare(Message, Numbers, tag=5):
+    """Owner → owner j of its group, once for each slice: its share of all owners' rows in X̃_j, shape (q, rows, d)."""
 
 
-class CodedRows(Message, tag=6):
-    """Owner p → owner j, once, with --encoding own: p's rows in X̃_j, shape (q, rows, d)."""
-
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
+class CodedRows(Message, Numbers, tag=6):
+    """Owner p → owner j, once for each slice, with --encoding own: p's rows in X̃_j, shape (q, rows, d)."""
 
 
-class WeightShare(Message, tag=11):
+class WeightShare(Message, Numbers, tag=11):
     """Who holds [w̄] → owner j, each iteration: its share of w̃_j, shape (q, d, C)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class GradientShare(Message, tag=12):
+class GradientShare(Message, Numbers, tag=12):
     """Owner j → who holds [w̄], each iteration: a share of f(X̃_j, w̃_j) = X̃_jᵀ s̄(X̃_j w̃_j), shape (q, d, C)."""
-
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
 class Chosen(Message, tag=13):
@@ -63,18 +53,12 @@ class Chosen(Message, tag=13):
     last: bool
 
 
-class SyndromeShare(Message, tag=14):
+class SyndromeShare(Message, Numbers, tag=14):
     """Between those who hold [w̄], with --byzantine: a share of the answers' syndromes, shape (q, 2A, d, C)."""
 
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
-
-class MaskedShare(Message, tag=15):
+class MaskedShare(Message, Numbers, tag=15):
     """Between those who hold [w̄], each iteration: a share of what is opened to truncate, shape (q, dC)."""
-
-    step: int
-    values: Annotated[UInt32, judged("fedmpi.copml.member:Owner.checked")]
 
 
 def owner(
@@ -183,67 +167,59 @@ class Coded:
             np.hstack([code.field.array(m[:, : self.K].sum(axis=1, keepdims=True, dtype=np.uint64)), m[:, self.K :]])
             for code, m in zip(self.codes, self.matrices, strict=True)
         ]
-        parts = self.encode_jointly(X_bar) if params.encoding == "joint" else self.encode_own(X_bar)
-        self.X = np.ascontiguousarray(np.concatenate(parts, axis=1))
+        self.rows = [-(-count // self.K) for count in me.task.rows]  # of each owner in each block
+        blocks = self.blocks(X_bar)
+        parts = self.encode_jointly(blocks) if params.encoding == "joint" else self.encode_own(blocks)
+        self.X = me.laid(parts, sum(self.rows))
         # often the same owners are the fastest
         self.decoding = lru_cache(maxsize=64)(lambda right: [code.decoding_sums(right) for code in self.codes])
         self.coefficients = [field.array(np.array(me.scale.coefficients, object)) for field in me.ring.residues.fields]
 
-    def blocks(self, X_bar: NDArray[Any]) -> FieldArray:
-        """An owner's rows in K blocks, with rows of zeros behind, which change no gradient; shape (q, K, rows, d)."""
-        rows = self.rows_of(self.me.ch.rank)
-        padded = np.zeros((self.K * rows, X_bar.shape[1]), X_bar.dtype)
+    def blocks(self, X_bar: NDArray[Any]) -> NDArray[Any]:
+        """An owner's rows in K blocks, with rows of zeros behind, which change no gradient; shape (K, rows, d)."""
+        rows, d = self.rows[self.me.ch.rank], X_bar.shape[1]
+        padded = np.zeros((self.K * rows, d), X_bar.dtype)
         padded[: len(X_bar)] = X_bar
-        return self.me.ring.residues.from_signed(padded.reshape(self.K, rows, -1))
+        return padded.reshape(self.K, rows, d)
 
-    def rows_of(self, p: int) -> int:
-        """Of owner p in each block."""
-        return -(-self.me.task.rows[p] // self.K)
-
-    def encode_jointly(self, X_bar: NDArray[Any]) -> list[FieldArray]:
-        """X̃_i of this owner, for the rows of each owner: encoded on shares, under masks that nobody knows (phase 2).
+    def encode_jointly(self, blocks: NDArray[Any]) -> Iterator[FieldArray]:
+        """X̃_i of this owner, slice by slice: encoded on shares, under masks that nobody knows (phase 2).
 
         Owner i gets its shares from the T + 1 owners of its group, and nobody else can add them up.
         """
-        me, d, parts = self.me, self.me.task.columns, []
-        mine = [j for j in range(me.N) if me.ch.rank in group(j, me.N, me.T)]
+        me, ring, rank = self.me, self.me.ring, self.me.ch.rank
+        mine = [j for j in range(me.N) if rank in group(j, me.N, me.T)]
         matrices = [matrix[mine] for matrix in self.matrices]
-        for p in range(me.N):
-            rows = self.rows_of(p)
-            if p == me.ch.rank:
-                shares = me.ring.share(self.blocks(X_bar))
-                me.send(RowShare, p, shares)
-                share = shares[p]
-            else:
-                share = me.collect(RowShare, p, (self.K, rows, d), [p])[p]
-            masks = me.random(me.T * rows * d, range(me.N)).reshape(-1, me.T, rows, d)
-            coded = me.ring.combine(matrices, [*share.swapaxes(0, 1), *masks.swapaxes(0, 1)])
-            own: dict[int, FieldArray] = {}
-            for j, values in zip(mine, coded, strict=True):
-                if j == me.ch.rank:
-                    own[j] = values
-                else:
-                    me.ch.send(j, CodedShare(p, values))
-            senders = [i for i in group(me.ch.rank, me.N, me.T) if i != me.ch.rank]
-            parts.append(me.ring.open(own | me.collect(CodedShare, p, (rows, d), senders)))
-        return parts
+        senders = [i for i in group(rank, me.N, me.T) if i != rank]
 
-    def encode_own(self, X_bar: NDArray[Any]) -> list[FieldArray]:
+        def shares(some: slice) -> FieldArray:
+            return ring.share(ring.residues.from_signed(blocks[:, some]))
+
+        for step, parts in enumerate(me.swapped(RowShare, self.rows, (self.K,), shares)):
+            edges = np.cumsum([0, *(part.shape[2] for part in parts)]).tolist()
+            shape = edges[-1], me.task.columns
+            masks = me.random(me.T * math.prod(shape), range(me.N)).reshape(-1, me.T, *shape)
+            coded = np.empty((len(mine), len(ring), *shape), np.uint32)
+            for part, (start, end) in zip(parts, pairwise(edges), strict=True):
+                of = [*part.swapaxes(0, 1), *masks[:, :, start:end].swapaxes(0, 1)]
+                ring.combine(matrices, of, coded[:, :, start:end])
+            coded.flags.writeable = False
+            own = dict(zip(mine, coded, strict=True))
+            for j in own.keys() - {rank}:
+                me.ch.send(j, CodedShare(step, own[j]))
+            yield ring.open({rank: own[rank]} | me.collect(CodedShare, step, shape, senders))
+
+    def encode_own(self, blocks: NDArray[Any]) -> Iterator[FieldArray]:
         """The same where each owner encodes its own rows: its masks are known to it alone, who knows the rows too."""
-        me = self.me
-        coded = np.stack(
-            [
-                code.encode(list(part), uniform)
-                for code, part, uniform in zip(self.codes, self.blocks(X_bar), me.ring.uniforms, strict=True)
-            ],
-            axis=1,
-        )
-        coded.flags.writeable = False
-        me.send(CodedRows, 0, coded)
-        parts = {me.ch.rank: coded[me.ch.rank]}
-        for p in me.others:
-            parts |= me.collect(CodedRows, 0, (self.rows_of(p), me.task.columns), [p])
-        return [parts[p] for p in range(me.N)]
+        me, ring = self.me, self.me.ring
+
+        def coded(some: slice) -> FieldArray:
+            residues = ring.residues.from_signed(blocks[:, some])
+            masks = ring.uniform((me.T, *residues.shape[2:]))
+            return ring.combine(self.matrices, [*residues.swapaxes(0, 1), *masks.swapaxes(0, 1)])
+
+        for parts in me.swapped(CodedRows, self.rows, (), coded):
+            yield from parts
 
     def prepare(self) -> None:
         """The masks of the weights, for all iterations, before the first one."""

@@ -1,6 +1,6 @@
 """Shamir shares modulo each prime of the ring, and random ones whose secrets nobody knows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -42,6 +42,10 @@ class Ring:
         shares.flags.writeable = False  # lets the channel send them without a copy
         return shares
 
+    def uniform(self, shape: tuple[int, ...]) -> FieldArray:
+        """Fresh uniform elements modulo each prime, shape (q, *shape)."""
+        return np.stack([uniform(shape) for uniform in self.uniforms])
+
     def open(self, shares: Mapping[int, FieldArray], degree: int | None = None) -> FieldArray:
         """The secret of a sharing, of degree T by default, from the shares of some owners, shapes (q, *s)."""
         degree = self.threshold if degree is None else degree
@@ -68,12 +72,18 @@ class Ring:
             liars |= wrong
         return np.stack(values), liars
 
-    def combine(self, factors: list[FieldArray], rows: list[FieldArray]) -> FieldArray:
-        """Σ_k factors[j][:, k] · rows[k] modulo each prime j: (n, k) for each, and k arrays (q, *s) → (n, q, *s)."""
-        combined = np.empty((len(factors[0]), *rows[0].shape), np.uint32)
+    def combine(
+        self, factors: list[FieldArray], rows: Sequence[FieldArray], out: FieldArray | None = None
+    ) -> FieldArray:
+        """Σ_k factors[j][:, k] · rows[k] modulo each prime j: (n, k) for each, and k arrays (q, *s) → (n, q, *s).
+
+        `out` is where they are written, as for `PrimeField.matmul`.
+        """
+        combined = np.empty((len(factors[0]), *rows[0].shape), np.uint32) if out is None else out
         for j, (field, matrix) in enumerate(zip(self.residues.fields, factors, strict=True)):
             field.matmul(matrix, [row[j] for row in rows], combined[:, j])
-        combined.flags.writeable = False
+        if out is None:
+            combined.flags.writeable = False
         return combined
 
     def batch(self, count: int) -> int:
@@ -82,17 +92,17 @@ class Ring:
 
     def deal(self, count: int) -> FieldArray:
         """An owner's own random numbers for so many, as shares, shape (N, q, batch)."""
-        batch = self.batch(count)
-        return self.share(np.stack([uniform((batch,)) for uniform in self.uniforms]))
+        return self.share(self.uniform((self.batch(count),)))
 
-    def extract(self, dealt: FieldArray, count: int) -> FieldArray:
+    def extract(self, dealt: Sequence[FieldArray] | FieldArray, count: int) -> FieldArray:
         """An owner's shares of `count` numbers that no T owners know, from those of all dealers, shape (q, count).
 
         N dealers give N - T: a hyper-invertible matrix mixes what N - T honest ones have drawn [Beerliová-Trubíniová
         and Hirt 2008].
         """
-        mixed = self.combine(self._extraction, list(dealt))  # (N - T, q, batch)
-        return np.ascontiguousarray(mixed.swapaxes(0, 1).reshape(len(self), -1)[:, :count])
+        mixed = np.empty((len(self), self.owners - self.threshold, self.batch(count)), np.uint32)
+        self.combine(self._extraction, list(dealt), mixed.swapaxes(0, 1))
+        return np.ascontiguousarray(mixed.reshape(len(self), -1)[:, :count])
 
     def add(self, a: FieldArray, b: FieldArray) -> FieldArray:
         """The sum."""

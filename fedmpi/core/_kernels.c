@@ -15,7 +15,7 @@
 #include "_clones.h"
 #include "_kernels.h"
 
-enum { ROWS = 8, LINE = 16, TILE = 512, WIDE_TERMS = 1 << 26 };
+enum { ROWS = 8, LINE = 16, TILE = 512, FEW = 4, WIDE_TERMS = 1 << 26 };
 
 INLINE uint64_t fold(uint64_t x, const fedmpi_prime *f) {
     return (x & (((uint64_t)1 << f->bits) - 1)) + (x >> f->bits) * f->c;
@@ -222,6 +222,34 @@ INLINE void store_tile(uint64_t *acc, size_t width, uint32_t *restrict out, int 
         for (size_t j = 0; j < width; j++) out[j] = (uint32_t)reduce(acc[j], f);
 }
 
+/* out = sum_k a_k b_k over one tile for at most FEW products, whose sum stays in a register. */
+INLINE void few_terms(const uint32_t *a, const uint32_t *const *b, size_t inner, size_t first, size_t width,
+                      uint32_t *restrict out, const fedmpi_prime *f) {
+    const uint32_t *b0 = b[0] + first, *b1 = b[inner > 1 ? 1 : 0] + first, *b2 = b[inner > 2 ? 2 : 0] + first,
+                   *b3 = b[inner > 3 ? 3 : 0] + first;
+    const uint32_t a0 = a[0], a1 = inner > 1 ? a[1] : 0, a2 = inner > 2 ? a[2] : 0, a3 = inner > 3 ? a[3] : 0;
+    const uint64_t low = ((uint64_t)1 << f->bits) - 1;
+    const uint32_t bits = f->bits, c = f->c, p = f->p;
+    for (size_t j = 0; j < width; j++) {
+        uint64_t x = (uint64_t)a0 * b0[j];
+        if (inner > 1) x += (uint64_t)a1 * b1[j];
+        if (inner > 2) x += (uint64_t)a2 * b2[j];
+        if (inner > 3) x += (uint64_t)a3 * b3[j];
+        x = (x & low) + (uint64_t)(uint32_t)(x >> bits) * c; /* below FEW * 2^bits, as the prime is not wide */
+        x = (x & low) + (uint64_t)(uint32_t)(x >> bits) * c;
+        const uint32_t y = (uint32_t)x;
+        out[j] = y < y - p ? y : y - p; /* below 2p: the smaller one of both, as y - p wraps around */
+    }
+}
+
+INLINE void matmul_few(const uint32_t *a, size_t rows, const uint32_t *const *b, size_t inner, size_t columns,
+                       uint32_t *const *out, const fedmpi_prime *f) {
+    for (size_t first = 0; first < columns; first += TILE) { /* a tile of all b stays in the cache */
+        const size_t width = columns - first < TILE ? columns - first : TILE;
+        for (size_t n = 0; n < rows; n++) few_terms(a + n * inner, b, inner, first, width, out[n] + first, f);
+    }
+}
+
 INLINE void matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
                    uint32_t *const *out, int wide, const fedmpi_prime *f) {
     uint64_t acc[2][TILE];
@@ -248,7 +276,14 @@ INLINE void matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t 
 
 CLONES void fedmpi_matmul(const uint32_t *a, size_t rows, size_t inner, const uint32_t *const *b, size_t columns,
                           uint32_t *const *out, const fedmpi_prime *f) {
-    if (f->max_terms)
+    if (f->max_terms && inner <= FEW && inner <= f->small_terms)
+        switch (inner) { /* one loop for each number of products */
+            case 1: matmul_few(a, rows, b, 1, columns, out, f); break;
+            case 2: matmul_few(a, rows, b, 2, columns, out, f); break;
+            case 3: matmul_few(a, rows, b, 3, columns, out, f); break;
+            default: matmul_few(a, rows, b, 4, columns, out, f);
+        }
+    else if (f->max_terms)
         matmul(a, rows, inner, b, columns, out, 0, f);
     else
         matmul(a, rows, inner, b, columns, out, 1, f);

@@ -12,7 +12,7 @@ from protocol.copml_threads import Case
 from scipy.stats import ks_2samp
 
 from fedmpi.audit.statistics import buckets_for, least, p_value_uniform
-from fedmpi.copml import truncation
+from fedmpi.copml import member, truncation
 from fedmpi.copml.member import MaskShare, MeanShare, OpenedMeans, OpenedShare, Owner, RandomShare, RowShare, SumShare
 from fedmpi.copml.params import Params
 from fedmpi.copml.protocol import CodedRows, CodedShare, GradientShare, MaskedShare, WeightShare, group
@@ -26,6 +26,12 @@ from fedmpi.core.residues import WIDE_PRIMES
 ALARM, N, D = 1e-6, 7, 60
 HIDDEN = (RowShare, CodedRows, RandomShare, MaskShare, GradientShare, SumShare, MeanShare)
 """What owners see of what nobody may know: uniform, each alone and the shares that colluders pool."""
+
+
+@pytest.fixture(autouse=True)
+def several_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are shared and encoded two of each block at a time."""
+    monkeypatch.setattr(member, "rows_at_once", lambda owners, numbers: 2)
 
 
 def rows_of(kind: str) -> np.ndarray:

@@ -12,15 +12,17 @@ from protocol.copml_threads import Case, Lows
 from scipy.stats import chisquare
 
 from fedmpi.codedml import SYSTEM as CODED
-from fedmpi.copml import SYSTEM, plain, service
-from fedmpi.copml.member import MaskShare, RandomShare, Start, Task
+from fedmpi.copml import SYSTEM, member, plain, service
+from fedmpi.copml.member import MaskShare, Owner, RandomShare, Start, Task
 from fedmpi.copml.params import Params
-from fedmpi.copml.protocol import MaskedShare, WeightShare, group
+from fedmpi.copml.protocol import Coded, MaskedShare, WeightShare, group
 from fedmpi.copml.quantized import centred, column_sums, means_of, of_raw_features, quantized
 from fedmpi.copml.scale import Scale, residues
 from fedmpi.copml.sharing import Once, Ring
 from fedmpi.copml.truncation import contribution, distribution, masked, rounded, truncated
+from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.errors import ProtocolError, UsageError
+from fedmpi.net import run_local
 
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "joint": (7, {"parallelization": 2, "privacy": 1}),
@@ -46,6 +48,25 @@ def test_the_weights_are_those_of_the_twin_that_rounds_by_the_same_coins(
         np.testing.assert_array_equal(case.trained[rank].W, case.trained[0].W)
     off = np.abs(case.weights() - case.twin()).max()
     assert off <= 4 * (len(lows.drawn) + 1), "and not far from those that are rounded to the nearest"
+
+
+@pytest.mark.parametrize(("at_once", "encoding"), [(1, "joint"), (2, "joint"), (99, "joint"), (2, "own")])
+def test_coded_rows_decode_to_the_rows_of_all_in_slices_of_any_size(
+    at_once: int, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owners have different numbers of rows, one of them fewer than a slice has."""
+    monkeypatch.setattr(member, "rows_at_once", lambda owners, numbers: at_once)
+    params, d, rows = Params(parallelization=2, privacy=1, encoding=encoding), 5, [7, 1, 12, 5, 4, 9, 8]  # type: ignore[arg-type]
+    task = Task(params, rows, d, 1, 1.0)
+    X = [np.random.default_rng(p).integers(-9, 9, (count, d)) for p, count in enumerate(rows)]
+    coded = run_local([lambda ch: Coded(Owner(ch, task), X[ch.rank]).X] * 7, timeout_seconds=20.0)
+    blocks = [np.pad(x, ((0, len(x) % 2), (0, 0))).reshape(2, -1, d) for x in X]
+    slices = [block[:, i : i + at_once] for i in range(0, 6, at_once) for block in blocks]
+    expected = residues().from_signed(np.concatenate(slices, axis=1))
+    for j, field in enumerate(residues().fields):
+        code, some = params.code(field, 7), [6, 1, 3]
+        decoding = lagrange_basis(field, [code.alphas[i] for i in some], code.betas[:2])
+        np.testing.assert_array_equal(field.matmul(decoding, [coded[i][j] for i in some]), expected[j])
 
 
 def test_weights_of_centred_rows_do_the_same_to_rows_as_they_are() -> None:
