@@ -28,7 +28,7 @@ ffi.cdef((core / "_kernels.h").read_text())
 ffi.set_source(
     "fedmpi.core._compiled",
     '#include "_kernels.h"',
-    sources=[str(core / name) for name in ("_kernels.c", "_gaussian.c", "_perceptron.c", "_packing.c")],
+    sources=[str(core / name) for name in ("_kernels.c", "_gaussian.c", "_perceptron.c", "_packing.c", "_small.c")],
     include_dirs=[str(core)],
     libraries=["m"],
     depends=[str(core / name) for name in ("_kernels.h", "_clones.h")],

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from fedmpi.bench.owners import owners_steps
 from fedmpi.bench.rates import Rates
 from fedmpi.bench.steps import Machines, Step, Task, this_machine
+from fedmpi.bench.together import Together, measure
 from fedmpi.codedml.dealing import CHUNK_BYTES, SEED_BYTES
 from fedmpi.codedml.params import Params
 from fedmpi.core.packing import packed_words
@@ -93,10 +94,11 @@ def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) 
     encode = rates.convert(K * size) + rates.draw(T * size) + rates.matmul(N - T, K + T, size)
     encode += (N - T) * size / rates.pack
     encode += rates.basis(K + T, N) + rates.basis(K + T, N - T)
-    pieces = T + (N - T) * pieces_of(rows, d, N)
+    each = pieces_of(rows, d, N)
+    pieces = T + (N - T) * each
     payload = T * SEED_BYTES + (N - T) * packed_bytes(size, task)
     distribute = Step("encode", "master", encode, payload, pieces, pieces, 1, overlaps=True)
-    unpack = Step("distribute", "worker", size / rates.unpack, actors=N)
+    unpack = Step("distribute", "worker", size / rates.unpack, actors=N, wakes=each, taken=size)
     if not r:
         return layout, [distribute, unpack, *prepare(task, rates), *two_exchanges(layout, N, rows, d, J, rates)]
     weights = rates.draw(T * d * r) + rates.matmul(N, T + 1, d * r)
@@ -107,7 +109,7 @@ def coded_steps(workers: int, task: Task, rates: Rates, *, case: Literal[1, 2]) 
         *prepare(task, rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
-        Step("compute", "worker", compute, times=J, actors=N),
+        Step("compute", "worker", compute, times=J, actors=N, wakes=1, answers=1),
         Step("gather", "master", 0.0, 4 * R * d, R, R, 1, J, hidden_bytes=min(4 * N * d * r, 4 * R * d)),
         Step("decode", "master", rates.recombine(R, d) + rates.convert(d), times=J),
         Step("decode", "master", rates.basis(R, K), times=bases(N, R, J)),
@@ -132,7 +134,7 @@ def two_exchanges(layout: dict[str, int], N: int, rows: int, d: int, J: int, rat
     return [
         Step("encode weights", "master", encode, times=J),
         Step("send", "master", 0.0, 4 * N * (d + rows), 2 * N, 2 * N, 2, J),
-        Step("compute", "worker", compute, times=J, actors=N),
+        Step("compute", "worker", compute, times=J, actors=N, wakes=2, answers=2),
         Step("gather", "master", 0.0, 4 * R * (d + rows), 2 * R, 2 * R, 2, J, hidden_bytes=hidden),
         Step("decode", "master", decode, times=J),
         Step("decode", "master", 2 * rates.basis(R, K), times=bases(N, R, J)),
@@ -161,12 +163,12 @@ def mpc_steps(
     offline = [offline_bh08(n, T, sum(lengths) * J, rates) for n in sizes] if method == "bh08" else []
     return {"G": G, "T": T}, [
         Step("encode", "master", encode, payload, pieces, pieces, 2, overlaps=True),
-        Step("distribute", "worker", size / rates.unpack, actors=N),
+        Step("distribute", "worker", size / rates.unpack, actors=N, wakes=pieces_of(rows, d, N // G), taken=size),
         *([dataclasses.replace(max(offline, key=lambda step: step.bytes), actors=N)] if offline else []),
         *prepare(dataclasses.replace(task, degree=r), rates),
         Step("encode weights", "master", weights, times=J),
         Step("send", "master", 0.0, 4 * N * d * r, N, N, 1, J),
-        Step("compute", "worker", compute, times=J, actors=N),
+        Step("compute", "worker", compute, times=J, actors=N, wakes=1, answers=1),
         *(dataclasses.replace(step, times=J, actors=N) for step in reductions),
         Step("gather", "master", 0.0, 4 * N * d, N, N, 1, J),
         Step("decode", "master", decode, times=J),
@@ -174,12 +176,12 @@ def mpc_steps(
 
 
 def prepare(task: Task, rates: Rates) -> list[Step]:
-    """The master's own preparation: quantizing, and XᵀY; of a polynomial in each iteration the proof that nothing
+    """The master's own preparation: quantizing, norms and XᵀY; of a polynomial in each iteration the proof that nothing
     wraps.
     """
     size = task.rows * task.columns
     return [
-        Step("prepare", "master", size / rates.quantize + size / rates.stream),
+        Step("prepare", "master", size / rates.quantize),
         Step("prepare", "master", task.degree * size / rates.stream, times=task.iterations),
     ]
 
@@ -189,7 +191,7 @@ def reduce_bgw(n: int, T: int, length: int, rates: Rates) -> Step:
     degree = 2 * T
     cpu = rates.draw(T * length) + rates.matmul(n, T + 1, length)
     cpu += rates.basis(degree + 1, 1) + rates.recombine(degree + 1, length)
-    return Step("reduce", "worker", cpu, 4 * (n - 1) * length, n - 1, n - 1 + degree, 1)
+    return Step("reduce", "worker", cpu, 4 * (n - 1) * length, n - 1, n - 1 + degree, 1, wakes=1)
 
 
 def reduce_bh08(n: int, T: int, length: int, rates: Rates) -> Step:
@@ -197,7 +199,7 @@ def reduce_bh08(n: int, T: int, length: int, rates: Rates) -> Step:
     degree, block = 2 * T, -(-length // n)
     cpu = rates.convert(2 * length) + rates.basis(degree + 1, 1) + rates.recombine(degree + 1, block)
     payload = 4 * (length - length // n) + 4 * (n - 1) * block
-    return Step("reduce", "worker", cpu, payload, 2 * (n - 1), 3 * (n - 1) + degree, 2)
+    return Step("reduce", "worker", cpu, payload, 2 * (n - 1), 3 * (n - 1) + degree, 2, wakes=2)
 
 
 def offline_bh08(n: int, T: int, count: int, rates: Rates) -> Step:
@@ -270,16 +272,23 @@ def as_json(projections: Sequence[Projection], rates: Rates, price: float | None
     return {"rates": dataclasses.asdict(rates), "projections": rows}
 
 
-def compare(protocol: str, result: Mapping[str, Any], rates: Rates) -> dict[str, float]:
+def compare(
+    protocol: str, result: Mapping[str, Any], rates: Rates, together: Together | None = None
+) -> dict[str, float]:
     """The model, set to this machine, beside the result.json of a run on it.
 
     Bytes are those that the master sent. The error of the time is relative to the measured one.
+
+    Parameters
+    ----------
+    together : Together, optional
+        By default it is measured, once.
     """
     numbers, params, measured = result["dataset"], result["params"], training_seconds(result)
     columns = numbers["d"] + (params["bias"] and params["degree"] is not None)
     bits = (params["primes"][0] - 1).bit_length()
     task = Task(numbers["m"], columns, params["degree"] or 0, result["metrics"]["iterations"], bits)
-    here = project(protocol, params["N"], task, this_machine(rates), rates)
+    here = project(protocol, params["N"], task, this_machine(rates, together or measure()), rates)
     modelled = here.seconds["total"]
     return {
         "measured seconds": measured,

@@ -4,12 +4,17 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from fedmpi.bench.timing import fastest
 from fedmpi.codedml.dealing import bits_of
+from fedmpi.codedml.descent import public_coefficients
+from fedmpi.codedml.headroom import Headroom
+from fedmpi.codedml.objective import column_sums, target_correlation
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.problem import Problem
+from fedmpi.codedml.protocol import row_blocks
 from fedmpi.codedml.transform import times
 from fedmpi.core import PrimeField
 from fedmpi.core.lagrange import lagrange_basis
@@ -55,9 +60,9 @@ class Rates:
     basis_steps: float
     """nodes·(nodes + points) of `lagrange_basis`."""
     stream: float
-    """Elements of X̄ through a product with a vector: the headroom check."""
+    """Elements of X̄ through a product with a vector of small integers: the headroom check."""
     quantize: float
-    """Elements of the data set through all that comes before the protocol: scaling, norms, quantization, step size."""
+    """Elements of the data set through scaling, norms, quantization, step size and XᵀY: all before the iterations."""
     pack: float
     """Elements packed to the bits of the prime."""
     unpack: float
@@ -103,7 +108,7 @@ def calibrate() -> Rates:
     data = np.random.default_rng(0).normal(size=(m, d)).astype(np.float32)
     labels, paper = np.arange(m) % 2, Params(paper=True)
     X_bar = Problem.prepare(paper, data, labels, 2).X_bar
-    signed, vector, bits = X_bar[:20], np.ones((d, 1)), bits_of(field)
+    signed, vector, bits = X_bar[:20], np.full((d, 1), 99), bits_of(field)
     words, unpacked = pack(X, bits), np.empty_like(X)
     with threadpool_limits(1):
         t_wide, t_narrow, t_one, t_gradient, t_product, t_transposed, t_random, t_convert, *others = fastest(
@@ -121,7 +126,7 @@ def calibrate() -> Rates:
             lambda: unpack(words, bits, X.shape, unpacked),
             rounds=10,
         )
-        (t_quantize,) = fastest(lambda: Problem.prepare(paper, data, labels, 2), rounds=3)
+        (t_quantize,) = fastest(lambda: prepared(paper, data, labels), rounds=3)
         t_basis, t_messages = fastest(lambda: lagrange_basis(field, nodes, points), exchange, rounds=20)
     t_stream, t_copy, t_pack, t_unpack = others
     columns = blocks.shape[1]
@@ -143,6 +148,15 @@ def calibrate() -> Rates:
         copy_bytes=large.nbytes / t_copy,
         message_seconds=t_messages / (2 * MESSAGES),
     )
+
+
+def prepared(params: Params, data: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
+    """All that the master does with the data before the first iteration but encode them."""
+    problem = Problem.prepare(params, data, labels, 2)
+    blocks = row_blocks(len(data), 1)
+    Headroom(problem.X_bar, blocks, public_coefficients(params, problem), problem.precision.residues.half)
+    column_sums(problem.X_bar, np.float64)
+    target_correlation(problem.X_bar, problem.objective.Y)
 
 
 def exchange() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedmpi.bench.rates import Rates
+from fedmpi.bench.together import Together
 from fedmpi.errors import UsageError
 
 HEADER_BYTES = 64
@@ -43,6 +44,8 @@ class Machines:
     """Of one core, relative to a core of this machine."""
     shared_cores: int | None = None
     """All ranks share so many cores of one machine: what the workers do then adds up."""
+    together: Together | None = None
+    """What that costs beyond computing."""
 
     def __post_init__(self) -> None:
         if not (0 < self.bandwidth_bytes < math.inf and 0 < self.speed < math.inf):
@@ -51,9 +54,9 @@ class Machines:
             raise UsageError(f"the latency must not be negative, got {self.latency_seconds:g} s")
 
 
-def this_machine(rates: Rates) -> Machines:
-    """All ranks on this one: a byte is copied in, out and to its place; a rank that waits looks again after 2 ms."""
-    return Machines(rates.copy_bytes / 3, 1e-3, 1.0, os.cpu_count())
+def this_machine(rates: Rates, together: Together) -> Machines:
+    """All ranks on this one: rank 0 copies a byte once, what others copy is in `together`; a wait ends 1 ms late."""
+    return Machines(rates.copy_bytes, 1e-3, 1.0, os.cpu_count(), together)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,12 @@ class Step:
     """Whether computing and sending go on at the same time."""
     hidden_bytes: int = 0
     """Of these bytes those that come in while the step before goes out: they take no time of their own."""
+    wakes: int = 0
+    """How often a rank waits for a message of others and wakes up, where that is not free."""
+    answers: int = 0
+    """Messages that it sends back; `handled` does not count them."""
+    taken: int = 0
+    """Elements of the data that arrive; `cpu_seconds` is what it takes where the rank is alone."""
 
     @property
     def bytes(self) -> int:
@@ -85,7 +94,15 @@ class Step:
 
     def busy(self, machines: Machines, rates: Rates) -> tuple[float, float, float]:
         """Seconds of the processor, the link and the latency, over all times."""
-        share = max(1.0, self.actors / machines.shared_cores) if machines.shared_cores else 1.0
-        cpu = share * (self.cpu_seconds + self.handled * rates.message_seconds) / machines.speed
+        share, cpu, message, together = 1.0, self.cpu_seconds, rates.message_seconds, machines.together
+        if machines.shared_cores:
+            share = max(1.0, self.actors / machines.shared_cores)
+        if together and machines.shared_cores:
+            message = together.message
+            share *= (
+                1 + self.actors * together.waiting / machines.shared_cores
+            )  # of a rank that computes the others wait
+            cpu = (together.element * self.taken or cpu) + together.wake * self.wakes + together.answer * self.answers
+        cpu = share * (cpu + self.handled * message) / machines.speed
         link = share * self.bytes / machines.bandwidth_bytes
         return self.times * cpu, self.times * link, self.times * self.rounds * machines.latency_seconds

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.codedml.transform import Quantized, row_chunks
+from fedmpi.codedml.transform import Quantized, pieces_of, row_chunks
+from fedmpi.core import small
 from fedmpi.core.sigmoid import sigmoid
 
 _POWER_ITERATIONS = 20
@@ -131,26 +132,35 @@ def column_sums(X: Quantized, dtype: type[np.floating[Any]]) -> NDArray[Any]:
 def largest_eigenvalue(X: Quantized) -> float:
     """λ_max(XᵀX) by power iteration.
 
-    The direction is found in the precision of X, the Rayleigh quotient is then taken in float64: its error is
-    quadratic in the direction's, so the number of BLAS threads does not show in the leading digits.
+    The direction is found in the precision of X, of integers in float32; the Rayleigh quotient is then taken in
+    float64: its error is quadratic in the direction's, so the number of BLAS threads does not show in the leading
+    digits.
     """
     # The column sums are close to the leading direction of data that is not centred, and random numbers are not
     # orthogonal to any.
-    sums, random = column_sums(X, np.float32), np.random.default_rng(0).standard_normal(X.shape[1], X.dtype)
+    precision = X.dtype if X.dtype.kind == "f" else np.float32
+    sums, random = column_sums(X, np.float32), np.random.default_rng(0).standard_normal(X.shape[1], precision)
     v = sums / max(np.linalg.norm(sums), 1e-30) + random / np.linalg.norm(random)
+    parts = pieces_of(X)
     for _ in range(_POWER_ITERATIONS):
         products = np.zeros_like(v)
-        for part in row_chunks(*X.shape):
+        for part in parts:
             x = X[part]
-            products += x.T @ (x @ v)
+            z = _product(x, v)
+            products += small.transposed_product(x, z.astype(np.float32)) if x.dtype == np.int8 else x.T @ z
         v = products
         norm = np.linalg.norm(v)
         if not norm > 0:
             return 0.0
         v /= norm
     direction = v.astype(np.float64)
-    square = sum(float(np.square(X[part] @ direction).sum()) for part in row_chunks(*X.shape))
+    square = sum(float(np.square(_product(X[part], direction)).sum()) for part in parts)
     return square / float(direction @ direction)
+
+
+def _product(x: NDArray[Any], v: NDArray[Any]) -> NDArray[Any]:
+    """Xv, in the precision of X or v; of integers of 8 bits in float64, with more bits of v than float32 has."""
+    return small.real_product(x, v[:, None], 29)[:, 0] if x.dtype == np.int8 else np.asarray(x @ v)
 
 
 def exact_gradient(

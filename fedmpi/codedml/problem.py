@@ -85,7 +85,7 @@ class Problem:
         transform = fitted(params, X)
         norms = Norms.of(transform, X)
         precision = choose(params, norms)
-        X_bar, erased = transform.quantized(X, precision.data_bits, precision.residues.half)
+        X_bar, erased = transform.quantized(X, precision.data_bits, precision.residues.half, norms.entry)
         if params.method != "plain" and erased.columns and erased.columns == erased.erased_columns:
             raise HeadroomError(
                 f"quantization must leave some of the {erased.columns} columns, got none with "
@@ -129,7 +129,7 @@ class Problem:
         self._known[:] = [W, Z]
 
     def outputs(self, W: NDArray[np.float64]) -> NDArray[Any]:
-        """Z = XW on the quantized training rows, shape (m, C), in the precision of X̄."""
+        """Z = XW on the quantized training rows, shape (m, C), in the precision of `times`."""
         if self._known and self._known[0] is W:
             return np.asarray(self._known[1])
         d = self.X_bar.shape[1]

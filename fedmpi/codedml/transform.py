@@ -1,5 +1,6 @@
 """From a data set's features to the quantized matrix X̄ and back."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmpi.core.quantize import Reals, quantize
+from fedmpi.core import small
+from fedmpi.core.quantize import quantize
 from fedmpi.data import FileRows
 from fedmpi.errors import HeadroomError, UsageError
 
@@ -28,10 +30,16 @@ _FLOAT32_INTEGERS = 2**24
 _LARGEST_FEATURE = 1e300
 
 
-def row_chunks(rows: int, columns: int) -> list[slice]:
-    """Slices of rows of about 8 MiB in float64, so that no copy of the whole matrix is made."""
-    step = max(1, _CHUNK_BYTES // (8 * max(columns, 1)))
+def row_chunks(rows: int, columns: int, item_bytes: int = 8) -> list[slice]:
+    """Slices of rows of about 8 MiB, if not said otherwise in float64, so that no copy of the whole matrix is made."""
+    step = max(1, _CHUNK_BYTES // (item_bytes * max(columns, 1)))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def pieces_of(X: "Quantized") -> list[slice]:
+    """Row chunks for products that make no copy of small integers; those of a file are made anew, of reals."""
+    rows, columns = X.shape
+    return row_chunks(rows, columns, 1 if X.dtype == np.int8 and isinstance(X, np.ndarray) else 8)
 
 
 def dense(X: Any) -> NDArray[Any]:
@@ -40,7 +48,13 @@ def dense(X: Any) -> NDArray[Any]:
 
 
 def times(X: "Quantized", W: NDArray[Any]) -> NDArray[Any]:
-    """XW for weights of the first columns of X, in the precision of X, shape (m, C)."""
+    """XW for weights of the first columns of X, shape (m, C).
+
+    In the precision of X, but of integers of 8 bits in float64: exact for integers, and else as `small.real_product`.
+    """
+    if X.dtype == np.int8:
+        multiply = small.product if W.dtype == np.int64 else small.real_product
+        return np.concatenate([multiply(X[part], W) for part in pieces_of(X)] or [np.empty((0, W.shape[1]))])
     Z, W = np.empty((len(X), W.shape[1]), X.dtype), W.astype(X.dtype)
     for part in row_chunks(*X.shape):
         np.matmul(X[part][:, : len(W)], W, out=Z[part])
@@ -149,8 +163,8 @@ class Transform:
             z[part] = x @ W[:columns]
         return z + W[columns] if len(W) > columns else z
 
-    def quantized(self, X: Any, bits: int, largest: float) -> tuple["Quantized", "Erased"]:
-        """X̄ as signed integers, and what rounding erased; float32, shape (m, d), is exact, and half of float64.
+    def quantized(self, X: Any, bits: int, largest: float, entry: float = math.inf) -> tuple["Quantized", "Erased"]:
+        """X̄ as signed integers of shape (m, d), and what rounding erased; int8, or float32, which is exact too.
 
         Of rows that stay in their file, so does X̄.
 
@@ -160,6 +174,8 @@ class Transform:
             l_x.
         largest : float
             p/2, or of several primes Π p_j/2.
+        entry : float
+            The largest absolute value of transformed rows, where it is known: what fits in int8 takes no more.
 
         Raises
         ------
@@ -167,20 +183,21 @@ class Transform:
             If a value does not fit [So et al. 2021, below eq. (5)], or needs more than 24 bits.
         """
         result: Quantized
+        dtype = np.int8 if 2.0**bits * entry < small.LARGEST - 1 else np.float32
         if isinstance(X, FileRows):
-            result = RowsAnew(X, self.columns, np.float32, lambda rows: quantize(self.apply(rows), bits))
+            result = RowsAnew(X, self.columns, dtype, lambda rows: quantize(self.apply(rows), bits))
         else:
-            result = np.empty((X.shape[0], self.columns), np.float32)
+            result = np.empty((X.shape[0], self.columns), dtype)
         features = len(self.mean)
         entries, left = 0, 0
         low, high = np.full(features, np.inf), np.full(features, -np.inf)
         for part in row_chunks(*result.shape):
             x = self.apply(X[part])
-            entries += int(np.count_nonzero(x[:, :features]))
+            entries += int(np.count_nonzero(x[:, :features] != 0))  # ten times as fast as of the numbers themselves
             np.minimum(low, x[:, :features].min(axis=0, initial=np.inf), out=low)
             np.maximum(high, x[:, :features].max(axis=0, initial=-np.inf), out=high)
             integers = quantize(x, bits)
-            left += int(np.count_nonzero(integers[:, :features]))
+            left += int(np.count_nonzero(integers[:, :features] != 0))
             if isinstance(result, np.ndarray):
                 result[part] = integers
         # Rounding keeps the order: the largest value before it is the largest after it.
@@ -244,7 +261,7 @@ class RowsAnew:
         return self._make(self._X[rows]).astype(self.dtype, copy=False)
 
 
-Quantized = Reals | RowsAnew
+Quantized = NDArray[Any] | RowsAnew
 """X̄, shape (m, d): in memory, or of rows that stay in their file."""
 
 
@@ -275,7 +292,9 @@ def _largest(X: Any, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     rows, columns = X.shape
     largest = np.zeros(columns)
     for part in row_chunks(rows, columns):
-        np.maximum(largest, np.abs(dense(X[part]) - mean).max(axis=0, initial=0.0), out=largest)
+        x = dense(X[part])
+        for end in (x.min(axis=0), x.max(axis=0)):
+            np.maximum(largest, np.abs(end - mean), out=largest)
     return largest
 
 

@@ -38,6 +38,12 @@ void fedmpi_unpack(const uint32_t *words, size_t n, uint32_t bits, uint32_t *x);
 void fedmpi_gaussian(const uint64_t *radii, const uint64_t *angles, size_t n, double std, double grid, double *x,
                      double *y);
 
+/* z (vectors, rows) = V X^T of the first n columns of x (rows, d), exact. v is (vectors, n), in [-2^14, 2^14]. */
+void fedmpi_small_product(const int8_t *x, size_t rows, size_t d, size_t n, const int16_t *v, size_t vectors, int64_t *z);
+
+/* g (d) += X^T s. */
+void fedmpi_small_transposed_product(const int8_t *x, size_t rows, size_t d, const float *s, float *g);
+
 /* Whether this processor has what fedmpi_perceptron takes: AVX-512. */
 int fedmpi_perceptron_runs(void);
 

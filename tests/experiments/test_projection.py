@@ -23,6 +23,7 @@ from fedmpi.bench.projection import (
 )
 from fedmpi.bench.rates import Rates, calibrate
 from fedmpi.bench.steps import HEADER_BYTES, Machines, Step, Task, this_machine
+from fedmpi.bench.together import Together, measure
 from fedmpi.cli import main
 from fedmpi.codedml import SYSTEM
 from fedmpi.codedml.baseline import mpc_master
@@ -338,13 +339,36 @@ def test_a_run_beside_the_model(protocol: str, options: str, degree: int, tmp_pa
 
     run_local([lead, *[serve] * 9], timeout_seconds=30.0)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    both = compare(protocol, result, RATES)
+    together = Together(1e-3, 1e-3, 1e-3, 1e-9, 0.01)
+    both = compare(protocol, result, RATES, together)
     seconds = result["seconds"]
     assert both["measured seconds"] == seconds["total"] - seconds["evaluate"]
     assert both["measured bytes"] == pytest.approx(both["model bytes"], rel=0.05)
     assert both["error"] == pytest.approx(both["model seconds"] / both["measured seconds"] - 1)
     task = Task(result["dataset"]["m"], result["dataset"]["d"] + degree, degree, 3)  # the paper's has a column of ones
-    assert both["model seconds"] == project(protocol, 9, task, this_machine(RATES), RATES).seconds["total"]
+    assert both["model seconds"] == project(protocol, 9, task, this_machine(RATES, together), RATES).seconds["total"]
+
+
+def test_ranks_that_share_cores_pay_for_waking_taking_their_data_and_waiting() -> None:
+    task, free = Task(9000, 100, 1, 10), Machines(math.nextafter(math.inf, 0), 0.0, shared_cores=2)
+
+    def seconds(**together: float) -> dict[str, float]:
+        return project("coded case 1", 10, task, replace(free, together=Together(**together)), FREE).seconds
+
+    assert seconds()["total"] == pytest.approx(0)
+    assert seconds(wake=1e-3, answer=1e-4)["compute"] == pytest.approx(10 * 10 / 2 * 1.1e-3)
+    assert seconds(wake=1e-3)["distribute"] == pytest.approx(10 / 2 * 1e-3)  # one piece
+    assert seconds(element=1e-9)["distribute"] == pytest.approx(10 / 2 * 3000 * 100 * 1e-9)
+    assert seconds(message=1e-3)["send"] == pytest.approx(10 * 10 * 1e-3)
+    assert seconds(wake=1e-3, waiting=0.1)["compute"] == pytest.approx(1.5 * 50e-3)
+    alone = replace(free, shared_cores=None, together=Together(wake=1.0))
+    assert project("coded case 1", 10, task, alone, FREE).seconds["total"] == pytest.approx(0)
+
+
+def test_what_ranks_cost_one_another_is_measured() -> None:
+    """With processes: nothing else shows it."""
+    for value in vars(measure()).values():
+        assert 0 < value < 1
 
 
 def test_rates_are_measured() -> None:

@@ -94,7 +94,9 @@ def test_a_problem_is_scaled_quantized_and_given_a_step() -> None:
     smoothness = np.linalg.eigvalsh(quantized.T @ quantized)[-1] / (4 * 50)
     assert problem.learning_rate == pytest.approx(2 / smoothness, rel=1e-4)
     W = np.random.default_rng(1).normal(size=(7, 1))
-    np.testing.assert_allclose(problem.outputs(W), quantized @ W, rtol=1e-4, atol=1e-5)
+    W[0] = -(quantized[3, 1:] @ W[1:])[0] / quantized[3, 0] * (1 + 1e-9)  # float32 would see neither side of 0
+    np.testing.assert_allclose(problem.outputs(W), quantized @ W, rtol=1e-6, atol=1e-11)
+    np.testing.assert_array_equal(problem.outputs(W) > 0, quantized @ W > 0)
     with pytest.raises(UsageError, match="a logistic model must have two classes or more, got 0"):
         Problem.prepare(Params(), X, y, 0)
 

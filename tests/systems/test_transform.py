@@ -59,9 +59,12 @@ def test_quantized_features_are_the_nearest_integers(bits: int) -> None:
     X = np.random.default_rng(1).normal(size=(30, 4))
     fitted = Transform.fit(X, center=False, scale="max", ones=True)
     X_bar, _ = fitted.quantized(X, bits, 2.0**24)
+    small, _ = fitted.quantized(X, bits, 2.0**24, entry=1.0)
     assert X_bar.dtype == np.float32
-    np.testing.assert_array_equal(X_bar, np.floor(fitted.apply(X) * 2**bits + 0.5))
-    assert (X_bar[:, -1] == 2**bits).all()
+    assert small.dtype == (np.int8 if bits < 7 else np.float32), "2^7 takes more than 8 bits"
+    for integers in (X_bar, small):
+        np.testing.assert_array_equal(integers, np.floor(fitted.apply(X) * 2**bits + 0.5))
+        assert (integers[:, -1] == 2**bits).all()
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
