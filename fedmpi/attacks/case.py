@@ -1,5 +1,6 @@
 """One attack: a fresh model, the gradient that a defended client shares of a batch, and what is recovered from it."""
 
+import copy
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fedmpi.attacks.inverting import invert
 from fedmpi.attacks.labels import label_of
 from fedmpi.attacks.linear import layer_input
 from fedmpi.attacks.metrics import perturbation_ratio
-from fedmpi.attacks.params import Params
+from fedmpi.attacks.params import SEARCHES, Params
 from fedmpi.attacks.secret_head import secret_head
 from fedmpi.crypto.random import SecretStream, Stream
 from fedmpi.errors import ProtocolError, UsageError
@@ -131,6 +132,9 @@ def recover(
     params: Params, model: nn.Module, shared: Gradient, shape: tuple[int, ...], classes: int, seed: int
 ) -> Reconstruction:
     """Run the attack."""
+    if params.attack in SEARCHES:
+        model = copy.deepcopy(model).to(params.device)
+        shared = tuple(part.to(params.device) for part in shared)
     if params.attack == "inverting":
         return invert(model, shared, shape, classes, settings=params.inversion, seed=seed)
     if params.attack == "secret-head":

@@ -17,6 +17,7 @@ from fedmpi.attacks.protocol import FRESH, lead
 from fedmpi.data import Dataset, load
 from fedmpi.errors import UsageError
 from fedmpi.learn import build_model
+from fedmpi.learn.devices import device_here
 from fedmpi.learn.inputs import divisor_of, input_shape
 from fedmpi.learn.trial import try_own
 from fedmpi.net import Channel
@@ -26,6 +27,12 @@ from fedmpi.runs.model import read_arrays
 from fedmpi.runs.options import RunOptions, parse, to_toml
 from fedmpi.runs.result import result
 
+OTHERS = (
+    "before a first fully connected layer (--model mlp) --attack spear finds whole batches, where ReLU follows, and "
+    "--attack cocktail images of them nearly"
+)
+"""Attacks on batches, for who tried another one."""
+
 Batches = dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
 
 
@@ -33,6 +40,7 @@ def run(ch: Channel, argv: list[str]) -> None:
     """Attack as the command line says."""
     params, options = parse(Params, argv, "fedmpi attack --", DESCRIPTION)
     options.check_own(argv, params.model)
+    device_here(params.device)
     ch.timeout_seconds = max(options.timeout, 3600.0)  # an attack is long, and says nothing before its end
     data = load(options.dataset or "digits", seed=options.seed, **options.scaled_load_arguments())
     batches, spread = batches_of(params, data), spread_of(data)
@@ -176,10 +184,11 @@ def heading(params: Params, data: Dataset, ranks: int) -> str:
         "ppdl": f"the largest {params.share_fraction:.0%} of the gradient, noise σ = {params.noise_std:g}",
         "spn": f"a secret polarization network, α₂ = {params.alpha2:g}, {params.bits} bits",
     }[params.defence]
-    return (
-        f"{params.attack} on {params.model}, {defence}\n{data.name}: {params.cases} cases with "
-        f"{params.batch_size} rows each, on {ranks} rank{'s' if ranks > 1 else ''}"
+    cases, rows, places = (
+        f"{count} {what}{'s' if count > 1 else ''}"
+        for count, what in ((params.cases, "case"), (params.batch_size, "row"), (ranks, "rank"))
     )
+    return f"{params.attack} on {params.model}, {defence}\n{data.name}: {cases} with {rows} each, on {places}"
 
 
 def text_of(line: dict[str, Any]) -> str:
@@ -210,11 +219,16 @@ def why_not(params: Params, summary: dict[str, Any], size: int, numbers: int) ->
     if rows * size > numbers:
         return (
             f"not all recovered: {rows} rows are {rows * size} unknown numbers, and their gradient has {numbers}: "
-            "many batches have it\n"
+            f"many batches have it; {OTHERS}\n"
+        )
+    if params.attack == "inverting":
+        return (
+            f"not all recovered: the gradient of {rows} rows is their mean, and a search for images whose mean has its "
+            f"direction or their features ends near them, or in mixtures; {OTHERS}\n"
         )
     return (
         f"not all recovered: {rows} rows are {rows * size} unknown numbers, and their gradient has {numbers}, so that "
-        "it may tell them, but the search ended at another point; more --steps, or another --attack, may find them\n"
+        f"it may tell them, but the search ended at another point; more --steps may find them; {OTHERS}\n"
     )
 
 

@@ -131,8 +131,8 @@ def deep_leakage(
 
     def begin(attempt: int) -> list[torch.Tensor]:
         rng = stream(seed, "deep leakage", attempt)
-        images = initial_images(shape, settings.init, rng).to(settings.dtype)
-        logits = torch.from_numpy(rng.standard_normal((shape[0], classes))).to(settings.dtype)
+        images = initial_images(shape, settings.init, rng).to(parameters[0])
+        logits = torch.from_numpy(rng.standard_normal((shape[0], classes))).to(parameters[0])
         if label is not None:
             logits = torch.full_like(logits, -50.0)
             logits[0, label] = 50.0
@@ -145,8 +145,8 @@ def deep_leakage(
     found = search(begin, gap, settings, fixed=(1,) if label is not None else ())
     images, logits = found.variables
     return Reconstruction(
-        images.double().numpy(),
-        torch.softmax(logits.double(), 1).numpy(),
+        images.double().cpu().numpy(),
+        torch.softmax(logits.double(), 1).cpu().numpy(),
         found.distance,
         found.steps,
         found.evaluations,

@@ -36,7 +36,7 @@ class Features:
         outputs = self.behind[0](self.inputs).detach().requires_grad_()
         likeness = []
         for label in range(classes):
-            labels = torch.full((len(outputs),), label)
+            labels = torch.full((len(outputs),), label, device=outputs.device)
             loss = nn.functional.cross_entropy(self.behind[1:](outputs), labels, reduction="sum")
             (sent_back,) = torch.autograd.grad(loss, outputs)
             likeness.append(nn.functional.cosine_similarity(sent_back, self.factors, dim=1))
@@ -73,7 +73,7 @@ def features_of(model: nn.Module, gradient: Gradient, rows: int, seed: int = 0, 
     begin = len(trained(before))
     if len(gradient) < begin + 2:
         return None
-    weight, bias = (part.double().numpy() for part in gradient[begin : begin + 2])
+    weight, bias = (part.double().cpu().numpy() for part in gradient[begin : begin + 2])
     own = next(behind[0].parameters())
     if weight.shape != tuple(own.shape) or not np.abs(bias).max() > 0:
         return None
@@ -84,7 +84,7 @@ def features_of(model: nn.Module, gradient: Gradient, rows: int, seed: int = 0, 
         if found is None or not found.whole or found.batch != rows:
             return None
         inputs, factors = found.rows, found.factors
-    return Features(before, behind, torch.from_numpy(inputs).to(own.dtype), torch.from_numpy(factors).to(own.dtype))
+    return Features(before, behind, *(torch.from_numpy(part).to(own) for part in (inputs, factors)))
 
 
 def rows_before(
@@ -93,5 +93,5 @@ def rows_before(
     """`batch_rows` of a layer whose parameters are known; None if no ReLU is behind it."""
     if len(behind) < 2 or not isinstance(behind[1], nn.ReLU):
         return None
-    W, b = (part.detach().double().numpy() for part in behind[0].parameters())
+    W, b = (part.detach().double().cpu().numpy() for part in behind[0].parameters())
     return batch_rows(weight[None], bias[None], layer=(W, b), tries=tries, seed=seed, most=most)

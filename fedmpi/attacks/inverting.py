@@ -115,8 +115,8 @@ def invert(
     else:
         labels = labels_of(attacked, gradient, shape) if labels is None else labels
         images, least, steps = _with_gradient(attacked, gradient, labels, shape, settings, rng, loss)
-    one_hot = nn.functional.one_hot(labels, classes).double().numpy().astype(np.float64)
-    return Reconstruction(images.double().numpy(), one_hot, least, steps, steps, 0, time.process_time() - start)
+    one_hot = nn.functional.one_hot(labels, classes).double().cpu().numpy()
+    return Reconstruction(images.double().cpu().numpy(), one_hot, least, steps, steps, 0, time.process_time() - start)
 
 
 def _with_gradient(
@@ -129,7 +129,7 @@ def _with_gradient(
     loss: Loss,
 ) -> tuple[torch.Tensor, float, int]:
     parameters = trained(model)
-    images = initial_images(shape, "normal", rng).to(parameters[0].dtype).requires_grad_()
+    images = initial_images(shape, "normal", rng).to(parameters[0]).requires_grad_()
     optimizer, schedule = _adam(images, settings.learning_rate, settings.steps)
     best, least, step = images.detach().clone(), float("inf"), 0
     while step < settings.steps and least > settings.tolerance:
@@ -156,7 +156,7 @@ def _with_features(
     if not trained(known.before):  # these are the rows
         return features.reshape(shape), 0.0, 0
     energy = features.square().sum(dim=1).clamp(min=1e-30)
-    starts = [initial_images(shape, "grey", rng).to(features.dtype) for _ in range(settings.starts)]
+    starts = [initial_images(shape, "grey", rng).to(features) for _ in range(settings.starts)]
     images, distances, steps = torch.stack(starts), torch.zeros(0), 0
     for smoothness, rate, part in STAGES:
         if (smoothness, rate, part) == STAGES[-1]:

@@ -55,15 +55,15 @@ def labels_of(model: nn.Module, gradient: Sequence[torch.Tensor], shape: tuple[i
     """
     rows = shape[0]
     if rows == 1:
-        return torch.tensor([label_of(gradient)])
+        return torch.tensor([label_of(gradient)], device=gradient[-1].device)
     last = gradient[-1]
     if last.ndim != 1:
         raise UsageError(f"the labels of a batch must be told by a bias gradient, got one of shape {tuple(last.shape)}")
     parameter = next(model.parameters())
     with torch.no_grad():
-        p = torch.softmax(model(torch.full((1, *shape[1:]), 0.5, dtype=parameter.dtype)), 1)[0]
+        p = torch.softmax(model(parameter.new_full((1, *shape[1:]), 0.5)), 1)[0]
     missing = rows * (p.double() - last.double())  # about n_c
-    counts = torch.zeros(len(last), dtype=torch.int64)
+    counts = torch.zeros_like(last, dtype=torch.int64)
     for _ in range(rows):
         counts[(missing - counts).argmax()] += 1
-    return torch.repeat_interleave(torch.arange(len(last)), counts)
+    return torch.repeat_interleave(counts)

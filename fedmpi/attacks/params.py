@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from fedmpi.attacks import deep_leakage, inverting
 
 
+SEARCHES = ("dlg", "textbook", "inverting", "secret-head")
+"""Attacks that follow the derivatives of a model."""
+
 DESCRIPTION = "Reconstruct rows of the test part from the gradients that a client shares of them."
 
 
@@ -39,6 +42,9 @@ class Params:
     """Folder of a run of `fedmpi run` that ended with such a model: its weights, in every case. Default: fresh ones."""
     dtype: Literal["float32", "float64"] = "float32"
     """Of the clients' computation. dlg and secret-head search in float64 whatever it is, textbook in float32."""
+    device: str = "cpu"
+    """Where dlg, textbook, inverting and secret-head search: cpu, cuda, cuda:1, …; auto: each rank takes the GPU of its
+    place on its machine. The other attacks are linear algebra on the processor."""
     defence: Literal["none", "dp", "ppdl", "spn"] = "none"
     """What the client does to its gradient."""
     noise_std: float = 0.0
@@ -85,6 +91,8 @@ class Params:
             raise UsageError(f"--share-fraction must be in (0, 1], got {self.share_fraction}")
         if self.weights is not None and self.reach is not None:
             raise UsageError(f"--reach must not be given with --weights, got {self.reach}")
+        if self.device != "cpu" and self.attack not in SEARCHES:
+            raise UsageError(f"--device must be cpu for --attack {self.attack}, got {self.device}")
         if self.attack in ("linear", "secret-head") and self.batch_size != 1:
             raise UsageError(f"--batch-size must be 1 for --attack {self.attack}, got {self.batch_size}")
 

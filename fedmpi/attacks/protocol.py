@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import numpy as np
@@ -12,6 +12,7 @@ from fedmpi.attacks.case import Finding, attack
 from fedmpi.attacks.deep_leakage import Reconstruction
 from fedmpi.attacks.params import Params
 from fedmpi.errors import ProtocolError
+from fedmpi.learn.devices import device_here
 from fedmpi.net import Channel, Message
 from fedmpi.net.meaning import anything, judged
 from fedmpi.net.message import Float64, UInt64
@@ -75,7 +76,7 @@ def lead(
         Of the model; none for fresh ones.
     """
     seeds = list(batches)
-    text = json.dumps(asdict(params))
+    text, params = json.dumps(asdict(params)), here(params)
     for position, seed in enumerate(seeds):
         if rank := position % ch.size:
             X, y = batches[seed]
@@ -98,10 +99,15 @@ def lead(
     return {seed: findings[seed] for seed in seeds}
 
 
+def here(params: Params) -> Params:
+    """With the device that this rank takes."""
+    return replace(params, device=device_here(params.device))
+
+
 def follow(ch: Channel) -> None:
     """Rank: one attack after another."""
     for case in _cases(ch):
-        params = Params(**json.loads(case.params))
+        params = here(Params(**json.loads(case.params)))
         done = attack(params, case.seed, case.X, case.y.astype(np.int64), case.classes, case.weights)
         r = done.reconstruction
         ch.send(

@@ -45,7 +45,7 @@ def secret_head(
     seen = tuple(part.to(settings.dtype) for part in gradient)
     first = seen[len(parameters) :]
     # the first layer of the head is fully connected
-    features = torch.from_numpy(layer_input(first[0].numpy(), first[1].numpy())).to(settings.dtype)[None]
+    features = torch.from_numpy(layer_input(first[0].cpu().numpy(), first[1].cpu().numpy())).to(first[0])[None]
     label = label_of(seen)
     distance = Distance(seen[: len(parameters)], settings.balance, sent_only=settings.sent_only)
     delta = _public_part(head, features, label)
@@ -53,10 +53,10 @@ def secret_head(
 
     def begin(attempt: int) -> list[torch.Tensor]:
         images = initial_images(shape, settings.init, stream(seed, "secret head", attempt))
-        return [images.to(settings.dtype), torch.zeros_like(delta)]
+        return [images.to(delta), torch.zeros_like(delta)]
 
     # as large as δ would be if the gradient that was seen were sent back through a first image: α₂ may be any
-    grey = initial_images(shape, "grey", stream(seed, "secret head", 0)).to(settings.dtype)
+    grey = initial_images(shape, "grey", stream(seed, "secret head", 0)).to(delta)
     through = torch.autograd.grad(backbone(grey), parameters, delta)
     sizes = [sum(float(part.square().sum()) for part in parts) ** 0.5 for parts in (seen[: len(parameters)], through)]
     unit = delta.norm() * max(1.0, sizes[0] / sizes[1] if sizes[1] else 1.0)
@@ -71,7 +71,7 @@ def secret_head(
     result = search(begin, gap, settings)
     one_hot = nn.functional.one_hot(torch.tensor([label]), classes).double()
     return Reconstruction(
-        result.variables[0].double().numpy(),
+        result.variables[0].double().cpu().numpy(),
         one_hot.numpy(),
         result.distance,
         result.steps,
@@ -84,6 +84,6 @@ def secret_head(
 def _public_part(head: nn.Module, features: torch.Tensor, label: int) -> torch.Tensor:
     """The gradient of cross-entropy at the features, shape (1, F)."""
     at = features.clone().requires_grad_()
-    loss = nn.functional.cross_entropy(head(at), torch.tensor([label]))
+    loss = nn.functional.cross_entropy(head(at), torch.tensor([label], device=at.device))
     derivative: torch.Tensor = torch.autograd.grad(loss, at)[0]
     return derivative

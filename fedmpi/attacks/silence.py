@@ -22,8 +22,8 @@ STEPS, POWER = 40, 0.5
 BEGIN, END = (-2.0, 0.0), -2.0
 """Powers of ten: lengths far below do not count as smaller. Where that is drawn from at first, and where it ends."""
 
-WEAK = 1e-3
-"""Weight at first of the units that are not taken for silent."""
+WEAK, FAINTLY = 1e-3, 1e-9
+"""Weight at first of the units that are not taken for silent, and where it is sure that the others are."""
 
 NEARLY, CLOSER = 3e-2, (1e-3, 1e-4, 1e-5, 1e-6)
 """Lengths below which units may be silent, and those that do not count as smaller in the steps that make it sure."""
@@ -33,6 +33,9 @@ SILENT, LOUD, DEVIATIONS = 1e-5, 1e-3, 5.0
 
 DEPENDENT = 1e-3
 """An equation of a unit of which no larger part is new to the others tells nothing."""
+
+MIXED = 1e-3
+"""A direction of which no larger part is new mixes those that are known."""
 
 SINGLE = 1e-3
 """Several rows share the silent units if the second smallest singular value is below this part of the largest."""
@@ -86,22 +89,24 @@ class Search:
         found: Silent = numbers < np.partition(numbers, few, axis=1)[:, few, None]
         return found
 
-    def improve(self, silent: Silent, believed: Callable[[Silent], bool]) -> bool:
-        """Look from where some units are silent, shape (k, M); whether a direction was found.
+    def improve(self, silent: Silent, believed: Callable[[Silent], bool], sure: bool = False) -> bool:
+        """Look from where some units are silent, shape (k, M), or are so for `sure`; whether a direction was found.
 
         One that hangs on a single unit is kept if it is believed that a row leaves its units (M,) silent.
         """
-        before = len(self.found)
+        before = self.found
+        directions = self._rng.normal(size=(len(silent), self.rank))
+        for _ in range(2 if sure else 1):
+            directions = self._better(directions, silent.astype(np.float64) + (FAINTLY if sure else WEAK))
         begin: Matrix = self._rng.uniform(*BEGIN, size=(len(silent), 1))
-        directions = self._better(self._rng.normal(size=(len(silent), self.rank)), silent.astype(np.float64) + WEAK)
-        for step in range(STEPS):
+        for step in range(0 if sure else STEPS):
             near = np.power(10.0, begin + (END - begin) * step / STEPS)
             directions = self._better(directions, self._weights(directions, near))
         count = (self._lengths(directions) < NEARLY).sum(axis=1)
         for q in directions[count >= self._least]:
-            if not self._known(q, 1e-3):
+            if not self._known(q, 1e-5):
                 self._settle(q, believed)
-        return len(self.found) > before
+        return self.found is not before
 
     def _weights(self, q: Matrix, near: float | Matrix) -> Matrix:
         """Of the units' equations for directions q, shape (k, M)."""
@@ -117,7 +122,7 @@ class Search:
 
     def _lengths(self, q: Matrix) -> Matrix:
         """Of what the units leave of directions, shape (k, M): 1 in the quadratic mean."""
-        left = (self._flat @ q.T).reshape(self.units, -1, len(q))
+        left = (self._flat @ q.T).reshape(self.units, self.equations.shape[1], len(q))
         lengths: Matrix = np.sqrt(np.square(left).sum(axis=1)).T
         return lengths
 
@@ -125,7 +130,11 @@ class Search:
         return len(self.found) > 0 and bool(np.abs(self.found @ q).max() > 1 - near)
 
     def _settle(self, q: Matrix, believed: Callable[[Silent], bool]) -> None:
-        """Keep the direction near q for which units are silent, if there is one, and it is new."""
+        """Keep the direction near q for which units are silent, if there is one, and it is new.
+
+        A row may leave silent no unit that another one does not, or one alone. Where the direction of that other one is
+        known, its mate, the new one is told but for a part of the mate, which changes nothing but the row of the mate.
+        """
         noise = self._noise * float(np.linalg.norm(self.frame @ q))
         least = max(float(np.median(noise)), CLOSER[-1])
         for near in CLOSER:
@@ -135,19 +144,37 @@ class Search:
             if silent.sum() < self._least:
                 return
             q = np.linalg.svd(self.equations[silent].reshape(-1, self.rank))[2][-1]
-        if not self._known(q, 1e-6) and (alone(self.equations[silent]) or believed(silent)):
+        loud = self._lengths(self.found)[:, silent] >= SILENT + noise[silent]
+        basis = others(self.found[~loud.any(axis=1)])
+        equations = self.equations[silent]
+        sizes, turn = np.linalg.svd((equations @ basis.T).reshape(-1, len(basis)))[1:]
+        if len(sizes) < len(basis) - 1 or (len(basis) > 1 and not sizes[len(basis) - 2] > SINGLE * sizes[0]):
+            return
+        q = turn[-1] @ basis
+        if (self._lengths(q[None])[0] >= 10 * SILENT + noise)[silent].any():  # nothing but what was found
+            return
+        mates = loud.sum(axis=1) <= 1
+        rest = others(self.found[mates]).T
+        least = equations[~loud[mates].any(axis=0)] @ rest
+        if np.linalg.norm(q @ rest) < MIXED:  # it mixes mates: a better one, if more units are silent than for one
+            parts = np.abs(np.linalg.lstsq(self.found[mates].T, q, rcond=None)[0])
+            new = silent.sum() > self.zeros[mates][parts > MIXED].min(initial=self.units)
+        else:
+            new = alone(least) or believed(silent)
+        if new and not self._known(q, 1e-6):
             self.found, self.zeros = np.vstack([self.found, q]), np.append(self.zeros, silent.sum())
+            self._sort()
 
-    def basis(self) -> Matrix:
-        """Of what was found the independent ones for which most units are silent: a mixture of rows leaves fewer."""
-        chosen: list[Matrix] = []
-        basis: list[Matrix] = []
-        for q in self.found[np.argsort(-self.zeros, kind="stable")]:
-            rest = q - sum(((q @ one) * one for one in basis), np.zeros_like(q))
-            if np.linalg.norm(rest) > 1e-5:
-                chosen.append(q)
-                basis.append(rest / np.linalg.norm(rest))
-        return np.array(chosen).reshape(-1, self.rank)
+    def _sort(self) -> None:
+        """Keep the independent ones for which most units are silent: a mixture of rows leaves fewer."""
+        chosen: list[int] = []
+        basis = np.empty((0, self.rank))
+        for i in np.argsort(-self.zeros, kind="stable"):
+            rest = self.found[i] - (basis @ self.found[i]) @ basis
+            if (size := np.linalg.norm(rest)) > MIXED:
+                chosen.append(i)
+                basis = np.vstack([basis, rest / size])
+        self.found, self.zeros = self.found[chosen], self.zeros[chosen]
 
 
 def tight(L: Matrix) -> tuple[Matrix, Matrix, Matrix]:
@@ -172,6 +199,12 @@ def tight(L: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     return B @ turn, frame, np.where(new, sizes, np.inf).min(axis=1)
 
 
+def others(Q: Matrix) -> Matrix:
+    """An orthonormal basis of what is orthogonal to the rows of Q (k, b), which are independent, shape (b - k, b)."""
+    rest: Matrix = np.linalg.svd(Q)[2][len(Q) :] if len(Q) else np.eye(Q.shape[1])
+    return rest
+
+
 def alone(equations: Matrix) -> bool:
     """Whether no other direction is orthogonal to all equations of some units, or to those of all but one of the units.
 
@@ -179,6 +212,8 @@ def alone(equations: Matrix) -> bool:
     factors are chosen for that one unit. Then that unit alone says something of a direction: its part is a whole one.
     """
     units, c, b = equations.shape
+    if b < 2:
+        return bool(b > 0)
     left, strengths, _ = np.linalg.svd(equations.reshape(units * c, b), full_matrices=False)
     if len(strengths) < b - 1 or not strengths[b - 2] > SINGLE * strengths[0]:
         return False

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fedmpi.attacks.silence import STARTS, Matrix, Search, Silent
+from fedmpi.attacks.silence import DEVIATIONS, SILENT, STARTS, Matrix, Search, Silent, others
 from fedmpi.errors import UsageError
 
 Layer = tuple[Matrix, Matrix]
@@ -40,8 +40,8 @@ FAINT = 100.0
 LEFT_OUT = (0.0, 0.1, 0.3)
 """Part of the directions that are not trusted when a missing row is guessed at, by turns: some may be false."""
 
-ACTIVE = 1e-3
-"""A unit with less than this part of the largest factor of a row is taken for silent."""
+CARRIED = 2000.0
+"""So many times the noise a direction may be away from the true one."""
 
 CERTAIN, BELIEVED = 4, 0.98
 """So many units for each missing row, and the part of them that one has to tell apart, are no chance."""
@@ -159,16 +159,17 @@ def batch_rows(
     if not search.possible:
         return nothing
     product = product.turned(search.frame)
-    found, basis, changed, tried = nothing, search.basis(), 0, 0
+    found, basis, changed, tried = nothing, search.found, 0, 0
     with threadpool_limits(1):  # threads only get in one another's way, with matrices as small as these
         while tried < tries and not (found.whole and (found.sure.all() or tried >= 2 * changed)):
-            trusted = basis if len(basis) < product.batch else basis[found.sure]
-            believed = partial(product.believed, trusted, layer)
+            sure = found.sure if len(basis) == product.batch else np.zeros(len(basis), bool)
+            believed = partial(product.believed, basis if len(basis) < product.batch else basis[found.sure], layer)
             lucky = layer is None or tried // STARTS % 4 == 3  # the parameters may be no more than near
-            silent = search.drawn() if layer is None or lucky else product.guessed(trusted, layer, rng)
-            new, tried = search.improve(silent, believed), tried + STARTS
+            silent = search.drawn() if layer is None or lucky else product.guessed(basis, sure, layer, rng)
+            mended = len(basis) == product.batch and layer is not None and tried // STARTS % 4 < 2
+            new, tried = search.improve(silent, believed, mended), tried + STARTS
             if new:
-                basis, before = search.basis(), found.whole
+                basis, before = search.found, found.whole
                 found = product.read(basis, tried, layer)
                 changed = changed if layer is not None and before else tried
     return replace(found, tries=tried)
@@ -202,19 +203,38 @@ class _Product:
         M = len(self.sent)
         if not len(Q):
             return Found(np.empty((0, self.right.shape[1] - 1)), np.empty((0, M)), self.batch, 0, tried)
-        directions = np.vstack([Q, _others(Q)])
+        directions = np.vstack([Q, others(Q)])
         X = np.linalg.solve(directions.T, self.right)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows = np.nan_to_num(X[:, :-1] / X[:, -1:])
         factors = np.zeros((self.batch, M))
         factors[:, self.sent] = X[:, -1:] * (self.left[:, 0] @ directions.T).T * self.scale
-        agreement = None if layer is None else _agreement(rows, factors, *layer)
+        made = np.linalg.norm(self.left @ directions.T, axis=1)  # (m, b)
+        largest = np.linalg.norm(self.left, axis=(1, 2))[:, None] * np.linalg.norm(directions, axis=1)
+        floor = DEVIATIONS * self.noise * np.linalg.norm(directions, axis=1)
+        active = made > floor + (SILENT + CARRIED * self.noise) * largest
+        agreement = None if layer is None else self._agreement(rows, active.T, *layer)
         return Found(rows, factors, self.batch, len(Q), tried, agreement)
 
-    def guessed(self, Q: Matrix, layer: Layer, rng: np.random.Generator) -> Silent:
-        """Which units missing rows may leave silent, shape (STARTS, m): rows that are orthogonal to directions Q."""
-        outputs = self._outputs(Q[rng.random(len(Q)) >= rng.choice(LEFT_OUT)], layer)
-        guesses = rng.normal(size=(STARTS, len(outputs))) @ outputs
+    def _agreement(self, rows: Matrix, active: Silent, weights: Matrix, biases: Matrix) -> Matrix:
+        """Of each row the part of the units that are active (b, m) where the layer says so, and nowhere else."""
+        outputs = rows @ np.asarray(weights, np.float64).T + np.asarray(biases, np.float64)
+        parts: Matrix = ((outputs[:, self.sent] > 0) == active).mean(axis=1)
+        return parts
+
+    def guessed(self, Q: Matrix, sure: Silent, layer: Layer, rng: np.random.Generator) -> Silent:
+        """Which units missing rows may leave silent, shape (STARTS, m): rows that are orthogonal to directions Q.
+
+        Some directions (k,) may be false, so that each start leaves out others of those that are not sure.
+        """
+        rows = np.linalg.inv(np.vstack([Q, others(Q)])).T
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        outputs = self._outputs(rows @ self.right, layer)
+        taken = np.ones((STARTS, self.batch), bool)
+        taken[:, : len(Q)] = (rng.random((STARTS, len(Q))) < rng.choice(LEFT_OUT, (STARTS, 1))) & ~sure
+        if len(Q) == self.batch:
+            taken[np.arange(STARTS), rng.choice(np.flatnonzero(~sure), STARTS)] = True
+        guesses = (rng.normal(size=taken.shape) * taken) @ outputs
         silent: Silent = guesses[:, :-1] * np.sign(guesses[:, -1:]) <= 0
         return silent
 
@@ -223,7 +243,7 @@ class _Product:
         if layer is None or len(silent) < CERTAIN * (self.batch - len(Q)):
             return False
         signs = np.append(np.where(silent, -1.0, 1.0), 1.0)
-        outputs = self._outputs(Q, layer).T * signs[:, None]
+        outputs = self._outputs(others(Q) @ self.right, layer).T * signs[:, None]
         outputs /= np.linalg.norm(outputs, axis=1, keepdims=True) + np.finfo(float).tiny
         row = np.zeros(outputs.shape[1])
         for _ in range(40):
@@ -232,9 +252,8 @@ class _Product:
             row = row + np.linalg.solve(curved, outputs.T @ wrong - RIDGE * row)
         return bool((outputs @ row > 0).mean() >= BELIEVED)
 
-    def _outputs(self, Q: Matrix, layer: Layer) -> Matrix:
-        """Of a basis of what is orthogonal to Q: what the layer makes of it, and its ends, shape (b - k, m + 1)."""
-        vectors = _others(Q) @ self.right
+    def _outputs(self, vectors: Matrix, layer: Layer) -> Matrix:
+        """What the layer makes of vectors (k, N + 1), and their ends, shape (k, m + 1)."""
         weights, biases = (np.asarray(part, np.float64)[self.sent] for part in layer)
         outputs: Matrix = np.c_[vectors[:, :-1] @ weights.T + vectors[:, -1:] * biases, vectors[:, -1]]
         return outputs
@@ -255,17 +274,3 @@ def _factored(joined: Matrix, most: int | None) -> _Product:
     L = (left[:, :batch] * sizes[:batch]).reshape(-1, c, batch)
     sent = np.linalg.norm(L, axis=(1, 2)) > FAINT * noise  # units that are silent for all rows tell nothing
     return _Product(L[sent], right[:batch], sent, float(scales[0, 0, 0]), noise)
-
-
-def _others(Q: Matrix) -> Matrix:
-    """An orthonormal basis of what is orthogonal to the rows of Q (k, b), shape (b - k, b)."""
-    rest: Matrix = np.linalg.svd(Q)[2][len(Q) :] if len(Q) else np.eye(Q.shape[1])
-    return rest
-
-
-def _agreement(rows: Matrix, factors: Matrix, weights: Matrix, biases: Matrix) -> Matrix:
-    outputs = rows @ np.asarray(weights, np.float64).T + np.asarray(biases, np.float64)
-    active = np.abs(factors) > ACTIVE * np.abs(factors).max(axis=1, keepdims=True)
-    units = active.any(axis=0)  # the others may lead to nothing, active or not
-    parts: Matrix = ((outputs > 0) == active)[:, units].mean(axis=1)
-    return parts

@@ -37,4 +37,8 @@ class Attack:
         if self.hostfile is None:
             require("attacks", "torch")
             check_files(asked)
+            if params.device != "cpu":
+                from fedmpi.learn.devices import device_here  # loads torch
+
+                device_here(params.device)
         return run_ranks(self.ranks, [sys.executable, "-m", "fedmpi.attacks", *options], self.hostfile)

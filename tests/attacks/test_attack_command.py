@@ -76,6 +76,10 @@ def test_why_not() -> None:
     assert "more starts" in why_not(Params(attack="spear", model="mlp", batch_size=4), summary, 64, 1000)
     assert "many batches have it" in why_not(Params(batch_size=4), summary, 64, 200)
     assert "another point" in why_not(Params(batch_size=4), summary, 64, 1000)
+    for name in ("dlg", "inverting"):  # whose searches mix rows
+        said = why_not(Params(attack=name, model="cnn", batch_size=8), summary, 64, 1000)  # type: ignore[arg-type]
+        assert "--attack spear" in said
+        assert "--attack cocktail" in said
 
 
 def test_leader_and_ranks_share_the_cases() -> None:

@@ -19,7 +19,7 @@ from fedmpi.systems import OWN as SYSTEMS
 PARAMS = {system: import_module(f"fedmpi.{system}.params").Params for system in (*SYSTEMS, "attacks")}
 CLASSES = PARAMS | {"run": RunOptions}
 
-OWN_MEANING = {"method", "model", "learning_rate", "rounds", "bits", "tolerance"}
+OWN_MEANING = {"method", "model", "learning_rate", "rounds", "bits", "tolerance", "device"}
 """Flags whose choices or defaults are a system's own; they are still of one kind."""
 
 OTHER_KIND = {"learning_rate", "bits"}

@@ -64,6 +64,8 @@ WRONG = {
     "run pbpfl -n 5 -- --class-weight balanced": "--class-weight must not be given: pbpfl recovers",
     "run codedml -n 5 --place nobody=here": "--place must be ROLE=HOST,",
     "attack -- --attack dl": "got dl (did you mean dlg?)",
+    "attack -- --device abacus": "--device must be one that torch can use, got abacus",
+    "attack -- --attack spear --device cuda": "--device must be cpu for --attack spear, got cuda",
     "attack -- --dataset nosuch.npz": "data file must exist, got nosuch.npz",
     "data fetch": "fedmpi data must be given NAME, got none",
     "bench kernel": "got kernel (did you mean kernels?)",
