@@ -20,7 +20,7 @@ class Reproduce:
     quick: bool = False
     """Minutes on two cores: fewer ranks, rows, iterations and settings; so it is without --full too."""
     full: bool = False
-    """The largest scale: codedml ten minutes, the others hours to days. What papers have beyond it: docs/papers.md."""
+    """The largest scale: codedml ten minutes, the others hours to weeks. What papers have beyond it: docs/papers.md."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="DIR", help_behavior_hint="")] = None
     """codedml: Figure 3 alone, from runs made elsewhere, as scripts/ec2/run_codedml_figure3 fetches them. Default: run
     all here."""

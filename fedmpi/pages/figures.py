@@ -49,13 +49,13 @@ def training_time(path: Path, title: str, panels: Mapping[str, Mapping[str, Line
     _save(figure, path)
 
 
-def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line]], xlabel: str, ylabel: str) -> None:
+def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line | Bars]], xlabel: str, ylabel: str) -> None:
     """One panel beside the other, four in a row at most, with the same axes.
 
     Parameters
     ----------
     lines : mapping
-        Title of the panel → name of the line → (x, y).
+        Title of the panel → name of the line → (x, y); or (x, y, deviation of y), which is drawn as a band.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,11 +74,13 @@ def panels(path: Path, title: str, lines: Mapping[str, Mapping[str, Line]], xlab
     _save(figure, path)
 
 
-def over_epsilon(path: Path, title: str, lines: Mapping[str, Line], limit: tuple[str, float]) -> None:
+def over_epsilon(path: Path, title: str, lines: Mapping[str, Line | Bars], limit: tuple[str, float]) -> None:
     """Accuracy over ε in powers of ten, and a level that no noise can raise it above.
 
     Parameters
     ----------
+    lines : mapping
+        Name → (x, y), or (x, y, deviation of y).
     limit : tuple
         Name and level.
     """
@@ -245,9 +247,12 @@ def _axes(count: int, title: str) -> tuple[Any, Any]:
     return figure, figure.subplots(1, count, squeeze=False)[0]
 
 
-def _lines(axis: Any, lines: Mapping[str, Line], every: int = 1, step: int = 1) -> None:
-    for (name, (x, y)), style, color in zip(lines.items(), STYLES[::step], COLORS[::step], strict=False):
+def _lines(axis: Any, lines: Mapping[str, Line | Bars], every: int = 1, step: int = 1) -> None:
+    for (name, (x, y, *band)), style, color in zip(lines.items(), STYLES[::step], COLORS[::step], strict=False):
         axis.plot(x, y, style, color=color, label=name, markersize=5, markevery=every)
+        for deviation in band:
+            low, high = np.subtract(y, deviation), np.add(y, deviation)
+            axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
     axis.grid(alpha=0.3)
     axis.legend()
 

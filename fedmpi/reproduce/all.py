@@ -26,7 +26,7 @@ PAPERS = {
 }
 """System → its paper, in the order of the page."""
 
-SHARES = {"codedml": 5, "ppadmm": 2, "niss": 9, "pbpfl": 5, "spn": 14}
+SHARES = {"codedml": 3, "ppadmm": 3, "niss": 7, "pbpfl": 3, "spn": 11}
 """Roughly how the time divides, for the bar."""
 
 _PICTURES = {".png": "image/png"}

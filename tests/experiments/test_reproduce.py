@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from fedmpi.bench import projection
 from fedmpi.bench.projection import PROTOCOLS, project
 from fedmpi.bench.rates import Rates
 from fedmpi.bench.steps import Machines, Task
+from fedmpi.bench.together import Together
 from fedmpi.cli import main
 from fedmpi.errors import FedmpiError, UsageError
 from fedmpi.pages import figures
@@ -162,6 +164,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, list[str]]]:
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(experiments, "calibrate", lambda: RATES)
+    monkeypatch.setattr(projection, "measure", Together)  # at no cost
     monkeypatch.setattr(experiments, "integer_rate", lambda: 1e9)
     return calls
 

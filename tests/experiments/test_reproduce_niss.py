@@ -1,5 +1,7 @@
 """fedmpi reproduce niss: which runs it asks for, and what it makes of them."""
 
+import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from fedmpi.reproduce.niss.settings import FULL, QUICK, Panel, Scale
 from fedmpi.runs import batch as jobs
 from fedmpi.runs.options import parse
 
-SCALE = Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 4, 2, 7)
+SCALE = Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 3, 4, 2, 7)
 
 
 @pytest.fixture
@@ -39,12 +41,19 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
         params, run = parse(Params, list(options), "test", "")
         calls.append((params, run))
         left = {"fedavg": 0.0, "dp-fedavg": 1.0}.get(params.method, params.tau2)
-        noise = left * (params.noise_std or 0)
-        return {"metrics": {"test_accuracy": 0.9 - noise}}
+        reached = 0.9 - left * (params.noise_std or 0) - 0.01 * (run.seed - 1)
+        folder.mkdir(parents=True)
+        lines = [{"iteration": t, "test_accuracy": reached * t / 5} for t in (0, 1, 5)]
+        (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        told = {"metrics": {"test_accuracy": reached}}
+        if params.method == "fedavg":
+            return told
+        epsilon = {"upload": {"rdp": 30.0 + run.seed}, "model": {"rdp": 10 / left}}
+        return told | {"privacy": epsilon | {"delta": 1e-4}}
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "AT_ONCE", 1)  # the parser is not for threads
-    monkeypatch.setattr(uploads, "attack_all", lambda out, *settings: settings)
+    monkeypatch.setattr(uploads, "attack_all", lambda out, *settings: (*settings[:-2], settings[-1]))
     monkeypatch.setattr(pages, "figure4", lambda out, settings: f"Figure 4 of {settings}")
     for files in (
         [
@@ -63,19 +72,28 @@ def test_every_setting_is_run_and_drawn(asked: list[tuple[Params, Any]], tmp_pat
     report = reproduce(SCALE, tmp_path / "out", tmp_path).read_text()
     settings = {(run.dataset, params.partition, params.model) for params, run in asked}
     assert len(settings) == 8
-    assert len(asked) == 8 * (1 + 2 * 4)
+    assert len(asked) == 8 * (1 + 2 * 4) * 3
+    assert {run.seed for _, run in asked} == {0, 1, 2}
     mine = [params for params, run in asked if (run.dataset, params.partition, params.model) == ("mnist", "iid", "mlp")]
-    assert [p.method for p in mine].count("dp-fedavg") == 2
+    assert [p.method for p in mine].count("dp-fedavg") == 2 * 3
     assert {p.tau2 for p in mine if p.method == "niss"} == {0.3, 0.6, 1.0}
     assert {round((p.noise_std or 0) * 30**0.5, 6) for p in mine if p.method != "fedavg"} == {0.03, 0.1}
     assert {(p.rounds, p.clients, p.fraction) for p in mine} == {(5, 100, 0.3)}
-    row = next(line for line in report.splitlines() if line.startswith("| mnist, IID, MLP | 0.1"))
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2] == "90.00 %"
-    assert float(cells[5].removesuffix(" %")) == pytest.approx(90 - 100 * 0.1 / 30**0.5, abs=0.01)
-    assert cells[-1] == "12 to 13"
+    with (tmp_path / "out" / "figure3.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if (row["setting"], row["noise"]) == ("mnist, IID, MLP", "0.1")]
+    assert [row[""] for row in rows] == ["τ² = 0", "τ² = 0.3", "τ² = 0.6", "τ² = 1", "DP-FedAvg"]
+    lost = 100 * 0.1 / 30**0.5
+    assert [row["test accuracy"] for row in rows][::4] == ["90.00 % ± 1.00", f"{90 - lost:.2f} % ± 1.00"]
+    assert {row["ε of uploads"] for row in rows} == {"32"}, "of the worst seed; and of τ² = 0 as of the others"
+    assert [row["ε of models"] for row in rows] == ["none", "33.3", "16.7", "10", "10"]
+    assert [(row["gain"], row["paper's gain"]) for row in rows] == [("", "")] * 3 + [
+        (f"{lost:.1f}", "12 to 13"),
+        ("", ""),
+    ]
+    assert "| mnist, IID, MLP | 0.1 | τ² = 0.3 | " in report
     assert report.splitlines()[-1] == f"Figure 4 of ('cifar10', 2, 7, {tmp_path!r})"
-    assert (tmp_path / "out" / "figure3.png").stat().st_size > 20_000
+    for name in ("figure3.png", "rounds.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 20_000
 
 
 def test_a_missing_data_set_is_said_before_any_run(asked: list[tuple[Params, Any]], tmp_path: Path) -> None:
@@ -99,8 +117,8 @@ def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsy
 @pytest.mark.slow
 def test_a_run_under_mpirun(tmp_path: Path) -> None:
     panel = Panel("digits", "iid", "mlp")
-    scale = Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 3, 1, 1)
-    method, _, _, run = next(points_of(panel, scale, tmp_path, None))
+    scale = Scale("quick", ("digits",), ("mlp",), (0.1,), 1, False, 1, 3, 1, 1)
+    method, _, _, (run,) = next(points_of(panel, scale, tmp_path, None))
     assert method == "fedavg"
     assert 0 < jobs.train_all([run])[run.folder]["metrics"]["test_accuracy"] < 1
 
@@ -115,8 +133,8 @@ def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
     """The positive control first: FedAvg's upload is the gradient of the client's row, and the attack gets on."""
     kinds = uploads.kinds()
     monkeypatch.setattr(uploads, "kinds", lambda: [kinds[0], kinds[-1]])
-    jobs.train_all(uploads.runs(tmp_path, "digits", None))
-    text = pages.figure4(tmp_path, uploads.attack_all(tmp_path, "digits", 1, 3, None))
+    results = jobs.train_all(uploads.runs(tmp_path, "digits", None))
+    text = pages.figure4(tmp_path, uploads.attack_all(tmp_path, "digits", 1, 3, results, None))
     data = load("digits", max_rows=uploads.CLIENTS, seed=0)
     parts = client_rows("iid", data.y_train, uploads.CLIENTS, 0)
     model = build_model(uploads.MODEL, (1, 8, 8), 10, 0, torch.float64)
@@ -136,6 +154,8 @@ def test_the_server_reads_the_gradient_from_a_real_upload_and_noise_hides_it(
     fedavg, shared = (line.strip("| ").split(" | ") for line in text.splitlines()[-2:])
     assert (fedavg[0], shared[0]) == ("FedAvg", "NISS, τ² = 1")
     assert float(fedavg[4]) < float(shared[4])
+    assert fedavg[-1] == "none"
+    assert float(shared[-1]) > 0
     error = 3**0.5 * uploads.NOISE[-1]
     assert float(shared[2]) == pytest.approx(error, rel=0.1), "noise of its own, what it received, and its distortion"
     assert (tmp_path / "figure4.png").stat().st_size > 5_000

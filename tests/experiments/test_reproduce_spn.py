@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from fedmpi.reproduce import shared
 from fedmpi.reproduce.spn import FULL, QUICK, experiments, paper, reproduce
 from fedmpi.reproduce.spn.gradients import gradients
 from fedmpi.reproduce.spn.mechanisms import mechanisms
+from fedmpi.reproduce.spn.members import SHARED, members
 from fedmpi.reproduce.spn.ratios import ratios
-from fedmpi.reproduce.spn.settings import Scale
+from fedmpi.reproduce.spn.settings import Scale, federations
 from fedmpi.runs import batch as jobs
 
 RMSE = {"dp": 0.4, "ppdl": 0.5, "spn": 1.2}
@@ -53,14 +55,15 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
         experiments, "gradients", lambda dataset, data_dir: gradients("digits", None, rows=60, epochs=1)
     )
     monkeypatch.setattr(experiments, "ratios", lambda dataset, data_dir: {"27: SPN, 64 bits": 1.25})
+    told = members("digits", None, mechanisms((0.1,), ()), 20)
+    monkeypatch.setattr(experiments, "members", lambda dataset, data_dir, mechanisms: told)
     monkeypatch.setattr(shared, "catalogue", lambda _: [Entry("cifar10", True, "", "", "")])
     return made
 
 
 def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
-    scale = Scale(
-        "quick", ("cifar10", "svhn"), {1: 12, 4: 12}, mechanisms((0.1,), (0.5,)), 5, 3, 100, (2, 4), ("--rounds", "2")
-    )
+    panels = federations(("cifar10", "svhn"), {"alexnet": ()}, (2, 4), ("--rounds", "2"))
+    scale = Scale("quick", ("cifar10", "svhn"), {1: 12, 4: 12}, mechanisms((0.1,), (0.5,)), 5, 3, 100, panels)
     report = reproduce(scale, tmp_path).read_text()
     with (tmp_path / "cap-cifar10.csv").open() as file:
         caps = {(row["mechanism"], row["batch"]): row for row in csv.DictReader(file)}
@@ -74,7 +77,8 @@ def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
     assert "0.70 / 0.50 / 0.63" in report  # batches of 4
     assert "| 27: SPN, 64 bits | 1.25 |" in report
     assert "tracing: SPN > " in report
-    for figure in ("figure4", "figure5-cifar10", "figure6-cifar10", "figure7"):
+    assert "| SPN | 0.1 | " in report.partition("## 1000 rows")[2]
+    for figure in ("figure4", "figure5-cifar10", "figure6-cifar10", "figure28"):
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert f"({figure}.png)" in report
     with (tmp_path / "table11-cifar10.csv").open() as file:
@@ -84,6 +88,10 @@ def test_report(runs: list[tuple[str, list[str]]], tmp_path: Path) -> None:
     assert gaps == pytest.approx({"FedAvg": 0, "DP": 20, "PPDL-0.05": 10, "PPDL-0.3": 10, "SPN": 1})
     trainings = [options for system, options in runs if system == "spn"]
     assert {option(options, "--clients") for options in trainings} == {"10", "2", "4"}
+    federated = [options for options in trainings if option(options, "--model") == "alexnet"]
+    assert len(federated) == 2 * 2 * 6
+    assert {option(options, "--dirichlet-alpha") for options in federated} == {"", "0.9"}
+    assert "| cifar10, alexnet, non-IID | 4 | 30.0 % | 70.0 % | 69.0 % | 60.0 % | 60.0 % | 50.0 % |" in report
     assert "## svhn" not in report  # it is not there
 
 
@@ -97,6 +105,11 @@ def test_gradients_of_both_losses() -> None:
 def test_scales_are_the_paper_s() -> None:
     assert FULL.rounds == 300
     assert tuple(FULL.cases) == tuple(QUICK.cases) == (1, 4, 8)
+    assert {size * count for size, count in FULL.cases.items()} == {SHARED} == {1000}
+    assert {(f.model, f.dataset, f.partition) for f in FULL.federations} == set(
+        product(("alexnet", "vgg16"), FULL.datasets, ("iid", "dirichlet"))
+    )
+    assert {f.clients for f in FULL.federations} == {(8, 20, 50, 100)}
     by_name = {m.name: m for m in FULL.mechanisms}
     assert by_name["SPN"].values == (0.0001, 0.001, 0.01, 0.1, 0.2, 0.3, 0.4, 0.5)
     assert by_name["DP"].values == (0.0001, 0.001, 0.01, 0.1, 0.5)
@@ -105,6 +118,18 @@ def test_scales_are_the_paper_s() -> None:
     assert {len(column) for column in paper.ACCURACY.values()} == {23}
     assert paper.ACCURACY["cifar10"]["PPDL-0.3", 0.01] == 0.6783
     assert paper.ACCURACY["svhn"]["SPN", 0.5] == 0.8711
+
+
+def test_rows_are_named_by_their_gradients_and_much_noise_hides_them() -> None:
+    """The positive control is noise of nearly nothing; SPN's public head tells as much."""
+    found = {
+        (one.mechanism, one.setting): one for one in members("digits", None, mechanisms((20.0,), (1e-4, 50.0)), 50)
+    }
+    plain, hidden, secret = found["DP", 1e-4], found["DP", 50.0], found["SPN", 20.0]
+    assert (plain.labels, plain.tracing, plain.named) == (0, 0, 1)
+    assert plain.membership.true_positive_at(0.01) == 1
+    assert (hidden.labels > 0.6, hidden.tracing > 0.6, hidden.named < 0.2) == (True, True, True)
+    assert (secret.labels == 0, secret.tracing < 0.1, secret.named > 0.9) == (True, True, True)
 
 
 def test_laplace_noise_and_bits_change_the_ratio_as_their_sizes_say() -> None:

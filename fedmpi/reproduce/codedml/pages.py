@@ -224,6 +224,7 @@ def check(out: Path, timed: Sequence[Timed], rates: Rates) -> str:
     write_csv(out / "check.csv", rows)
     return (
         f"## The cost model against these runs\n\nThe model of this machine ({os.cpu_count()} cores for all ranks), "
-        f"and the bytes that the master sent. Whatever else ran here at the time counts as an error. "
+        f"and the bytes that the master sent. Whatever else ran here at the time counts as an error, and so does what "
+        f"workers computed while the master evaluated. "
         f"[CSV](check.csv)\n\n{markdown(rows)}"
     )

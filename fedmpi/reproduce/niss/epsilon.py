@@ -15,7 +15,7 @@ import numpy as np
 from fedmpi.errors import FedmpiError
 from fedmpi.pages import figures
 from fedmpi.pages.tables import markdown
-from fedmpi.reproduce.niss.settings import Scale
+from fedmpi.reproduce.niss.settings import Scale, deviation
 from fedmpi.reproduce.shared import data_options, write_report
 from fedmpi.runs.batch import Run, train_all
 
@@ -69,12 +69,12 @@ def options_of(kind: str, z: float) -> list[str]:
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> dict[tuple[str, float, int], Run]:
-    """(kind, z, seed) → its run; one seed, or three with --full."""
+    """(kind, z, seed) → its run, for each seed."""
     common = ["--dataset", DATASET, "--clients", str(CLIENTS), "--fraction", "1", "--rounds", str(ROUNDS)]
     common += ["--model", "logistic", "--epochs", "3", "--learning-rate", "0.1", "--clipping", "update"]
     common += ["--clip", repr(CLIP), "--evaluate-every", str(ROUNDS), *data_options(data_dir)]
     found = {}
-    for seed in range(1 if scale.name == "quick" else 3):
+    for seed in range(scale.seeds):
         levels = [("fedavg", 0.0), *(("dp-fedavg", z) for z in (*LEVELS, *FARTHER))]
         levels += [(kind, z) for kind in ("distributed-dp", "niss") for z in LEVELS]
         for kind, z in levels:
@@ -94,24 +94,29 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
 def write(out: Path, results: Mapping[tuple[str, float, int], Mapping[str, Any]]) -> Path:
     """epsilon.png, and report.md with it."""
     plain = mean([accuracy(result) for (kind, _, _), result in results.items() if kind == "fedavg"])
-    lines, rows = {}, []
+    lines: dict[str, figures.Bars] = {}
+    rows = []
     for curve in CURVES:
         levels = sorted({z for kind, z, _ in results if kind == curve.kind})
         points = []
         for z in levels:
             own = [result for (kind, level, _), result in results.items() if (kind, level) == (curve.kind, z)]
-            points.append((epsilon(own[0], curve.view), mean([accuracy(result) for result in own])))
-            rows.append({"": curve.name, "z": z, "ε": points[-1][0], "test accuracy": f"{100 * points[-1][1]:.1f} %"})
+            reached = [accuracy(result) for result in own]
+            points.append((epsilon(own[0], curve.view), mean(reached), deviation(reached)))
+            shown = f"{100 * points[-1][1]:.1f} %" + (f" ± {100 * points[-1][2]:.1f}" if len(own) > 1 else "")
+            rows.append({"": curve.name, "z": z, "ε": points[-1][0], "test accuracy": shown})
         points.sort()
-        lines[curve.name] = [x for x, _ in points], [y for _, y in points]
+        lines[curve.name] = [p[0] for p in points], [p[1] for p in points], [p[2] for p in points]
     figures.over_epsilon(out / "epsilon.png", "Accuracy and ε of all rounds", lines, ("no noise", plain))
+    seeds = len({seed for _, _, seed in results})
     held = "\n".join(f"- {curve.name}: {curve.against}." for curve in CURVES)
     delta = next(result for (kind, _, _), result in results.items() if kind != "fedavg")["privacy"]["delta"]
     what = (
         f"# Accuracy and ε\n\n{DATASET}, logistic model, {CLIENTS} clients in each of {ROUNDS} rounds, updates clipped "
         f"at {CLIP:g}; ε by RDP at δ = {delta:g}, of replacing a client's rows. Without noise: {100 * plain:.1f} %. "
         f"Of {CLIENTS} clients at least {SURVIVORS} survive and {COLLUDING} collude where noise is made together, so "
-        f"that {SURVIVORS - COLLUDING} parts of it count. Each ε holds against:"
+        f"that {SURVIVORS - COLLUDING} parts of it count. Of {seeds} seeds: the mean, and ± the deviation of one run. "
+        "Each ε holds against:"
     )
     return write_report(out, [what, held, "![accuracy against ε](epsilon.png)", markdown(rows)])
 

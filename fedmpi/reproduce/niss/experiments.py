@@ -1,14 +1,19 @@
 """What is run for Figure 3, accuracy against τ² for several levels of noise, and with `uploads` for Figure 4."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
 from fedmpi.reproduce.niss import epsilon, pages, uploads
-from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, TAU_SQUARED, Panel, Point, Scale
+from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, TAU_SQUARED, Curve, Panel, Point, Scale
 from fedmpi.reproduce.shared import data_options, present
 from fedmpi.runs.batch import Run, train_all
+
+EVALUATIONS = 6
+"""Points of a curve over the rounds."""
 
 
 def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") -> Path:
@@ -31,12 +36,12 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str =
     panels = panels_of(scale, only)
     points = {
         panel: [
-            Point(noise, tau2, method, results[run.folder])
-            for method, noise, tau2, run in points_of(panel, scale, out, data_dir)
+            Point(noise, tau2, method, [curve(run.folder, results[run.folder]) for run in own])
+            for method, noise, tau2, own in points_of(panel, scale, out, data_dir)
         ]
         for panel in panels
     }
-    attacked = uploads.attack_all(out, panels[-1].dataset, scale.attacked, scale.steps, data_dir)
+    attacked = uploads.attack_all(out, panels[-1].dataset, scale.attacked, scale.steps, results, data_dir)
     return pages.write(out, scale, points, attacked)
 
 
@@ -53,7 +58,7 @@ def runs(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") 
     for name in dict.fromkeys(panel.dataset for panel in panels):
         if name not in here:
             raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
-    found = [run for panel in panels for _, _, _, run in points_of(panel, scale, out, data_dir)]
+    found = [run for panel in panels for _, _, _, own in points_of(panel, scale, out, data_dir) for run in own]
     return [*found, *uploads.runs(out, panels[-1].dataset, data_dir)]
 
 
@@ -73,8 +78,10 @@ def panels_of(scale: Scale, only: str = "") -> list[Panel]:
     return chosen
 
 
-def points_of(panel: Panel, scale: Scale, out: Path, data_dir: Path | None) -> Iterator[tuple[str, float, float, Run]]:
-    """Method, noise, τ² and run of all points of one panel.
+def points_of(
+    panel: Panel, scale: Scale, out: Path, data_dir: Path | None
+) -> Iterator[tuple[str, float, float, list[Run]]]:
+    """Method, noise, τ² and runs, one for each seed, of all points of one panel.
 
     FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg. τ² = 0 is FedAvg to the bit, whatever the
     noise.
@@ -82,14 +89,18 @@ def points_of(panel: Panel, scale: Scale, out: Path, data_dir: Path | None) -> I
     m = FRACTION * CLIENTS
     common = ["--dataset", panel.dataset, "--partition", panel.partition, "--model", panel.model]
     common += ["--clients", str(CLIENTS), "--fraction", str(FRACTION), "--rounds", str(scale.rounds)]
-    common += ["--evaluate-every", str(scale.rounds), *data_options(data_dir)]
+    common += ["--evaluate-every", str(-(-scale.rounds // EVALUATIONS)), *data_options(data_dir)]
 
-    def one(method: str, noise: float, tau2: float) -> tuple[str, float, float, Run]:
+    def one(method: str, noise: float, tau2: float) -> tuple[str, float, float, list[Run]]:
         options = [*common, "--method", method, "--noise-std", repr(noise / m**0.5)]
         if method == "niss":
             options += ["--tau-squared", str(tau2)]
-        path = out / "runs" / f"{panel.key}-{method}-{noise:g}-{tau2:g}"
-        return method, noise, tau2, Run(path, scale.ranks, tuple(options), "niss")
+        name = f"{panel.key}-{method}-{noise:g}-{tau2:g}"
+        each = [
+            Run(out / "runs" / f"{name}-{seed}", scale.ranks, (*options, "--seed", str(seed)), "niss")
+            for seed in range(scale.seeds)
+        ]
+        return method, noise, tau2, each
 
     yield one("fedavg", 0.0, 0.0)
     for noise in scale.noise:
@@ -97,3 +108,9 @@ def points_of(panel: Panel, scale: Scale, out: Path, data_dir: Path | None) -> I
             yield one("niss", noise, tau2)
         if scale.baseline:
             yield one("dp-fedavg", noise, 1.0)
+
+
+def curve(folder: Path, result: Mapping[str, Any]) -> Curve:
+    """A run, with the accuracies of its metrics.jsonl."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return Curve(result, [line["iteration"] for line in lines], [line["test_accuracy"] for line in lines])

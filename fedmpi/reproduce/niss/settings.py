@@ -1,7 +1,10 @@
 """The records of the experiments, and how much of them is run."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 TAU_SQUARED = (0.0, 0.3, 0.6, 1.0)
 """X in the paper's figure."""
@@ -40,6 +43,8 @@ class Scale:
     rounds: int
     baseline: bool
     """Run DP-FedAvg too, which should equal τ² = 1."""
+    seeds: int
+    """How often each is run: tables have means and deviations."""
     ranks: int
     attacked: int
     """Clients whose uploads are attacked."""
@@ -52,26 +57,58 @@ class Scale:
         baseline = "with" if self.baseline else "without"
         return (
             f"{', '.join(self.datasets)} with {', '.join(self.models)}, {self.rounds} rounds, noise "
-            f"{', '.join(f'{noise:g}' for noise in self.noise)}, {baseline} DP-FedAvg (it equals τ² = 1); in Figure 4 "
-            f"{self.attacked} uploads of a kind, at most {self.steps} steps of an attack"
+            f"{', '.join(f'{noise:g}' for noise in self.noise)}, {baseline} DP-FedAvg (it equals τ² = 1), {self.seeds} "
+            f"seeds; in Figure 4 {self.attacked} uploads of a kind, at most {self.steps} steps of an attack"
         )
 
 
-QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 6, True, 3, 2, 20)
-FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 4, 6, 150)
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 6, False, 3, 3, 2, 20)
+FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 3, 4, 6, 150)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run."""
+
+    result: Mapping[str, Any]
+    """Its result.json."""
+    rounds: Sequence[int]
+    """After which the model was tried."""
+    accuracies: Sequence[float]
+    """On the test part."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run."""
+    """The runs of one method at one level of noise, one for each seed."""
 
     noise: float
     """0 for FedAvg."""
     tau2: float
     method: str
-    result: dict[str, Any]
+    runs: Sequence[Curve]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """On the test part, in the end, of each seed."""
+        return [float(run.result["metrics"]["test_accuracy"]) for run in self.runs]
 
     @property
     def accuracy(self) -> float:
-        """On the test part, in the end."""
-        return float(self.result["metrics"]["test_accuracy"])
+        """Their mean."""
+        return float(np.mean(self.accuracies))
+
+    @property
+    def deviation(self) -> float:
+        """Of one run."""
+        return deviation(self.accuracies)
+
+    def epsilon(self, view: str) -> float | None:
+        """By RDP, of all rounds, the largest of all seeds; None where nothing is promised."""
+        found = [run.result.get("privacy", {}).get(view, {}).get("rdp") for run in self.runs]
+        return None if None in found else max(found)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation of one of them, 0 where there is one only."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -4,7 +4,7 @@ Every client holds one row and makes one step, so that the server, which knows p
 upload: (w - upload/p_k)/η. The runs are real ones, and the uploads those that rank 0 received.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from fedmpi.learn.inputs import input_shape
 from fedmpi.reproduce.shared import data_options
 from fedmpi.runs.batch import Run
 
-MODEL, CLIENTS, RATE, SEED = "dlnet", 60, 0.01, 0
-"""A network that deep leakage wins against, clients of the only round, η, and --seed."""
+MODEL, CLIENTS, RATE, CLIP, SEED = "dlnet", 60, 0.01, 1000, 0
+"""A network that deep leakage wins against, clients of the only round, η, ζ that clips no gradient, and --seed."""
 
 NOISE = (0.003, 16.0)
 """Standard deviations of the noise in the gradient that the server reads from DP-FedAvg, σ_k/(p_k η): a fifth of the
@@ -66,6 +66,8 @@ class Upload:
     """Shape (clients,)."""
     labels: int
     """How many it found."""
+    epsilon: float | None
+    """Of that one upload, by RDP; None where nothing is promised."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +95,22 @@ def runs(out: Path, dataset: str, data_dir: Path | None) -> list[Run]:
     """A round of every kind, with all that the server receives recorded."""
     common = ["--dataset", dataset, "--max-rows", str(CLIENTS), "--clients", str(CLIENTS), "--fraction", "1"]
     common += ["--model", MODEL, "--epochs", "1", "--batch-size", "1", "--rounds", "1", "--learning-rate", str(RATE)]
-    common += ["--dtype", "float64", "--clip", "1000", "--seed", str(SEED), "--record-views", *data_options(data_dir)]
+    common += ["--dtype", "float64", "--clip", str(CLIP), "--seed", str(SEED), "--record-views"]
+    common += data_options(data_dir)
     return [
         Run(out / "runs" / f"uploads-{dataset}-{number}", 3, (*common, *kind.options), "niss")
         for number, kind in enumerate(kinds())
     ]
 
 
-def attack_all(out: Path, dataset: str, attacked: int, steps: int, data_dir: Path | None) -> Attacked:
+def attack_all(
+    out: Path,
+    dataset: str,
+    attacked: int,
+    steps: int,
+    results: Mapping[Path, Mapping[str, Any]],
+    data_dir: Path | None,
+) -> Attacked:
     """Attack the first clients of every kind of upload.
 
     Parameters
@@ -111,6 +121,8 @@ def attack_all(out: Path, dataset: str, attacked: int, steps: int, data_dir: Pat
         Clients.
     steps : int
         Of L-BFGS, at most, 20 iterations each.
+    results : mapping
+        Folder of a run → its result.json.
     data_dir : Path, optional
         Of the data sets.
     """
@@ -126,7 +138,8 @@ def attack_all(out: Path, dataset: str, attacked: int, steps: int, data_dir: Pat
     for kind, run in zip(kinds(), runs(out, dataset, data_dir), strict=True):
         shared = [gradient(view(run.folder), client, model) for client in range(attacked)]
         clean = clean or shared
-        uploads.append(attack(kind, clients, shared, clean, steps))
+        epsilon = results[run.folder].get("privacy", {}).get("upload", {}).get("rdp")
+        uploads.append(attack(kind, clients, shared, clean, steps, epsilon))
         print(f"  Figure 4: {kind.name:<14} noise {kind.noise:<6g} MSE {uploads[-1].mse.mean():.2g}", flush=True)
     return Attacked(dataset, clients, uploads)
 
@@ -157,7 +170,14 @@ def gradient(received: dict[str, NDArray[Any]], client: int, model: torch.nn.Mod
     return tuple(piece.view_as(p) for piece, p in zip(pieces, model.parameters(), strict=True))
 
 
-def attack(kind: Kind, clients: Clients, shared: Sequence[Gradient], clean: Sequence[Gradient], steps: int) -> Upload:
+def attack(
+    kind: Kind,
+    clients: Clients,
+    shared: Sequence[Gradient],
+    clean: Sequence[Gradient],
+    steps: int,
+    epsilon: float | None,
+) -> Upload:
     """Deep leakage from the gradient of every attacked client.
 
     Parameters
@@ -181,4 +201,5 @@ def attack(kind: Kind, clients: Clients, shared: Sequence[Gradient], clean: Sequ
         images,
         mean_squared_errors(images, clients.images),
         sum(int(one.labels.argmax()) == label for one, label in zip(found, clients.labels.tolist(), strict=True)),
+        epsilon,
     )

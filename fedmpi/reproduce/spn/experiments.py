@@ -1,4 +1,4 @@
-"""What is run for Figures 4 to 7 and Tables 1 and 7 to 11: trainings, attacks, and how their numbers are read."""
+"""What is run for Figures 4 to 7, 28 and 29 and Tables 1 and 7 to 11, and how the numbers of it are read."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,12 +13,10 @@ from fedmpi.pages import figures
 from fedmpi.reproduce.shared import data_options, present
 from fedmpi.reproduce.spn import pages
 from fedmpi.reproduce.spn.gradients import gradients
+from fedmpi.reproduce.spn.members import PARTICIPANTS, members
 from fedmpi.reproduce.spn.ratios import ratios
-from fedmpi.reproduce.spn.settings import Attacked, Panel, Scale, Setting
+from fedmpi.reproduce.spn.settings import FEDERATED, Attacked, Federation, Panel, Scale, Setting
 from fedmpi.runs.batch import Run, train_all
-
-PARTICIPANTS = 10
-"""N of the tracing attack (Appendix C)."""
 
 
 def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
@@ -43,12 +41,23 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
             folder = attack(scale, setting, out, place).folder
             accuracy = float(trained["metrics"]["test_accuracy"])
             panels[-1].attacked.append(attacked(setting, accuracy, folder, results[folder]))
-    clients = {
-        method: [float(results[run.folder]["metrics"]["test_accuracy"]) for run in own]
-        for method, own in by_clients(scale, out, place).items()
+    accuracies = {
+        federation: {
+            name: [float(results[run.folder]["metrics"]["test_accuracy"]) for run in own]
+            for name, own in by_clients(federation, out, place).items()
+        }
+        for federation in federations_of(scale, data_dir)
     }
     first = scale.datasets[0]
-    return pages.write(out, scale, panels, clients, gradients(first, data_dir), ratios(first, data_dir))
+    return pages.write(
+        out,
+        scale,
+        panels,
+        accuracies,
+        gradients(first, data_dir),
+        ratios(first, data_dir),
+        members(first, data_dir, scale.mechanisms),
+    )
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
@@ -59,7 +68,9 @@ def runs(scale: Scale, out: Path, data_dir: Path | None = None) -> list[Run]:
         for setting in settings_of(scale, dataset):
             found.append(training(scale, dataset, setting.trained, out, place))
             found.append(attack(scale, setting, out, place))
-    return [*found, *(run for own in by_clients(scale, out, place).values() for run in own)]
+    for federation in federations_of(scale, data_dir):
+        found += [run for own in by_clients(federation, out, place).values() for run in own]
+    return found
 
 
 def datasets_of(scale: Scale, data_dir: Path | None) -> list[str]:
@@ -129,17 +140,26 @@ def traced(folder: Path) -> float:
     return tracing_distance(trace(np.nan_to_num(found, posinf=1e9, neginf=-1e9), owners, original), owners)
 
 
-def by_clients(scale: Scale, out: Path, place: list[str]) -> dict[str, list[Run]]:
-    """Figure 7: method → a run for each number of clients."""
+def federations_of(scale: Scale, data_dir: Path | None) -> list[Federation]:
+    """Those whose data set is on this machine."""
+    here = present(data_dir)
+    return [federation for federation in scale.federations if federation.dataset in here]
+
+
+def by_clients(federation: Federation, out: Path, place: list[str]) -> dict[str, list[Run]]:
+    """One panel of Figures 7, 28 and 29: name → a run for each number of clients."""
+    own, spread = federation, ["--partition", federation.partition]
+    spread += ["--dirichlet-alpha", "0.9"] if federation.partition == "dirichlet" else []
+    common = ["--dataset", own.dataset, "--model", own.model, *spread, *own.options, *place]
     return {
-        method: [
+        name: [
             Run(
-                out / "runs" / f"figure7-{method}-{clients}",
+                out / "runs" / f"federated-{own.key}-{name}-{clients}",
                 2,
-                (*scale.figure7, *place, "--method", method, "--clients", str(clients)),
+                (*common, *options, "--clients", str(clients)),
                 "spn",
             )
-            for clients in scale.clients
+            for clients in own.clients
         ]
-        for method in ("standalone", "fedavg", "spn")
+        for name, options in FEDERATED.items()
     }

@@ -9,6 +9,39 @@ from fedmpi.attacks.metrics import Point, cap
 from fedmpi.reproduce.spn import paper
 from fedmpi.reproduce.spn.mechanisms import Mechanism, mechanisms
 
+FEDERATED = {
+    "standalone": ("--method", "standalone"),
+    "FedAvg": ("--method", "fedavg"),
+    "SPN-0.1": ("--method", "spn", "--alpha2", "0.1"),
+    "PPDL-0.3": ("--method", "ppdl", "--share-fraction", "0.3"),
+    "PPDL-0.05": ("--method", "ppdl", "--share-fraction", "0.05"),
+    "DP-0.1": ("--method", "dp", "--noise-std", "0.1"),
+}
+"""What Figures 28 and 29 compare (Figure 7: the first three): name → options."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """One panel of Figures 7, 28 and 29: accuracy over the number of clients."""
+
+    dataset: str
+    model: str
+    partition: str
+    """iid (Figures 7 and 28), or dirichlet, with α = 0.9 (Figure 29)."""
+    clients: tuple[int, ...]
+    options: tuple[str, ...]
+    """Of its trainings."""
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.dataset}, {self.model}, {'IID' if self.partition == 'iid' else 'non-IID'}"
+
+    @property
+    def key(self) -> str:
+        """For names of folders."""
+        return f"{self.dataset}-{self.model}-{self.partition}"
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -24,24 +57,38 @@ class Scale:
     rounds: int
     rows: int | None
     """Training rows, at most."""
-    clients: tuple[int, ...]
-    """Of Figure 7."""
-    figure7: tuple[str, ...]
-    """Options of Figure 7's trainings."""
+    federations: tuple[Federation, ...]
+    """Panels of Figures 7, 28 and 29."""
 
     @property
     def summary(self) -> str:
         """For people."""
         rows = f"the first {self.rows} training rows" if self.rows else "all training rows"
+        models = dict.fromkeys(federation.model for federation in self.federations)
+        federated = dict.fromkeys(federation.dataset for federation in self.federations)
         cases = " and ".join(f"{count} of {size}" for size, count in self.cases.items())
         return (
             f"{', '.join(self.datasets)}; {self.rounds} rounds on {rows}; attacked in each setting: batches "
-            f"of rows, {cases}, at most {self.steps} steps each; Figure 7 with "
-            f"{', '.join(map(str, self.clients))} clients"
+            f"of rows, {cases}, at most {self.steps} steps each; Figures 7, 28 and 29 with {', '.join(models)} on "
+            f"{', '.join(federated)}, {', '.join(map(str, self.federations[0].clients))} clients, "
+            f"`{' '.join(self.federations[0].options)}`"
         )
 
 
-_FIGURE7 = ("--dataset", "cifar10", "--model", "alexnet", "--optimizer", "sgd", "--learning-rate", "0.01")
+def federations(
+    datasets: tuple[str, ...],
+    models: Mapping[str, tuple[str, ...]],
+    clients: tuple[int, ...],
+    options: tuple[str, ...],
+) -> tuple[Federation, ...]:
+    """A panel for each model (with options of its own), data set and way to spread the rows."""
+    return tuple(
+        Federation(dataset, model, partition, clients, (*own, *options))
+        for model, own in models.items()
+        for dataset in datasets
+        for partition in ("iid", "dirichlet")
+    )
+
 
 QUICK = Scale(
     name="quick",
@@ -51,30 +98,24 @@ QUICK = Scale(
     steps=25,
     rounds=8,
     rows=5000,
-    clients=(2, 8),
-    figure7=(
-        "--dataset",
-        "digits",
-        "--model",
-        "dlnet-tanh",
-        "--learning-rate",
-        "0.001",
-        "--rounds",
-        "10",
-        "--batch-size",
-        "16",
+    federations=federations(
+        ("digits",), {"dlnet-tanh": ("--learning-rate", "0.001")}, (2, 8), ("--batch-size", "16", "--rounds", "10")
     ),
 )
 FULL = Scale(
     name="full",
     datasets=("cifar10", "mnist", "cifar100", "svhn"),
-    cases={1: 100, 4: 100, 8: 100},
+    cases={1: 1000, 4: 250, 8: 125},
     mechanisms=mechanisms(paper.ALPHAS, paper.NOISES),
     steps=150,
     rounds=300,
     rows=None,
-    clients=(8, 20, 50, 100),
-    figure7=(*_FIGURE7, "--batch-size", "64", "--decay-rounds", "100", "200", "--rounds", "300"),
+    federations=federations(
+        ("cifar10", "mnist", "cifar100", "svhn"),
+        {"alexnet": ("--learning-rate", "0.01"), "vgg16": ("--learning-rate", "0.001")},
+        (8, 20, 50, 100),
+        ("--optimizer", "sgd", "--batch-size", "64", "--decay-rounds", "100", "200", "--rounds", "300"),
+    ),
 )
 
 
