@@ -120,13 +120,10 @@ class System:
         params, options = self.read(argv)
         named(self.check)(Asked(self, params, options, ranks, argv, here))
         if here:
-            from fedmpi.runs.foresight import check_files
+            from fedmpi.runs.foresight import check_device, check_files
 
             check_files(options, group_column=getattr(params, "split_by", None))
-            if (device := getattr(params, "device", "cpu")) != "cpu":
-                from fedmpi.learn.devices import device_here  # loads torch
-
-                device_here(device)
+            check_device(getattr(params, "device", "cpu"))
 
     def lead(self, ch: "Channel", argv: list[str], hooks: "Hooks | None" = None) -> None:
         """Rank 0: one training as the command line says, with the other ranks of a channel."""

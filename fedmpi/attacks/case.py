@@ -1,6 +1,5 @@
 """One attack: a fresh model, the gradient that a defended client shares of a batch, and what is recovered from it."""
 
-import copy
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def recover(
 ) -> Reconstruction:
     """Run the attack."""
     if params.attack in SEARCHES:
-        model = copy.deepcopy(model).to(params.device)
+        model = model.to(params.device)
         shared = tuple(part.to(params.device) for part in shared)
     if params.attack == "inverting":
         return invert(model, shared, shape, classes, settings=params.inversion, seed=seed)

@@ -28,7 +28,7 @@ class Attack:
         """Check what can be checked at once, and start mpirun."""
         from fedmpi.attacks.params import DESCRIPTION, Params
         from fedmpi.learn.names import check_name
-        from fedmpi.runs.foresight import check_files
+        from fedmpi.runs.foresight import check_device, check_files
         from fedmpi.runs.options import parse
 
         params, asked = parse(Params, options, "fedmpi attack --", DESCRIPTION)
@@ -37,8 +37,5 @@ class Attack:
         if self.hostfile is None:
             require("attacks", "torch")
             check_files(asked)
-            if params.device != "cpu":
-                from fedmpi.learn.devices import device_here  # loads torch
-
-                device_here(params.device)
+            check_device(params.device)
         return run_ranks(self.ranks, [sys.executable, "-m", "fedmpi.attacks", *options], self.hostfile)

@@ -9,6 +9,19 @@ from fedmpi.runs.folder import RunFolder
 from fedmpi.runs.options import RunOptions
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that torch can't use; torch is loaded only for another one than the processor.
+
+    Raises
+    ------
+    UsageError
+    """
+    if device != "cpu":
+        from fedmpi.learn.devices import device_here
+
+        device_here(device)
+
+
 def check_files(options: RunOptions, group_column: str | None = None) -> None:
     """Refuse data sets and files that are not there, and a folder that can't be that of a new run.
 

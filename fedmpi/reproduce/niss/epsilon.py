@@ -15,7 +15,7 @@ import numpy as np
 from fedmpi.errors import FedmpiError
 from fedmpi.pages import figures
 from fedmpi.pages.tables import markdown
-from fedmpi.reproduce.niss.settings import Scale, deviation
+from fedmpi.reproduce.niss.settings import Scale, deviation, percent
 from fedmpi.reproduce.shared import data_options, write_report
 from fedmpi.runs.batch import Run, train_all
 
@@ -103,8 +103,7 @@ def write(out: Path, results: Mapping[tuple[str, float, int], Mapping[str, Any]]
             own = [result for (kind, level, _), result in results.items() if (kind, level) == (curve.kind, z)]
             reached = [accuracy(result) for result in own]
             points.append((epsilon(own[0], curve.view), mean(reached), deviation(reached)))
-            shown = f"{100 * points[-1][1]:.1f} %" + (f" ± {100 * points[-1][2]:.1f}" if len(own) > 1 else "")
-            rows.append({"": curve.name, "z": z, "ε": points[-1][0], "test accuracy": shown})
+            rows.append({"": curve.name, "z": z, "ε": points[-1][0], "test accuracy": percent(reached, 1)})
         points.sort()
         lines[curve.name] = [p[0] for p in points], [p[1] for p in points], [p[2] for p in points]
     figures.over_epsilon(out / "epsilon.png", "Accuracy and ε of all rounds", lines, ("no noise", plain))

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedmpi.pages import figures
 from fedmpi.pages.tables import markdown, write_csv
 from fedmpi.reproduce.niss import paper
-from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, FULL, TAU_SQUARED, Panel, Point, Scale, deviation
+from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, FULL, TAU_SQUARED, Panel, Point, Scale, deviation, percent
 from fedmpi.reproduce.niss.uploads import CLIENTS as UPLOADING
 from fedmpi.reproduce.niss.uploads import CLIP, MODEL, RATE, Attacked
 from fedmpi.reproduce.shared import introduced, write_report
@@ -66,7 +66,7 @@ def table(panel: Panel, points: Sequence[Point], noise: float) -> Iterator[dict[
             "setting": panel.title,
             "noise": f"{noise:g}",
             "": "DP-FedAvg" if p.method == "dp-fedavg" else f"τ² = {tau2:g}",
-            "test accuracy": f"{100 * p.accuracy:.2f} %" + (f" ± {100 * p.deviation:.2f}" if len(p.runs) > 1 else ""),
+            "test accuracy": percent(p.accuracies, 2),
             "ε of uploads": promised((own[-1] if p is own[0] else p).epsilon("upload")),
             "ε of models": promised(p.epsilon("model")),
             "gain": gain if last else "",

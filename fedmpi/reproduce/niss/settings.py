@@ -109,6 +109,12 @@ class Point:
         return None if None in found else max(found)
 
 
+def percent(values: Sequence[float], digits: int) -> str:
+    """Their mean, and ± the deviation of one of several, as a cell."""
+    spread = f" ± {100 * deviation(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{100 * float(np.mean(values)):.{digits}f} %{spread}"
+
+
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation of one of them, 0 where there is one only."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
