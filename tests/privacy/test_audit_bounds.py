@@ -173,22 +173,23 @@ def test_without_distributed_noise_the_sum_is_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def fewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coalitions, "PROMISED", replace(coalitions.PROMISED, rounds=60))
+def longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is from the operating system: one run in 30 shows an ε below 1.5 with 60 rounds; 120 show 2.3 and more."""
+    monkeypatch.setattr(coalitions, "PROMISED", replace(coalitions.PROMISED, rounds=120))
 
 
-def test_half_of_the_clients_with_the_server(fewer: None) -> None:
+def test_half_of_the_clients_with_the_server(longer: None) -> None:
     """The ε holds however few the shares are; that of the paper's noise does not, and is named unsafe."""
     assert coalitions.collude(0, 1).verdict == HOLDS
     control = coalitions.collude(0, 1, paper=True)
     assert control.verdict == CONTROL
     assert control.game is not None
-    assert control.game.bound > 1.5
+    assert control.game.bound > control.game.epsilon
 
 
 @pytest.mark.parametrize("mutation", ["as many as on average", "products"])
 def test_a_coalition_reads_what_theorem_3_leaves_of_one_share(
-    mutation: str, fewer: None, monkeypatch: pytest.MonkeyPatch
+    mutation: str, longer: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mutations: noise for the ρv shares that are known on average; the paper's products under the claim of today."""
     if mutation == "products":
