@@ -112,7 +112,8 @@ def settings() -> Iterator[Setting]:
         yield Setting(f"spn-ppdl-{network}", "spn", 2, (*own, "--method", "ppdl", "--share-fraction", "0.05"))
     batch = (*_EIGHT_ROWS, "--optimizer", "sgd", "--method", "spn", "--alpha2", "0.5")
     yield Setting("spn-mlp-batch", "spn", 2, batch)
-    known = (*_MEMBERS, "--model", "mlp", "--epochs", "5", "--optimizer", "sgd", "--method")
+    slower = (*_MEMBERS[:-1], "0.03")  # at 0.1 one SPN in two diverges
+    known = (*slower, "--model", "mlp", "--epochs", "5", "--optimizer", "sgd", "--method")
     yield Setting("spn-members", "spn", 2, (*known, "spn", "--alpha2", "0.5"))
     yield Setting("spn-fedavg-members", "spn", 2, (*known, "fedavg"))
     # a perturbation a hundred times the gradient: the case in which the paper promises that reconstruction fails
