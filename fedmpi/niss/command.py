@@ -149,7 +149,7 @@ class NissTraining(NissWords):
         if self.params.method == "fedavg":
             return
         ledger = self.ledger(self.state)
-        spent, own = ledger.upload("rdp"), self.params.of(ledger.worst)
+        spent, own = ledger.upload(self.accountants[-1]), self.params.of(ledger.worst)
         what = "the sum of a round: the sums of the" if self.params.method == "distributed-dp" else "one upload: the"
         if own.noise_std is None and spent > 2 * own.epsilon:
             yield (
