@@ -277,7 +277,8 @@ def test_shares_that_were_tampered_with_are_left_out() -> None:
             return type(message)(message.round, message.senders, message.receivers, sealed)
         return message
 
-    threads = train_on_threads(replace(NISS, fraction=1.0, rounds=1), roles={3: sending(change)})
+    everybody_shares = replace(NISS, fraction=1.0, rounds=1, share_count=11)
+    threads = train_on_threads(everybody_shares, roles={3: sending(change)})
     gone = [str(e) for rank in (2, 4) for e in threads.channels[rank].departed.values()]
     assert len(gone) == 2
     assert all("host (rank 3) broke the protocol: an envelope must be sealed by its sender" in text for text in gone)
