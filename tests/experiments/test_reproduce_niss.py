@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ from fedmpi.runs.options import parse
 SCALE = Scale("quick", ("mnist", "cifar10"), ("mlp", "cnn"), (0.03, 0.1), 5, True, 3, 4, 2, 7)
 
 
+def stated_result(params: Params) -> dict[str, Any]:
+    """Of a run with the paper's own numbers, and one epoch of 60 batches for 30 clients with equal rows."""
+    multiplier = params.std(1 / 30, 600) / params.sensitivity(1 / 30, 600)
+    shares = {"shares": {"largest": params.share_count or 7}} if params.method == "niss" else {}
+    privacy = {"noise_multiplier": multiplier, "delta": 1e-4, "upload": {"rdp": 30.0}, "model": {"rdp": None}}
+    return {"metrics": {"test_accuracy": 0.5, "noise_std": 0.1, **shares}, "privacy": privacy}
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params, Any]]:
     """What train was asked for, read by the system's own parser; accuracy falls with noise and τ²."""
@@ -39,6 +48,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Params,
             return {}
         assert ranks == 4
         params, run = parse(Params, list(options), "test", "")
+        if folder.name.startswith("stated-"):
+            return stated_result(params)
         calls.append((params, run))
         left = {"fedavg": 0.0, "dp-fedavg": 1.0}.get(params.method, params.tau2)
         reached = 0.9 - left * (params.noise_std or 0) - 0.01 * (run.seed - 1)
@@ -91,6 +102,7 @@ def test_every_setting_is_run_and_drawn(asked: list[tuple[Params, Any]], tmp_pat
         ("", ""),
     ]
     assert "| mnist, IID, MLP | 0.1 | τ² = 0.3 | " in report
+    assert "| NISS, v = 1 | 1 | 0.1 | 50.00 % | 10.6 | 30 | none |" in report, "Theorem 1 is not enough for ε = 10"
     assert report.splitlines()[-1] == f"Figure 4 of ('cifar10', 2, 7, {tmp_path!r})"
     for name in ("figure3.png", "rounds.png"):
         assert (tmp_path / "out" / name).stat().st_size > 20_000
@@ -108,10 +120,21 @@ def test_some_panels_only(asked: list[tuple[Params, Any]], tmp_path: Path, capsy
     assert {(run.dataset, params.partition) for params, run in asked} == {("mnist", "iid")}
     assert {params.model for params, _ in asked} == {"mlp", "cnn"}
     assert "Figure 4 of ('mnist'" in report
+    assert "The paper's own numbers" in report
     with pytest.raises(UsageError, match=r"--only must be epsilon, or begin like one of mnist-iid-mlp, .*, got svhn"):
         reproduce(SCALE, tmp_path / "out", tmp_path, "svhn")
     assert main(["reproduce", "spn", "--only", "mnist"]) == 2
     assert capsys.readouterr().err == "fedmpi: error: --only must be used with niss, got spn\n"
+
+
+def test_a_reduced_panel_is_run_where_it_is_asked_for(asked: list[tuple[Params, Any]], tmp_path: Path) -> None:
+    scale = replace(SCALE, models=("mlp",), asked=(Panel("mnist", "iid", "cnn", 6000),))
+    report = reproduce(scale, tmp_path / "out", tmp_path, "mnist-iid-cnn").read_text()
+    assert {(run.max_rows, run.seed, params.model) for params, run in asked} == {(6000, 0, "cnn")}
+    assert len(asked) == 1 + 4
+    assert "| mnist, IID, CNN, 6000 rows | 0.03 | τ² = 1 | " in report
+    assert "One seed" in report
+    assert "The paper's own numbers" not in report
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is run for Figure 3, accuracy against τ² for several levels of noise, and with `uploads` for Figure 4."""
+"""What is run for Figure 3, accuracy against τ² for several levels of noise, and with `stated` and `uploads`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmpi.errors import UsageError
 from fedmpi.pages import figures
-from fedmpi.reproduce.niss import epsilon, pages, uploads
+from fedmpi.reproduce.niss import epsilon, pages, stated, uploads
 from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, TAU_SQUARED, Curve, Panel, Point, Scale
 from fedmpi.reproduce.shared import data_options, present
 from fedmpi.runs.batch import Run, train_all
@@ -41,8 +41,13 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None, only: str =
         ]
         for panel in panels
     }
+    own = stated.runs(scale, out, panels[0], data_dir)
+    told = {name: results[run.folder] for name, run in own.items()}
     attacked = uploads.attack_all(out, panels[-1].dataset, scale.attacked, scale.steps, results, data_dir)
-    return pages.write(out, scale, points, attacked)
+    sections = [pages.figure3(out, scale, points)]
+    if told:
+        sections.append(stated.section(out, scale, panels[0], points[panels[0]][0], told))
+    return pages.write(out, scale, [*sections, pages.figure4(out, attacked)])
 
 
 def runs(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") -> list[Run]:
@@ -59,17 +64,23 @@ def runs(scale: Scale, out: Path, data_dir: Path | None = None, only: str = "") 
         if name not in here:
             raise UsageError(f"data set {name} must be there: fedmpi data fetch {name}")
     found = [run for panel in panels for _, _, _, own in points_of(panel, scale, out, data_dir) for run in own]
-    return [*found, *uploads.runs(out, panels[-1].dataset, data_dir)]
+    return [
+        *found,
+        *stated.runs(scale, out, panels[0], data_dir).values(),
+        *uploads.runs(out, panels[-1].dataset, data_dir),
+    ]
 
 
 def panels_of(scale: Scale, only: str = "") -> list[Panel]:
-    """The panels of Figure 3, or those whose keys begin so."""
+    """The panels of Figure 3, or those whose keys begin so, with some that are run only then."""
     panels = [
         Panel(dataset, partition, model)
         for dataset in scale.datasets
         for partition in ("iid", "shards")
         for model in scale.models
     ]
+    if only:
+        panels += scale.asked
     chosen = [panel for panel in panels if panel.key.startswith(only)]
     if not chosen:
         raise UsageError(
@@ -86,9 +97,8 @@ def points_of(
     FedAvg, and for each level of noise NISS with every τ² > 0, and DP-FedAvg. τ² = 0 is FedAvg to the bit, whatever the
     noise.
     """
-    m = FRACTION * CLIENTS
-    common = ["--dataset", panel.dataset, "--partition", panel.partition, "--model", panel.model]
-    common += ["--clients", str(CLIENTS), "--fraction", str(FRACTION), "--rounds", str(scale.rounds)]
+    m, scale = FRACTION * CLIENTS, scale.of(panel)
+    common = [*panel.options, "--rounds", str(scale.rounds)]
     common += ["--evaluate-every", str(-(-scale.rounds // EVALUATIONS)), *data_options(data_dir)]
 
     def one(method: str, noise: float, tau2: float) -> tuple[str, float, float, list[Run]]:

@@ -6,16 +6,27 @@ from pathlib import Path
 from fedmpi.pages import figures
 from fedmpi.pages.tables import markdown, write_csv
 from fedmpi.reproduce.niss import paper
-from fedmpi.reproduce.niss.settings import CLIENTS, FRACTION, FULL, TAU_SQUARED, Panel, Point, Scale, deviation, percent
+from fedmpi.reproduce.niss.settings import (
+    CLIENTS,
+    FRACTION,
+    FULL,
+    TAU_SQUARED,
+    Panel,
+    Point,
+    Scale,
+    deviation,
+    percent,
+    promised,
+)
 from fedmpi.reproduce.niss.uploads import CLIENTS as UPLOADING
 from fedmpi.reproduce.niss.uploads import CLIP, MODEL, RATE, Attacked
 from fedmpi.reproduce.shared import introduced, write_report
 
 
-def write(out: Path, scale: Scale, points: Mapping[Panel, Sequence[Point]], attacked: Attacked) -> Path:
-    """PNG files, and report.md."""
+def write(out: Path, scale: Scale, sections: Sequence[str]) -> Path:
+    """report.md."""
     what = f"`fedmpi reproduce niss`. {introduced(scale, FULL)}"
-    return write_report(out, ["# NISS", what, figure3(out, scale, points), figure4(out, attacked)])
+    return write_report(out, ["# NISS", what, *sections])
 
 
 def figure3(out: Path, scale: Scale, points: Mapping[Panel, Sequence[Point]]) -> str:
@@ -28,14 +39,15 @@ def figure3(out: Path, scale: Scale, points: Mapping[Panel, Sequence[Point]]) ->
                 [p.accuracy for p in with_noise(found, noise)],
                 [p.deviation for p in with_noise(found, noise)],
             )
-            for noise in scale.noise
+            for noise in scale.of(panel).noise
         }
-        rows += [row for noise in scale.noise for row in table(panel, found, noise)]
+        rows += [row for noise in scale.of(panel).noise for row in table(panel, found, noise)]
     figures.panels(out / "figure3.png", "NISS: accuracy against τ²", lines, "τ² (0: FedAvg)", "test accuracy")
     over_rounds(out / "rounds.png", scale, points)
     write_csv(out / "figure3.csv", rows)
     delta = next(run.result["privacy"]["delta"] for p in next(iter(points.values()))[1:] for run in p.runs)
-    seeds = f"{scale.seeds} seeds: the mean, ± the deviation of one run" if scale.seeds > 1 else "One seed"
+    most = max(len(p.runs) for found in points.values() for p in found)
+    seeds = f"{most} seeds: the mean, ± the deviation of one run" if most > 1 else "One seed"
     return "\n".join(
         [
             "## Figure 3: accuracy against τ²",
@@ -78,7 +90,7 @@ def over_rounds(path: Path, scale: Scale, points: Mapping[Panel, Sequence[Point]
     """Accuracy of every τ² over the rounds."""
     lines = {}
     for panel, found in points.items():
-        for noise in scale.noise:
+        for noise in scale.of(panel).noise:
             lines[f"{panel.title}, noise {noise:g}"] = {
                 f"τ² = {tau2:g}": band([run.accuracies for run in p.runs], p.runs[0].rounds)
                 for p, tau2 in zip(with_noise(found, noise), TAU_SQUARED, strict=True)
@@ -100,11 +112,6 @@ def of_method(points: Sequence[Point], method: str, noise: float) -> list[Point]
 def with_noise(points: Sequence[Point], noise: float) -> list[Point]:
     """FedAvg, which comes first, and NISS with one level of noise, for every τ²."""
     return [points[0], *of_method(points, "niss", noise)]
-
-
-def promised(epsilon: float | None) -> str:
-    """ε, as a cell."""
-    return "none" if epsilon is None else f"{epsilon:.3g}"
 
 
 def figure4(out: Path, attacked: Attacked) -> str:

@@ -1,7 +1,7 @@
 """The records of the experiments, and how much of them is run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,26 @@ class Panel:
     dataset: str
     partition: str
     model: str
+    rows: int | None = None
+    """So many of the training rows only, and then one level of noise and one seed."""
 
     @property
     def title(self) -> str:
         """For people."""
-        return f"{self.dataset}, {'IID' if self.partition == 'iid' else 'non-IID'}, {self.model.upper()}"
+        rows = f", {self.rows} rows" if self.rows else ""
+        return f"{self.dataset}, {'IID' if self.partition == 'iid' else 'non-IID'}, {self.model.upper()}{rows}"
 
     @property
     def key(self) -> str:
         """For names of folders."""
         return f"{self.dataset}-{self.partition}-{self.model}"
+
+    @property
+    def options(self) -> list[str]:
+        """Of a run."""
+        own = ["--dataset", self.dataset, "--partition", self.partition, "--model", self.model]
+        own += ["--max-rows", str(self.rows)] if self.rows else []
+        return [*own, "--clients", str(CLIENTS), "--fraction", str(FRACTION)]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,12 @@ class Scale:
     """Clients whose uploads are attacked."""
     steps: int
     """Of an attack."""
+    asked: tuple[Panel, ...] = ()
+    """That are run where --only names them."""
+
+    def of(self, panel: Panel) -> "Scale":
+        """How much is run of a panel."""
+        return self if panel.rows is None else replace(self, noise=self.noise[:1], seeds=1)
 
     @property
     def summary(self) -> str:
@@ -62,7 +78,7 @@ class Scale:
         )
 
 
-QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 6, False, 3, 3, 2, 20)
+QUICK = Scale("quick", ("mnist",), ("mlp",), (0.03, 0.1), 6, False, 3, 3, 2, 20, (Panel("mnist", "iid", "cnn", 6000),))
 FULL = Scale("full", ("mnist", "cifar10"), ("mlp", "cnn"), (0.01, 0.03, 0.1), 30, True, 3, 4, 6, 150)
 
 
@@ -118,3 +134,8 @@ def percent(values: Sequence[float], digits: int) -> str:
 def deviation(values: Sequence[float]) -> float:
     """Standard deviation of one of them, 0 where there is one only."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def promised(epsilon: float | None) -> str:
+    """ε, as a cell."""
+    return "none" if epsilon is None else f"{epsilon:.3g}"
