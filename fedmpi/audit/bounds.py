@@ -83,13 +83,15 @@ def lower_bound(out: Vector, inside: Vector, delta: float, confidence: float = C
 
     Notes
     -----
-    The threshold, and the side, are those with the largest bound on every second attempt; the bound is that of the
-    others, so that the choice costs no confidence. Both rates hold together, each with half of what may go wrong.
+    The threshold, and the side, are those with the largest bound on every second attempt, where the bounds of all
+    thresholds hold together; the bound is that of the others, so that the choice costs no confidence. Both rates hold
+    together, each with half of what may go wrong.
     """
     sides = []
     for negative, positive in ((out, inside), (-inside, -out)):
         thresholds = _tried(negative[::2], positive[::2])
-        bounds = _bounds(negative[::2], positive[::2], thresholds, delta, confidence)
+        strict = 1 - (1 - confidence) / len(thresholds)  # of so many, one far out would look best by chance
+        bounds = _bounds(negative[::2], positive[::2], thresholds, delta, strict)
         best = int(np.argmax(bounds))
         judged = _bounds(negative[1::2], positive[1::2], thresholds[[best]], delta, confidence)
         sides.append((float(bounds[best]), float(judged[0])))
