@@ -115,11 +115,11 @@ def test_a_rounded_update_is_within_the_bound_and_right_in_the_mean(h: int) -> N
 
 def test_a_bound_that_chance_does_not_meet_is_kept_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mutation: the integers are not looked at, so that floating point decides."""
-    x = np.full(10, 2.5)
-    assert squared(rounded(x, 4 * 10, SecretStream())) <= 40
+    x = np.full(40, 2.5)  # not one of them is rounded up with probability 2^-40
+    assert squared(rounded(x, 4 * 40, SecretStream())) <= 160
     assert squared(rounded(x, 4, SecretStream())) <= 4
     monkeypatch.setattr(distributed, "squared", lambda whole: 0)
-    assert squared(rounded(x, 4, SecretStream())) > 40
+    assert squared(rounded(x, 4, SecretStream())) > 160
 
 
 # -- what the sum shows -------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def from_a_public_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def shown(h: int = 8000) -> Game:
+def shown(h: int = 64_000) -> Game:
     """U clients survive with nothing to say, T of them tell their noise, and so does whoever can draw it again.
 
     The adversary takes away what it can, and is left with U - T parts. Every coordinate is one attempt.
