@@ -1,6 +1,7 @@
 """Gaussian noise: its distribution, that nothing but the stream determines it, and that both kernels have its bits."""
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,10 @@ def test_without_a_compiler_numpy_takes_over(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(gaussian(SecretStream(b"6" * 32), 1000), expected)
 
 
-def test_permutations_are_of_all_and_even() -> None:
+def test_permutations_are_of_all_and_even(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(permutation(100)) == list(range(100))
     assert permutation(0).size == 0
+    keys = (number.to_bytes(32, "big") for number in count())
+    monkeypatch.setattr("fedmpi.crypto.random.fresh_seed", lambda: next(keys))
     firsts = np.bincount([permutation(5)[0] for _ in range(2000)], minlength=5)
     assert stats.chisquare(firsts).pvalue > 1e-4
