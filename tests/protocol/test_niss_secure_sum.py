@@ -19,6 +19,9 @@ FEDAVG = Params(
 )
 SUMS = [replace(FEDAVG, secure_sum=name, threshold=4) for name in ("double", "lightsecagg")]
 
+WIDE: dict[str, Any] = {"model": "mlp", "rounds": 1}
+"""Of 44 203 parameters the standard deviation of noise is known to 0.3 %: 3 % is nine deviations of the estimate."""
+
 
 def meddling(message: type[Message], round_: int, change: Any) -> Role:
     """A host that sends another message in place of one of a round."""
@@ -48,6 +51,8 @@ def dies(sent: Any) -> Any:
 def test_the_sum_has_the_bits_of_the_clear(params: Params, method: str) -> None:
     """Clients are lost in every round. Noise is fresh in each run, so that its sum differs, but is there."""
     params = replace(params, method=method, dropout=0.2, noise_std=0.5)
+    if method == "dp-fedavg":
+        params = replace(params, **WIDE)
     clear = train_on_threads(replace(params, secure_sum="none", threshold=None))
     summed = train_on_threads(params)
     assert [outcome.lost for outcome in summed.outcomes] == [outcome.lost for outcome in clear.outcomes]
@@ -57,7 +62,7 @@ def test_the_sum_has_the_bits_of_the_clear(params: Params, method: str) -> None:
     else:
         first = summed.outcomes[0].noise_std
         assert first == clear.outcomes[0].noise_std > 0
-        assert 0.1 < np.abs(summed.state.w - clear.state.w).std() < 3
+        assert (summed.state.w - clear.state.w).std() == pytest.approx(2**0.5 * first, rel=0.03)
 
 
 @pytest.mark.parametrize("params", SUMS, ids=lambda params: params.secure_sum)
@@ -76,12 +81,12 @@ def test_distributed_noise_is_on_the_mean_of_clipped_updates(params: Params) -> 
     quiet = train_on_threads(replace(together, noise_std=0.0))
     np.testing.assert_allclose(quiet.state.w, clear.state.w, atol=3 * 0.05 / 2**20)
     assert quiet.state.noise == (0.0, 0.0, 0.0), "and no ε is promised"
-    noisy = train_on_threads(replace(together, noise_std=0.01, rounds=1))
+    noisy = train_on_threads(replace(together, noise_std=0.01, **WIDE))
     assert [outcome.lost for outcome in noisy.outcomes] == [outcome.lost for outcome in clear.outcomes][:1]
-    once = train_on_threads(replace(FEDAVG, clipping="update", clip=0.05, dropout=0.1, rounds=1))
+    once = train_on_threads(replace(FEDAVG, clipping="update", clip=0.05, dropout=0.1, **WIDE))
     spread = noisy.outcomes[0].noise_std
     assert spread == pytest.approx(8 * 0.01 / noisy.outcomes[0].arrived ** 0.5, rel=1e-4)
-    assert (noisy.state.w - once.state.w).std() == pytest.approx(spread, rel=0.4)
+    assert (noisy.state.w - once.state.w).std() == pytest.approx(spread, rel=0.03)
 
 
 def test_the_server_gets_no_upload() -> None:
