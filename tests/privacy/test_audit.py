@@ -27,6 +27,7 @@ from fedmpi.core import Residues
 from fedmpi.core.lagrange import lagrange_basis
 from fedmpi.crypto import masks
 from fedmpi.crypto.random import SecretStream
+from fedmpi.crypto.reals import UnitRandom
 from fedmpi.errors import UsageError
 from fedmpi.net import Channel, run_local
 from fedmpi.ppadmm import auxiliary
@@ -234,6 +235,8 @@ def test_a_batch_of_eight_rows_is_no_protection(name: str, verdict: str, tmp_pat
 
 def test_pbpfl_hides_scales_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmpi.audit.uploads.TRIES", 64)  # rows of batches are test_spear's
+    # One secret perturbation in two hundred leaves more lengths as they are than guessing would in a hundred.
+    monkeypatch.setattr("fedmpi.pbpfl.command.UnitRandom", lambda: UnitRandom(SecretStream(bytes(32))))
     found = verdicts(on_threads("pbpfl-model", tmp_path / "run"))
     assert found["client", "directions"] == found["client", "signs"] == found["client", "γ"] == FALLS
     assert found["client", "lengths"] == HOLDS
