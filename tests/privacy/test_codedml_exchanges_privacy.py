@@ -17,6 +17,7 @@ import pytest
 from protocol import codedml_threads
 from protocol.codedml_threads import Threads, data_of, prepared, test_masks, train_on_threads
 
+from fedmpi.audit.statistics import least
 from fedmpi.codedml import dealing
 from fedmpi.codedml.params import Params
 from fedmpi.codedml.precision import Precision
@@ -380,9 +381,11 @@ def test_what_one_worker_sees_in_the_default_fields_is_uniform(primes: Any) -> N
     X_bar = np.full((400, 300), 4, np.float32)
     Y = np.random.default_rng(0).integers(0, 2, (400, 1)).astype(float)
     threads = train_on_threads(params, X_bar, Y, 5, record_views=True)
+    p_values = []
     for rank in range(1, 6):
         for j in range(primes):
             for what in KINDS:
                 values = views(threads, what, j)[rank - 1].ravel()
                 assert values.size >= 1000
-                assert oracles.p_value_uniform(values[None], 2**26, 64) > oracles.ALARM
+                p_values.append(oracles.p_value_uniform(values[None], 2**26, 64))
+    assert least(p_values) > oracles.ALARM
