@@ -183,9 +183,9 @@ def test_who_knows_all_but_the_noise_of_the_honest_survivors(
 ) -> None:
     if mutation is not None:
         mutation(monkeypatch)
-    game = shown()
-    assert game.bound > 0.5, "the attack is one"
-    assert (game.bound <= game.epsilon) is holds
+    games = [shown() for _ in range(2)]  # of one alone the bound is below 0.5 by chance one time in 10 000
+    assert max(game.bound for game in games) > 0.5, "the attack is one"
+    assert all((game.bound <= game.epsilon) is holds for game in games)
 
 
 # -- no wrap-around -----------------------------------------------------------------------------------------------
