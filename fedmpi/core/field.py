@@ -1,6 +1,7 @@
 """Exact arithmetic in a prime field, on arrays of uint32."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,8 @@ class PrimeField:
     def __init__(self, p: int = DEFAULT_PRIME, *, compiled: bool = True):
         if not 2 < p < 2**31:
             raise UsageError(f"the modulus must be an odd prime below 2^31, got {p}")
-        factors = factorize(p)
-        if factors != [p]:
-            product = "·".join(map(str, factors))
+        if not _is_prime(p):
+            product = "·".join(map(str, factorize(p)))
             raise UsageError(f"the modulus must be prime, got {p} = {product}; nearest below: {prime_below(p)}")
         self.p = p
         self.bits = p.bit_length()
@@ -311,6 +311,11 @@ def factorize(n: int) -> list[int]:
             n //= divisor
         divisor += 1 if divisor == 2 else 2
     return [*factors, n] if n > 1 else factors
+
+
+@cache  # a training makes many fields of a few primes, and to divide takes half a millisecond
+def _is_prime(n: int) -> bool:
+    return factorize(n) == [n]
 
 
 def prime_below(n: int) -> int:
