@@ -117,8 +117,13 @@ def runnable(command: str) -> str | None:
     if ranks > (21 if system == "codedml" else 6) or not data.startswith(HERE):
         return None
     text = " ".join(word for word in command.split() if word != "…")
-    if "--clients" in words and ranks > 3:  # clients live on however many ranks there are; each of these loads torch
-        text = text.replace(f"-n {ranks}", "-n 3", 1)
+    few = ranks
+    if system == "codedml" and not {"-K", "--method"} & {*words}:  # as many blocks as the workers allow
+        few = 5
+    elif "--clients" in words:  # clients live on however many ranks there are; each of these loads torch
+        few = 3 if system == "niss" else 2
+    if few < ranks:
+        text = text.replace(f"-n {ranks}", f"-n {few}", 1)
     return text if system in ("codedml", "copml", "ppadmm", "attack") or "--rounds" in words else f"{text} --rounds 1"
 
 

@@ -284,24 +284,25 @@ SOLVERS: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.parametrize("stopped", [4, 6])
 @pytest.mark.parametrize("name", SOLVERS)
-def test_every_solver_goes_on_to_the_same_bits(name: str, stopped: int, tmp_path: Path) -> None:
+def test_every_solver_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
     options = [*OPTIONS, *SOLVERS[name], "--iterations", "9"]
-    command_on_threads(15, *options, "--out", tmp_path / "whole")
-    folder = tmp_path / "run"
-    command_on_threads(15, *options, "--out", folder, "--checkpoint-every", stopped)
-    (folder / "result.json").unlink()
-    for path in (folder / "checkpoints").glob("*.npz"):
-        if int(path.stem) > stopped:
-            path.unlink()
-    command_on_threads(15, "--resume", folder)
-    assert_same(folder, weights(tmp_path / "whole"))
-    results = [json.loads((f / "result.json").read_text()) for f in (tmp_path / "whole", folder)]
-    assert results[1]["resumed_from"] == stopped
-    for key in ("iterations", "converged", "test_accuracy", "test_loss", "headroom_bits"):
-        assert results[0]["metrics"][key] == results[1]["metrics"][key], key
-    assert results[0]["metrics"]["iterations"] == 9
+    workers = 15 if name.startswith("degree 3") else 7
+    command_on_threads(workers, *options, "--out", tmp_path / "whole")
+    for stopped in (4, 6):
+        folder = tmp_path / f"run-{stopped}"
+        command_on_threads(workers, *options, "--out", folder, "--checkpoint-every", stopped)
+        (folder / "result.json").unlink()
+        for path in (folder / "checkpoints").glob("*.npz"):
+            if int(path.stem) > stopped:
+                path.unlink()
+        command_on_threads(workers, "--resume", folder)
+        assert_same(folder, weights(tmp_path / "whole"))
+        results = [json.loads((f / "result.json").read_text()) for f in (tmp_path / "whole", folder)]
+        assert results[1]["resumed_from"] == stopped
+        for key in ("iterations", "converged", "test_accuracy", "test_loss", "headroom_bits"):
+            assert results[0]["metrics"][key] == results[1]["metrics"][key], key
+        assert results[0]["metrics"]["iterations"] == 9
 
 
 def test_without_what_the_solver_remembers_it_would_end_elsewhere(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,20 +433,20 @@ def test_four_killed_workers_of_twenty_change_no_bit(tmp_path: Path, undisturbed
 
 @pytest.mark.slow
 def test_two_exchanges_survive_the_dead_the_slow_and_the_lying(tmp_path: Path) -> None:
-    """R = 15 of 21 workers: two die, one lags, one lies; modulo two primes."""
-    options = ["-K", "7", "-T", "1", "--iterations", "15", "--tolerance", "0", "--quiet", "--no-compare",
+    """R = 7 of 13 workers: two die, one lags, one lies; modulo two primes."""
+    options = ["-K", "3", "-T", "1", "--iterations", "15", "--tolerance", "0", "--quiet", "--no-compare",
                "--timeout", "60", "--primes", "2"]  # fmt: skip
-    command_on_threads(15, *options, "--out", tmp_path / "threads")
-    faults = "kill=3@4,kill=17@9,slow=6:0.2s,lie=4@2"
-    done = fedmpi_run(22, *options, "--byzantine", 1, "--out", tmp_path / "run", "--inject", faults)
+    command_on_threads(7, *options, "--out", tmp_path / "threads")
+    faults = "kill=3@4,kill=12@9,slow=6:0.2s,lie=4@2"
+    done = fedmpi_run(14, *options, "--byzantine", 1, "--out", tmp_path / "run", "--inject", faults)
     assert done.returncode == 0, done.stderr
     assert_same(tmp_path / "run", weights(tmp_path / "threads"))
     failures = {f["rank"]: f for f in json.loads((tmp_path / "run" / "result.json").read_text())["failures"]}
-    assert failures.keys() - {6} == {3, 4, 17}
-    assert failures[3]["reason"] == failures[17]["reason"] == "died"
+    assert failures.keys() - {6} == {3, 4, 12}
+    assert failures[3]["reason"] == failures[12]["reason"] == "died"
     # An iteration has two exchanges and counts once. A death may be noticed later, never sooner.
     assert failures[3]["iteration"] >= 4
-    assert failures[17]["iteration"] >= 9
+    assert failures[12]["iteration"] >= 9
     assert failures[4]["reason"].startswith("lied in iteration ")
 
 
@@ -462,8 +463,7 @@ def test_with_five_killed_the_run_ends_with_3_and_goes_on_later(
     assert "CodedGradient must come from 16 of 20 ranks, got 15" in lines[0]
     assert "worker (rank 9) died" in lines[0]
     assert "--resume" in lines[0]
-    done = fedmpi_run(21, "--resume", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    command_on_threads(20, "--resume", tmp_path / "run")
     assert_same(tmp_path / "run", undisturbed)
 
 

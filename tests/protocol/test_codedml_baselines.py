@@ -118,8 +118,13 @@ def exactly(params: Params, X_bar: np.ndarray, Y: np.ndarray, seed: int = 0) -> 
     return W
 
 
-@pytest.mark.parametrize("kernels", ["compiled", "numpy"])
-@pytest.mark.parametrize("name", EXACT)
+WITHOUT_KERNELS = ("degree 1", "degree 2, T = 2", "2^31 - 1", "two primes", "bits that follow the data, four classes")
+"""Trained with numpy too, whose products tests/mathematics/test_field_products.py compares with the compiled ones."""
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels"), [(name, "compiled") for name in EXACT] + [(name, "numpy") for name in WITHOUT_KERNELS]
+)
 def test_all_methods_give_the_same_weights_to_the_bit(name: str, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kernels == "numpy":
         monkeypatch.setattr(field_module, "_compiled", None)

@@ -114,9 +114,9 @@ def test_a_worker_loads_nothing_slow(mpirun: Run, tmp_path: Path, encrypted: boo
     create_key_file(tmp_path / "key")
     options = ["--iterations", 2, "--out", tmp_path / "run", "--quiet"]
     options += ["--cluster-key", tmp_path / "key"] if encrypted else []
-    done = mpirun(5, HERE / "codedml_mpi.py", "modules", tmp_path, *options)
+    done = mpirun(4, HERE / "codedml_mpi.py", "modules", tmp_path, *options)
     assert done.returncode == 0, done.stderr
-    for rank in range(1, 5):
+    for rank in range(1, 4):
         names = json.loads((tmp_path / f"modules-{rank}.json").read_text())
         assert {"numpy", "mpi4py", "fedmpi"} <= {name.partition(".")[0] for name in names}
         assert slow_modules(names) == set()
@@ -187,20 +187,11 @@ def test_a_broken_rule_ends_every_rank_with_2_and_one_line(name: str, mpirun: Ru
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("options", "texts"),
-    [
-        (["--iteration-count", "5"], ["--iteration-count"]),
-        (["--prime", 33554395], ["5·7·277·3461", "33554393"]),
-    ],
-)
-def test_what_the_parser_refuses_is_said_once(
-    options: list[Any], texts: list[str], mpirun: Run, tmp_path: Path
-) -> None:
-    done = mpirun(5, "-m", "fedmpi.codedml", *options, "--out", tmp_path / "run", timeout=60)
+def test_what_the_parser_refuses_is_said_once(mpirun: Run, tmp_path: Path) -> None:
+    done = mpirun(3, "-m", "fedmpi.codedml", "--iteration-count", "5", "--out", tmp_path / "run", timeout=60)
     assert done.returncode == 2, done.stderr
     said = text_of(done.stderr)
-    assert [text for text in texts if text not in said] == []
+    assert "--iteration-count" in said
     assert said.count("fedmpi: error:") == 1
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -127,6 +127,11 @@ def test_training_outlives_a_host(message: str, tmp_path: Path) -> None:
     assert lost == {(t, k) for t in range(first, 8) for k in (1, 4)}
     whole = train(tmp_path / "whole", "--method", "fedavg-mse", *options[2:])
     assert 1e-7 < np.abs(left.w - whole.w).max() < 0.1
+    if method == "pbpfl":
+        lossy = train(
+            tmp_path / "lossy", "--method", "fedavg-mse", *options[2:], hosts=3, roles={2: failing_at("Terms", 3)}
+        )
+        assert np.abs(left.w - lossy.w).max() <= 1e-6
 
 
 def test_too_few_clients_end_the_training_with_a_checkpoint(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_bank(model: str, clients: int, rounds: int, most: float, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "ham10000").is_dir(), reason="$FEDMPI_DATA has no ham10000")
-@pytest.mark.parametrize(("clients", "rounds"), [(1, 3), (5, 8), (10, 3)])
+@pytest.mark.parametrize(("clients", "rounds"), [(1, 3), (5, 3), (10, 3)])
 def test_resnet_on_images_has_the_weights_of_federated_averaging(clients: int, rounds: int, tmp_path: Path) -> None:
     """In float64, within 1e-6, on a part of the images."""
     whole = load("ham10000", max_rows=300)

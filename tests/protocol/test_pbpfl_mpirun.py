@@ -40,11 +40,11 @@ def test_a_run_and_what_it_leaves(mpirun: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["pbpfl", "pbpfl-masked"])
-def test_training_goes_on_without_a_host_that_is_killed(method: str, tmp_path: Path) -> None:
-    """With the sum of the survivors: the weights are those of federated averaging that loses the same clients."""
+def test_training_goes_on_without_a_host_that_is_killed(tmp_path: Path) -> None:
+    """With masks: the weights are those of federated averaging that loses the same clients."""
     options = ["--clients", "6", "--rounds", "5"]
-    program = [sys.executable, Path(__file__).parent / "pbpfl_mpi.py", *DIGITS, *options, "--method", method, "--quiet"]
+    program = [sys.executable, Path(__file__).parent / "pbpfl_mpi.py", *DIGITS, *options]
+    program += ["--method", "pbpfl-masked", "--quiet"]
     command, _ = mpirun_command(4, [*map(str, program), "--out", str(tmp_path / "run")], tolerate_failures=True)
     with environment() as variables:
         done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
@@ -64,17 +64,3 @@ def test_an_error_is_one_line(mpirun: Run) -> None:
     assert ran.returncode == 2
     assert ran.stderr.count("error: --model must be importable") == 1
     assert "Traceback" not in ran.stderr
-
-
-def test_a_model_of_your_own_that_does_not_commute_is_refused(mpirun: Run, tmp_path: Path) -> None:
-    (tmp_path / "own_model.py").write_text(
-        "from torch import nn\n"
-        "class Net(nn.Sequential):\n"
-        "    def __init__(self, shape, outputs):\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.Sigmoid(), nn.Linear(8, outputs))\n"
-    )
-    ran = mpirun(
-        2, *OPTIONS, "--model", "own_model:Net", env={"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
-    )
-    assert ran.returncode == 2
-    assert "must commute with a positive scaling of each channel, got Sigmoid (2): f(r·x) is not r·f(x)" in ran.stderr

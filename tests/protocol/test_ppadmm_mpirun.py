@@ -90,7 +90,7 @@ def test_a_usage_error_is_said_once(mpirun: Run, tmp_path: Path, options: list[s
 
 @pytest.mark.slow
 def test_a_killed_participant_is_left_out(tmp_path: Path) -> None:
-    process = start(7, *LONG, "--out", tmp_path / "run")
+    process = start(5, *LONG, "--out", tmp_path / "run")
     wait_for_iterations(tmp_path / "run", 5)
     os.kill(process_of(4, tmp_path / "run"), signal.SIGKILL)
     _, err = process.communicate(timeout=150)
@@ -104,14 +104,14 @@ def test_a_killed_participant_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_signal_stops_the_run_and_it_goes_on_with_new_keys(tmp_path: Path) -> None:
-    command_on_threads(4, *LONG, "--out", tmp_path / "whole")
-    process = start(6, *LONG, "--out", tmp_path / "run")
+    command_on_threads(2, *LONG, "--out", tmp_path / "whole")
+    process = start(4, *LONG, "--out", tmp_path / "run")
     wait_for_iterations(tmp_path / "run", 5)
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=150)
     assert process.returncode == 143, err
     assert "stopped by SIGTERM; go on after iteration" in err
-    resumed = start(6, "--resume", tmp_path / "run")
+    resumed = start(4, "--resume", tmp_path / "run")
     _, err = resumed.communicate(timeout=150)
     assert resumed.returncode == 0, err
     assert close(coefficients(tmp_path / "run"), coefficients(tmp_path / "whole"))
