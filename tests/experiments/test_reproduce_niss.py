@@ -102,7 +102,8 @@ def test_every_setting_is_run_and_drawn(asked: list[tuple[Params, Any]], tmp_pat
         ("", ""),
     ]
     assert "| mnist, IID, MLP | 0.1 | τ² = 0.3 | " in report
-    assert "| NISS, v = 1 | 1 | 0.1 | 50.00 % | 10.6 | 30 | none |" in report, "Theorem 1 is not enough for ε = 10"
+    assert "| NISS, v = 1 | 1 | 0.1 | 50.00 % | 30 | none |" in report
+    assert "an upload with it has ε = 10.6, exactly" in report, "Theorem 1 is not enough for ε = 10"
     assert report.splitlines()[-1] == f"Figure 4 of ('cifar10', 2, 7, {tmp_path!r})"
     for name in ("figure3.png", "rounds.png"):
         assert (tmp_path / "out" / name).stat().st_size > 20_000

@@ -16,7 +16,7 @@ from fedmpi.reproduce.spn import FULL, QUICK, experiments, paper, reproduce
 from fedmpi.reproduce.spn.gradients import gradients
 from fedmpi.reproduce.spn.mechanisms import mechanisms
 from fedmpi.reproduce.spn.members import SHARED, members
-from fedmpi.reproduce.spn.ratios import ratios
+from fedmpi.reproduce.spn.ratios import Perturbed, ratios
 from fedmpi.reproduce.spn.settings import Scale, federations
 from fedmpi.runs import batch as jobs
 
@@ -55,7 +55,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     monkeypatch.setattr(
         experiments, "gradients", lambda dataset, data_dir: gradients("digits", None, rows=60, epochs=1)
     )
-    monkeypatch.setattr(experiments, "ratios", lambda dataset, data_dir: {"27: SPN, 64 bits": 1.25})
+    monkeypatch.setattr(
+        experiments, "ratios", lambda *_: {"27: SPN, 64 bits": Perturbed(1.25, 0.5), "28: SPN": Perturbed(1, None)}
+    )
     told = members("digits", None, mechanisms((0.1,), ()), 20)
     monkeypatch.setattr(experiments, "members", lambda dataset, data_dir, mechanisms: told)
     monkeypatch.setattr(shared, "catalogue", lambda _: [Entry("cifar10", True, "", "", "")])
@@ -134,11 +136,15 @@ def test_rows_are_named_by_their_gradients_and_much_noise_hides_them() -> None:
 
 
 def test_laplace_noise_and_bits_change_the_ratio_as_their_sizes_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures 26 and 27 without attacks: at one scale Laplace noise deviates √2 times as far as Gaussian noise."""
+    """Figures 26 and 27: at one scale Laplace noise deviates √2 times as far as Gaussian noise; more hides more."""
     keys = (number.to_bytes(32, "big") for number in count())  # of three images the ratios are known to a sixth
     monkeypatch.setattr("fedmpi.reproduce.spn.ratios.SecretStream", lambda: SecretStream(next(keys)))
-    found = ratios("digits", None, 3)
-    gaussian, laplace = (found[f"26: {kind} noise, σ = 0.01"] for kind in ("gaussian", "laplace"))
+    monkeypatch.setattr("fedmpi.reproduce.spn.ratios.ATTACKED", 1)
+    found = ratios("digits", None, 10, 3)
+    gaussian, laplace = (found[f"26: {kind} noise, σ = 0.01"].ratio for kind in ("gaussian", "laplace"))
     assert 1 < gaussian / laplace < 2
-    few, many = (found[f"27: SPN, α₂ = 0.1, {bits} bits"] for bits in (32, 128))
+    few, many = (found[f"27: SPN, α₂ = 0.1, {bits} bits"].ratio for bits in (32, 128))
     assert few > 1.5 * many
+    errors = [found[f"26: gaussian noise, σ = {noise:g}"].rmse for noise in (0.0001, 0.5)]
+    assert errors[0] < 0.1 < errors[1]
+    assert found["28: SPN, α₂ = 0.1, dlnet"].rmse is None

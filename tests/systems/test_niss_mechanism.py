@@ -1,6 +1,7 @@
 """From (ε, δ) to noise and back, against numerical integration, Opacus and exact composition."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import integrate, stats
 
 from fedmpi.errors import UsageError
 from fedmpi.learn import sample
-from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, epsilon_of, finite
+from fedmpi.niss.accounting import ACCOUNTANTS, Ledger, epsilon_of, finite, noise_of_model
 from fedmpi.niss.mechanism import delta_of, epsilon_for, noise_multiplier
 from fedmpi.niss.params import Params
 
@@ -85,6 +86,17 @@ def test_the_views_differ_as_they_should() -> None:
     assert Ledger.of(0.0, [0.0], MEMBERS[:1], 3, 1e-5).upload("prv") == float("inf")
     nothing = Ledger.of(2.0, [], [], 3, 1e-5)
     assert nothing.upload("prv") == nothing.model("prv") == 0
+
+
+def test_sums_of_products_promise_nothing_for_the_models() -> None:
+    """They have the variance of the noise that is kept otherwise, and are not Gaussian."""
+    params = Params("niss", clients=10, fraction=1.0, noise_std=0.5, share_count=4, collusion=0.65)
+    rows, everybody = np.full(10, 60), np.arange(10)
+    noise = [noise_of_model(replace(params, paper_noise=paper), rows, everybody, 10, 1000) for paper in (False, True)]
+    assert noise[0] > noise[1] == 0
+    ledger = Ledger.of_training(replace(params, paper_noise=True), rows, noise[1:], [everybody], 1000)
+    assert ledger.model("rdp") == float("inf")
+    assert ledger.upload("rdp") < float("inf"), "a client's own noise is Gaussian"
 
 
 @pytest.mark.parametrize(("clients", "drawn", "rounds"), [(100, 30, 30), (1000, 10, 200)])

@@ -55,7 +55,7 @@ def reproduce(scale: Scale, out: Path, data_dir: Path | None = None) -> Path:
         panels,
         accuracies,
         gradients(first, data_dir),
-        ratios(first, data_dir),
+        ratios(first, data_dir, scale.steps),
         members(first, data_dir, scale.mechanisms),
     )
 

@@ -1,13 +1,15 @@
-"""‖B_I‖/‖E_B‖ of fresh models, which needs no attack: Figures 26 and 27, and the caption of Figure 28."""
+"""‖B_I‖/‖E_B‖ of fresh models, and what deep leakage finds there: Figures 26 and 27, and the caption of Figure 28."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fedmpi.attacks.case import fresh_model, ratio, share
+from fedmpi.attacks.case import fresh_model, ratio, recover, share
 from fedmpi.attacks.gradients import gradient_of
+from fedmpi.attacks.metrics import relative_errors
 from fedmpi.attacks.params import Params
 from fedmpi.crypto.random import SecretStream
 from fedmpi.data import load
@@ -16,6 +18,19 @@ from fedmpi.reproduce.spn import paper
 
 IMAGES = 6
 """Test images, each beside a model and a secret of its own."""
+
+ATTACKED = 3
+"""Of these: how many are searched for, for each setting of Figures 26 and 27."""
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """One setting of a figure, over all images."""
+
+    ratio: float
+    """‖B_I‖/‖E_B‖, mean."""
+    rmse: float | None
+    """Of deep leakage, median: one search that diverges has any. None for Figure 28, which has ratios only."""
 
 
 def settings() -> Iterator[tuple[str, Params]]:
@@ -30,11 +45,13 @@ def settings() -> Iterator[tuple[str, Params]]:
     yield "28: gaussian noise, σ = 0.1, alexnet", Params(defence="dp", noise_std=0.1, model="alexnet")
 
 
-def ratios(dataset: str, data_dir: Path | None, images: int = IMAGES) -> dict[str, float]:
-    """Figure and setting → the mean over images, in batches of one.
+def ratios(dataset: str, data_dir: Path | None, steps: int, images: int = IMAGES) -> dict[str, Perturbed]:
+    """Figure and setting → what is shared of images, in batches of one.
 
     Parameters
     ----------
+    steps : int
+        Of an attack, at most.
     images : int
         A vgg16 takes a third of them.
     """
@@ -45,10 +62,13 @@ def ratios(dataset: str, data_dir: Path | None, images: int = IMAGES) -> dict[st
     y = torch.tensor(data.y_test[:images].astype(np.int64))
     found = {}
     for name, params in settings():
-        each = []
+        params, each, errors = replace(params, steps=steps), [], []
         for i in range(-(-images // 3) if params.model == "vgg16" else images):
             model, row, label = fresh_model(params, shape, classes, i), X[i : i + 1], y[i : i + 1]
             shared = share(params, model, row, label, classes, SecretStream())
             each.append(ratio(gradient_of(model, row, label), shared))
-        found[name] = float(np.mean(each))
+            if i < ATTACKED and not name.startswith("28"):
+                images_found = recover(params, model, shared, tuple(row.shape), classes, i).images
+                errors.append(relative_errors(images_found, row.double().numpy())[0])
+        found[name] = Perturbed(float(np.mean(each)), float(np.median(errors)) if errors else None)
     return found
