@@ -198,7 +198,7 @@ class Job:
         if self._up or self._ending_since < float("inf"):  # ranks that we end need not come up
             return
         begun = job_folder.read_begun(self.folder)
-        living = ranks_of(children(mpirun))
+        living = ranks_of(children(mpirun), inherited=os.environ)
         self._seen |= living
         dead = {rank for pid, rank in self._seen.items() if pid not in living}
         dead |= _dead(begun)

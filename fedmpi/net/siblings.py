@@ -3,12 +3,10 @@
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from fedmpi.net.job_folder import RANKS, state_of
-
-_NAMES = tuple(f"{name}=".encode() for name in RANKS)
 
 
 def children(parent: int) -> list[int]:
@@ -20,15 +18,23 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def ranks_of(processes: Sequence[int]) -> dict[int, int]:
-    """Process → rank, of those that are ranks of an MPI job."""
+def ranks_of(processes: Sequence[int], inherited: Collection[str] = ()) -> dict[int, int]:
+    """Process → rank, of those that are ranks of an MPI job.
+
+    Parameters
+    ----------
+    inherited : collection of str
+        Variables that say nothing here: processes that are no ranks have them too. A job script of Slurm has
+        SLURM_PROCID, and so has what mpirun starts from it, as ssh.
+    """
     found = {}
     for pid in processes:
         with contextlib.suppress(OSError):  # it has ended
-            for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                if word.startswith(_NAMES) and (rank := word.partition(b"=")[2]).isdigit():
-                    found[pid] = int(rank)
-                    break
+            words = (word.partition(b"=") for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+            told = {name.decode(errors="replace"): value for name, _, value in words if value.isdigit()}
+            ranks = [int(told[name]) for name in RANKS if name in told and name not in inherited]
+            if ranks:
+                found[pid] = ranks[0]
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from fedmpi.machines import launcher, supervision
 from fedmpi.net import job_folder
+from fedmpi.net.siblings import ranks_of
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -166,6 +167,7 @@ def test_the_exit_code_is_ours_whatever_mpirun_says(start: Start, script: str, c
 RANK = """
 import os, pathlib, signal, sys, time
 from fedmpi.net import job_folder
+from fedmpi.net.siblings import ranks_of
 
 job_folder.write_begun()
 print(os.getpid(), flush=True)
@@ -253,3 +255,25 @@ def test_memory_that_killed_ranks_shared_is_freed(tmp_path: Path, monkeypatch: p
     job._memory &= {Path(file.name)}  # this process may share some by MPI
     job._free_memory()
     assert not Path(file.name).exists()
+
+
+def test_what_slurm_tells_its_job_script_makes_no_rank_of_ssh(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SLURM_PROCID is 0 in all that mpirun starts: an ssh that ended was taken for rank 0, and the start was ended."""
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    wait = supervision._LAST_WORDS_SECONDS + 1.5
+    out, err = start(f"sleep 0.5 & sleep {wait}; touch up; sleep 0.5; echo well; exit 0").communicate(timeout=30)
+    assert ("well" in out, said(err)) == (True, [])
+
+
+def test_a_rank_is_told_by_mpirun_not_by_slurm() -> None:
+    slurm = {**os.environ, "SLURM_PROCID": "0"}
+    with (
+        subprocess.Popen(["sleep", "20"], env=slurm) as ssh,
+        subprocess.Popen(["sleep", "20"], env={**slurm, "OMPI_COMM_WORLD_RANK": "3"}) as rank,
+    ):
+        time.sleep(0.2)
+        pids = [ssh.pid, rank.pid]
+        assert ranks_of(pids, inherited=["SLURM_PROCID"]) == {rank.pid: 3}
+        assert ranks_of(pids) == {ssh.pid: 0, rank.pid: 3}, "of srun"
+        ssh.kill()
+        rank.kill()
