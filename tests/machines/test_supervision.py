@@ -167,7 +167,6 @@ def test_the_exit_code_is_ours_whatever_mpirun_says(start: Start, script: str, c
 RANK = """
 import os, pathlib, signal, sys, time
 from fedmpi.net import job_folder
-from fedmpi.net.siblings import ranks_of
 
 job_folder.write_begun()
 print(os.getpid(), flush=True)
