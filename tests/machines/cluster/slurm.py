@@ -1,7 +1,10 @@
 """A real Slurm on the hosts of a virtual cluster: munge, a controller on the first host, and a node on each."""
 
+import contextlib
 import os
+import secrets
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -84,10 +87,26 @@ class Slurm:
         environment = ["env", f"SLURM_CONF={self.folder}/slurm.conf", f"PATH={_path()}"]
         return self.cluster.start([*environment, *map(str, command)], host=host, **options)
 
-    def call(self, *command: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command on the first host to its end."""
-        process = self.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, err = process.communicate(timeout=timeout)
+    def call(self, *command: str | Path, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+        """Run a command on the first host to its end; one that hangs fails the test with where its ranks stand."""
+        mark = f"CALLED={secrets.token_hex(8)}"
+        process = self.start(
+            *("env", mark, "PYTHONFAULTHANDLER=1", *command), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            steps = self.call("squeue", "--steps", timeout=30).stdout
+            waited_for = command_lines(mark)
+            ranks = [pid for pid, line in waited_for.items() if "fedmpi" in line and "srun" not in line]
+            for pids, number in ((ranks, signal.SIGABRT), (waited_for, signal.SIGKILL)):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+                time.sleep(5)  # Python writes where it stood, and srun passes it on
+            out, err = process.communicate()
+            # One line: the summary of a test run shows no more of a failure.
+            raise AssertionError(" | ".join(f"{command} hangs\n{err}\n{out}\n{steps}".splitlines())) from None
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def _daemon(self, host: str, *command: str) -> None:
@@ -105,6 +124,17 @@ class Slurm:
     def logs(self) -> Sequence[str]:
         """What the daemons said."""
         return [f"{path.name}: {path.read_text()[-2000:]}\n" for path in self.folder.glob("*.log")]
+
+
+def command_lines(variable: str = "") -> dict[int, str]:
+    """Process → command line, of this machine's processes that have a text in their environment."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+            if variable.encode() in environment:
+                found[int(folder.name)] = command.decode()
+    return found
 
 
 _MUNGE = tuple(f"--{name}=/run/munge/munged.{name}" for name in ("log-file", "pid-file", "seed-file"))

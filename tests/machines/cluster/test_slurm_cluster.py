@@ -1,6 +1,5 @@
 """A real Slurm with munge on two virtual hosts: sbatch, srun with PMIx and PMI-2, the time limit, scancel, deaths."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from machines.cluster.slurm import PACKAGES, Slurm, missing
+from machines.cluster.slurm import PACKAGES, Slurm, command_lines, missing
 from protocol.codedml_threads import command_on_threads
 
 pytestmark = [pytest.mark.slow, pytest.mark.waits]
@@ -83,17 +82,6 @@ def expected(files: Path) -> Path:
     """The run that nothing happens to."""
     command_on_threads(RANKS - 1, *OPTIONS, "--quiet", "--iterations", str(ROUNDS), "--out", files / "expected")
     return files / "expected"
-
-
-def command_lines(variable: str = "") -> dict[int, str]:
-    """Process → command line, of this machine's processes that have a text in their environment."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended
-            command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-            if variable.encode() in environment:
-                found[int(folder.name)] = command.decode()
-    return found
 
 
 def wait_for_rounds(run: Path) -> None:
