@@ -16,6 +16,6 @@ def test_all_roles_of_all_systems_are_struck_at_all_moments() -> None:
 @pytest.mark.slow
 def test_a_drawn_twenty() -> None:
     cases = kills.drawn(20, seed=27)
-    with ThreadPoolExecutor(4) as pool:  # of those that freeze somebody, most wait for --timeout
+    with ThreadPoolExecutor(6) as pool:  # those that freeze somebody wait, most of them for --timeout
         found = pool.map(lambda case: case.run(timeout=40.0, slack=30.0), cases)
         assert {str(case): wrong for case, wrong in zip(cases, found, strict=True) if wrong} == {}
