@@ -42,20 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit code is that of the command (0 done, 2 usage, 5 files, 130 Ctrl-C, …)."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        code = _main(argv)
+        try:
+            code = _main(argv)
+        except SystemExit as end:
+            if end.code:
+                raise
+            code = 0  # after --help
         sys.stdout.flush()
     except FedmpiError as error:
         print(f"fedmpi: error: {printable_lines(str(error))}", file=sys.stderr)
         return error.exit_code
-    except SystemExit as end:
-        if end.code:
-            raise
-        return 0  # after --help
     except KeyboardInterrupt:
         print("fedmpi: stopped by Ctrl-C", file=sys.stderr)
         return 130
     except BrokenPipeError:  # who reads has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return _BROKEN_PIPE
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -66,9 +67,18 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("FEDMPI_TRACEBACK"):
             raise
+        _forget_output()
         print(f"fedmpi: error: {printable(FilesError.of(error))}", file=sys.stderr)
         return FilesError.exit_code
     return code
+
+
+def _forget_output() -> None:
+    """What stdout can't take is not tried again as Python ends, which would say so once more and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(argv: list[str]) -> int:

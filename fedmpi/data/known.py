@@ -1,6 +1,7 @@
 """The sets known by name: where they lie in the data folder and how they are read."""
 
 import difflib
+import importlib.util
 import math
 import os
 from collections.abc import Callable
@@ -146,10 +147,19 @@ def read_known(name: str, data_dir: str | Path | None = None) -> Raw:
 
 
 def _digits(_: list[Path]) -> Raw:
-    from sklearn.datasets import load_digits
+    """Read scikit-learn's file without importing scikit-learn: every rank would take a second, with SciPy and all."""
+    package = importlib.util.find_spec("sklearn")
+    places = (package and package.submodule_search_locations) or []
+    path = next((own for place in places if (own := Path(place, "datasets/data/digits.csv.gz")).exists()), None)
+    if path is None:  # of a scikit-learn that keeps it elsewhere
+        from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    return Raw("digits", digits.data.astype(np.uint8), digits.target, shape=(1, 8, 8))
+        X, y = load_digits(return_X_y=True)
+    else:
+        with reading(path), open_binary(path) as f:
+            table = np.loadtxt(f, np.int64, delimiter=",")
+        X, y = table[:, :-1], table[:, -1]
+    return Raw("digits", X.astype(np.uint8), y, shape=(1, 8, 8))
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedmpi.data import Dataset, catalogue, load
-from fedmpi.data.known import data_folder
+from fedmpi.data.known import data_folder, read_known
 from fedmpi.errors import UsageError
 
 DATA = Path(os.environ.get("FEDMPI_DATA", "/nowhere"))
@@ -112,6 +112,21 @@ def test_digits():
     for X, y in ((got.X_train, got.y_train), (got.X_test, got.y_test)):
         assert [truth[row.astype(float).tobytes()] for row in X] == [(4, 9)[label] for label in y]
     assert len(got.y_test) == round(0.25 * 181) + round(0.25 * 180)
+
+
+def test_digits_of_a_scikit_learn_that_keeps_them_elsewhere(monkeypatch):
+    usual = read_known("digits")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    other = read_known("digits")
+    assert other.X.dtype == usual.X.dtype == np.uint8
+    np.testing.assert_array_equal(other.X, usual.X)
+    np.testing.assert_array_equal(other.y, usual.y)
+
+
+def test_a_rank_reads_digits_without_importing_what_it_does_not_need():
+    code = "import sys; from fedmpi.data import load; load('digits'); print({'sklearn', 'pandas'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "set()\n"
 
 
 # ------------------------------------------------------------------ places and names

@@ -13,6 +13,7 @@ def test_all_roles_of_all_systems_are_struck_at_all_moments() -> None:
     assert sum(not case.unpromised for case in everything) == 216
 
 
+@pytest.mark.waits
 @pytest.mark.slow
 def test_a_drawn_twenty() -> None:
     cases = kills.drawn(20, seed=27)

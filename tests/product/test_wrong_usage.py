@@ -174,12 +174,21 @@ def test_completion_knows_commands_systems_flags_and_their_values(capsys: Captur
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize(("target", "code", "says"), [("/dev/full", 5, "got No space left on device"), ("", 141, "")])
-def test_output_that_nobody_can_take(target: str, code: int, says: str) -> None:
+@pytest.mark.parametrize("command", ["--help", "run codedml --help"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_can_take(target: str, code: int, says: str, command: str, unbuffered: str) -> None:
     read, write = os.pipe()
     os.close(read)
     with open(target, "w") if target else os.fdopen(write, "w") as out:  # noqa: PTH123
-        command_line = [sys.executable, "-m", "fedmpi.cli", "--help"]
-        done = subprocess.run(command_line, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "fedmpi.cli", *command.split()],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert done.returncode == code
     assert done.stderr.count("\n") == (1 if says else 0)
     assert says in done.stderr
